@@ -1,0 +1,37 @@
+# Two commands for a newcomer: `make quickstart` and `make test`. Both need only Python 3.11+ and make.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= runs/quickstart
+
+.PHONY: quickstart test test-long check bench wheel clean
+
+quickstart: .venv/ready
+	$(BIN)/pocketlm run quickstart --out $(OUT)
+
+test: .venv/ready-development check
+	$(BIN)/python -m pytest -n 2 -m "not long"
+
+test-long: .venv/ready-development
+	$(BIN)/python -m pytest -m long
+
+check: .venv/ready-development
+	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+wheel: .venv/ready-development
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pocketlm needs Python 3.11 or newer: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+.venv/ready-development: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[development]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,267 @@
+"""The commands: parsing and printing, no logic. Heavy libraries are imported by the functions that need them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from pocketlm import __version__
+from pocketlm.errors import InputError, PocketError, VerificationError
+
+app = typer.Typer(
+    name="pocketlm",
+    help="Train small language models on one GPU, with every number auditable.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+runs_app = typer.Typer(help="Look after run folders.", no_args_is_help=True)
+app.add_typer(runs_app, name="runs")
+
+RecipeArgument = Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.", metavar="RECIPE")]
+ModelArgument = Annotated[
+    str, typer.Argument(help="A run folder (its final model), an artifact folder, or a Hugging Face folder.", metavar="MODEL")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Override one setting, e.g. pretrain.steps=200.", metavar="PATH=VALUE")
+]
+ScaleOption = Annotated[str | None, typer.Option(help="A scale of the recipe, e.g. rehearsal (everything, tiny).")]
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    out: Annotated[Path | None, typer.Option(help="The run folder; runs/RECIPE when left out.")] = None,
+    scale: ScaleOption = None,
+    set: SetOption = None,
+    only: Annotated[str | None, typer.Option(help="Run just this stage; its inputs must be there.")] = None,
+) -> None:
+    """Run a recipe, or continue it: stages whose settings and inputs are unchanged are re-used."""
+    from pocketlm.commands import run_recipe
+
+    result, folder, seconds = run_recipe(recipe, out, set or [], scale, only)
+    print(f"{len(result.executed)} stages ran, {len(result.cached)} re-used, {seconds:.1f} s")
+    if result.seal is not None:
+        print(f"report: {(folder / 'report.html').resolve()}")
+        print(f"seal:   {result.seal}")
+        print(f"verify: pocketlm verify {folder} --seal {result.seal}")
+        print(f"chat:   pocketlm chat {folder}")
+
+
+@app.command()
+def plan(recipe: RecipeArgument, scale: ScaleOption = None, set: SetOption = None) -> None:
+    """Say what a recipe will take (tokens, FLOPs, memory, time, disk) before anything starts."""
+    from pocketlm.commands import plan_recipe
+
+    for line in plan_recipe(recipe, set or [], scale):
+        print(line)
+
+
+@app.command()
+def why(
+    folder: Annotated[Path, typer.Argument(metavar="RUN")],
+    stage: Annotated[str, typer.Argument(metavar="STAGE")],
+    set: SetOption = None,
+) -> None:
+    """Explain why a stage is re-used or would run, naming the setting; and why it ran the last time."""
+    from pocketlm.commands import explain_stage
+
+    explanation = explain_stage(folder, stage, set or [])
+    print(f"{stage}: re-used as it is" if explanation.current else f"{stage}: would run, because")
+    for reason in explanation.reasons:
+        print(f"  {reason}")
+    if explanation.last_reasons:
+        print("it ran the last time, because")
+        for reason in explanation.last_reasons:
+            print(f"  {reason}")
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="RUN")],
+    seal: Annotated[str | None, typer.Option(help="The seal that the run printed.", metavar="HASH")] = None,
+) -> None:
+    """Re-hash everything, check the ledger, re-make the report, re-score a sample. Exit code 1 on any difference."""
+    from pocketlm.commands import verify_folder
+
+    problems = 0
+    for check in verify_folder(folder, seal):
+        print(f"{'FAIL' if check.problems else 'ok  '} {check.name} ({check.examined:,})")
+        for problem in check.problems:
+            print(f"     {problem}")
+        problems += len(check.problems)
+    if problems:
+        raise VerificationError(f"{folder}: {problems} difference{'s' if problems > 1 else ''} found")
+    print("verified" if seal else "verified (pass --seal HASH to find a consistent rewrite of everything as well)")
+
+
+@app.command(name="eval")
+def evaluate(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="Where the scores go.", metavar="FILE.json")],
+    tasks: Annotated[str, typer.Option(help="Task names, separated by commas.", metavar="A,B")],
+    data: Annotated[Path | None, typer.Option(help="Folder with the tasks' files; the model's run when left out.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N items of each task.", min=1)] = None,
+) -> None:
+    """Score a model with lm-evaluation-harness on local tasks."""
+    from pocketlm.commands import evaluate_model
+
+    for line in evaluate_model(model, tasks, data, limit, out):
+        print(line)
+    print(f"written: {out}")
+
+
+@app.command()
+def generate(
+    model: ModelArgument,
+    prompt: Annotated[str, typer.Option(help="The text to continue.")],
+    max_tokens: Annotated[int, typer.Option(help="Most tokens to generate.", min=1)] = 64,
+    seed: Annotated[int, typer.Option(help="Same seed, same text.")] = 0,
+    temperature: Annotated[float, typer.Option(help="0 takes the most likely token.", min=0.0)] = 0.8,
+) -> None:
+    """Continue a text."""
+    from pocketlm.commands import continue_text
+
+    print(continue_text(model, prompt, max_tokens, seed, temperature))
+
+
+@app.command()
+def chat(
+    model: ModelArgument,
+    temperature: Annotated[float, typer.Option(help="0 takes the most likely token.", min=0.0)] = 0.0,
+    seed: Annotated[int, typer.Option(help="Same seed and messages, same answers.")] = 0,
+) -> None:
+    """Talk to a model. An empty line or Ctrl-D ends it."""
+    from pocketlm.commands import open_chat
+
+    session = open_chat(model, temperature, seed)
+    if sys.stdin.isatty():
+        print("Ask something short, for instance 12+34= (an empty line ends).")
+    while True:
+        try:
+            text = input("you> " if sys.stdin.isatty() else "")
+        except (EOFError, KeyboardInterrupt):
+            break
+        if not text.strip():
+            break
+        print(session.reply(text.strip()))
+
+
+@app.command()
+def export(
+    model: ModelArgument,
+    to: Annotated[str, typer.Option(help="The format: hf.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder.", metavar="DIR")],
+) -> None:
+    """Write a model in a format that other tools load."""
+    from pocketlm.commands import export_model
+
+    export_model(model, to, folder)
+    print(f"written: {folder}")
+
+
+@app.command()
+def rejects(
+    folder: Annotated[Path, typer.Argument(metavar="RUN")],
+    gate: Annotated[str | None, typer.Option(help="Only documents that this gate rejected.")] = None,
+    limit: Annotated[int, typer.Option(help="How many to show.", min=1)] = 20,
+) -> None:
+    """Browse rejected documents: which gate, which value, against which threshold, and an excerpt."""
+    from pocketlm.commands import list_rejects
+
+    for line in list_rejects(folder, gate, limit):
+        print(line)
+
+
+@app.command()
+def doctor() -> None:
+    """Check device, torch build, disk and offline readiness."""
+    from pocketlm.commands import diagnose
+
+    failed = False
+    for name, ok, detail in diagnose():
+        print(f"{'ok  ' if ok else 'FAIL'} {name}: {detail}")
+        failed |= not ok
+    if failed:
+        raise VerificationError("this machine is not ready; see the lines marked FAIL")
+
+
+@runs_app.command(name="list")
+def runs_list(root: Annotated[Path, typer.Argument(metavar="FOLDER")] = Path("runs")) -> None:
+    """List the runs below a folder."""
+    from pocketlm.pipeline.runs import list_runs
+
+    for item in list_runs(root):
+        print(f"{item.folder}  {item.recipe}  {item.state}  {item.stages} stages  {item.megabytes:.1f} MB  {item.changed}")
+
+
+@runs_app.command(name="rm")
+def runs_remove(
+    folder: Annotated[Path, typer.Argument(metavar="RUN")],
+    stage: Annotated[str | None, typer.Option(help="Only this stage's artifact.")] = None,
+) -> None:
+    """Delete a run, or one stage's artifact in it."""
+    from pocketlm.pipeline.runs import remove
+
+    print(f"removed: {remove(folder, stage)}")
+
+
+@runs_app.command(name="gc")
+def runs_collect(folder: Annotated[Path, typer.Argument(metavar="RUN")]) -> None:
+    """Remove leftovers: scratch folders, half-written files, artifacts of stages that the recipe no longer has."""
+    from pocketlm.pipeline.runs import collect_garbage
+
+    removed = collect_garbage(folder)
+    for path in removed:
+        print(f"removed: {path}")
+    if not removed:
+        print("nothing to remove")
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"pocketlm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass
+
+
+def offline_environment() -> None:
+    """No dependency phones home or looks for a hub; a remote source switches the hub on for itself."""
+    for name, value in {
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "true",
+        "TOKENIZERS_PARALLELISM": "true",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def main() -> NoReturn:
+    """Entry point: user errors become one line and an exit code, bugs keep their traceback."""
+    offline_environment()
+    try:
+        app(standalone_mode=False)
+    except PocketError as error:
+        print(f"pocketlm: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(InputError.exit_code)
+    except Exception as error:
+        usage_exit_code = getattr(error, "exit_code", None)
+        if usage_exit_code is None or not hasattr(error, "show"):
+            raise
+        error.show()
+        sys.exit(usage_exit_code)
+    sys.exit(0)

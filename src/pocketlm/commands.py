@@ -1,0 +1,141 @@
+"""What the commands do, as functions: they join the registry, the engine and the rooms. `cli.py` parses and prints."""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pocketlm.errors import InputError
+from pocketlm.pipeline.recipe import load_recipe
+from pocketlm.pipeline.runner import RECIPE, Runner, RunResult
+from pocketlm.pipeline.runs import Explanation, explain
+from pocketlm.pipeline.storage import json_bytes, write_bytes_atomic
+from pocketlm.pipeline.verification import Check, verify_run
+from pocketlm.stages import registry
+
+if TYPE_CHECKING:
+    from pocketlm.generation.text import ChatSession
+
+
+def run_recipe(
+    source: str, out: Path | None, overrides: Sequence[str], scale: str | None, only: str | None
+) -> tuple[RunResult, Path, float]:
+    """Run a recipe; returns what was done, the run folder and the seconds it took."""
+    recipe = load_recipe(source, registry(), overrides, scale)
+    folder = out if out is not None else Path("runs") / recipe.name
+    began = time.monotonic()
+    result = Runner(recipe, folder, publish_report).run(only)
+    return result, folder, time.monotonic() - began
+
+
+def derive_report(folder: Path, seal: str) -> Mapping[str, bytes]:
+    """The files that are derived from sealed artifacts and the ledger: `report.html` and `report.json`."""
+    from pocketlm.reporting.figures import report_json
+    from pocketlm.reporting.html import render
+
+    return {
+        "report.html": render(folder, seal).encode(),
+        "report.json": json_bytes(report_json(folder, seal)),
+    }
+
+
+def publish_report(folder: Path, seal: str) -> None:
+    """Write the derived files of a sealed run."""
+    for name, content in derive_report(folder, seal).items():
+        write_bytes_atomic(folder / name, content)
+
+
+def plan_recipe(source: str, overrides: Sequence[str], scale: str | None) -> list[str]:
+    """The lines of `pocketlm plan`."""
+    from pocketlm.planning.plan import plan
+
+    return plan(load_recipe(source, registry(), overrides, scale))
+
+
+def explain_stage(folder: Path, stage: str, overrides: Sequence[str]) -> Explanation:
+    """Why a stage of a run would run again under its recipe (with overrides), or not."""
+    path = folder / RECIPE
+    if not path.exists():
+        raise InputError(f"{folder} is not a run folder: it has no {RECIPE}")
+    return explain(load_recipe(path, registry(), overrides), folder, stage)
+
+
+def verify_folder(folder: Path, seal: str | None) -> list[Check]:
+    """All checks of `pocketlm verify`."""
+    return verify_run(folder, registry(), derive_report, seal)
+
+
+def evaluate_model(model: str, tasks: str, data: Path | None, limit: int | None, out: Path) -> list[str]:
+    """Score a model and write the scores to `out`; returns printable lines."""
+    from pocketlm.evaluation.command import evaluate
+
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    return evaluate(Path(model), names, data, limit, out)
+
+
+def continue_text(model: str, prompt: str, max_tokens: int, seed: int, temperature: float) -> str:
+    """Prompt and continuation."""
+    from pocketlm.evaluation.loading import load
+    from pocketlm.generation.text import generate_text
+
+    transformer, tokenizer = load(Path(model))
+    return generate_text(transformer, tokenizer, prompt, max_tokens=max_tokens, seed=seed, temperature=temperature)
+
+
+def open_chat(model: str, temperature: float, seed: int) -> ChatSession:
+    """A chat with a model."""
+    from pocketlm.evaluation.loading import load
+    from pocketlm.generation.text import ChatSession
+
+    transformer, tokenizer = load(Path(model))
+    return ChatSession(transformer, tokenizer, temperature=temperature, seed=seed)
+
+
+def export_model(model: str, to: str, folder: Path) -> None:
+    """Write a model in another format."""
+    formats = ("hf",)
+    if to not in formats:
+        near = difflib.get_close_matches(to, formats, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise InputError(f"--to {to}: there is no such format{hint}; formats: {', '.join(formats)}")
+    from pocketlm.stages.export import export_hugging_face
+
+    export_hugging_face(Path(model), folder)
+
+
+def list_rejects(folder: Path, gate: str | None, limit: int) -> list[str]:
+    """Printable rejected documents of a run."""
+    from pocketlm.reporting.rejects import rejected_documents
+
+    return rejected_documents(folder, gate, limit)
+
+
+def diagnose() -> Iterator[tuple[str, bool, str]]:
+    """(what, fine?, detail) for each thing that a run needs."""
+    import importlib.metadata
+    import os
+    import sys
+
+    yield "python", sys.version_info >= (3, 11), sys.version.split()[0]
+    try:
+        import torch
+
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {os.cpu_count()} cores"
+        yield "torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads"
+        yield "device", True, device
+    except Exception as error:  # any failure to import is what the user wants to read here
+        yield "torch", False, f"cannot be imported: {error}"
+    compiler = next((name for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
+    yield "C++ compiler", True, compiler or "none: torch.compile is not used on CPU"
+    for name in ("numba", "pyarrow", "tokenizers", "transformers", "lm_eval", "altair", "vl-convert-python"):
+        try:
+            yield name, True, importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield name, False, "not installed; install pocketlm again"
+    free = shutil.disk_usage(".").free
+    yield "disk", free > 10**9, f"{free / 1e9:.1f} GB free here"
+    yield "offline", os.environ.get("HF_HUB_OFFLINE") == "1", "hub access is off unless a source is remote"

@@ -1,0 +1,63 @@
+"""One process per run folder: an advisory lock with a named holder. The lock of a dead process is taken over.
+
+The kernel releases a `flock` when its holder dies, so a stale lock needs no guessing by process id; the text inside
+only says who holds it. While nobody does, the file is empty.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+
+from pocketlm.errors import HeldError
+
+LOCK = ".lock"
+
+
+class RunLock:
+    """Context manager that holds a run folder; raises HeldError naming the process that already does."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self.path = run_folder / LOCK
+        self.took_over: dict[str, object] | None = None
+        self._descriptor = -1
+
+    def __enter__(self) -> RunLock:
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _read_holder(self._descriptor) or {}
+            os.close(self._descriptor)
+            raise HeldError(
+                f"{self.path.parent} is held by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
+                f"since {holder.get('since', '?')}; wait for it, stop it, or choose another --out"
+            ) from None
+        self.took_over = _read_holder(self._descriptor)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._write(b"")
+        os.close(self._descriptor)
+
+    def _write(self, text: bytes) -> None:
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, text, 0)
+
+
+def _read_holder(descriptor: int) -> dict[str, object] | None:
+    text = os.pread(descriptor, 4096, 0)
+    try:
+        holder = json.loads(text)
+    except ValueError:
+        return None
+    return holder if isinstance(holder, dict) else None

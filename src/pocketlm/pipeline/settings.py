@@ -1,0 +1,60 @@
+"""Typed, frozen settings. Identity (what is made) and execution (where, how fast) are told apart by a marker.
+
+A field annotated `Annotated[T, EXECUTION]` never enters a fingerprint; everything else does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class ExecutionMarker:
+    """Marks a settings field that says where or how fast, never what."""
+
+
+EXECUTION = ExecutionMarker()
+
+
+class Settings(BaseModel):
+    """Base of every settings class: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that say what is made, as JSON-ready values; execution fields are left out at every depth."""
+        kept: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            if not any(isinstance(mark, ExecutionMarker) for mark in field.metadata):
+                kept[name] = _identity_value(getattr(self, name))
+        for name, value in (self.__pydantic_extra__ or {}).items():
+            kept[name] = _identity_value(value)
+        return kept
+
+
+def _identity_value(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return value.identity()
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {str(key): _identity_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_identity_value(item) for item in value]
+    return value
+
+
+class Runtime(Settings):
+    """Where and how fast a recipe runs. Nothing in here enters a fingerprint."""
+
+    threads: int = 0
+    """CPU threads for kernels; 0 takes the cores that this process may use."""
+    device: str = "auto"
+    """`auto`, `cpu` or `cuda`."""
+    compile: bool | None = None
+    """Use torch.compile; unset decides by device."""
+    micro_batch: int | None = None
+    """Rows a forward pass takes at once; unset takes the whole batch."""
+    disk_megabytes: int = 500
+    """Free disk space that must be there before a run starts."""

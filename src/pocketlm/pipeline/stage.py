@@ -1,0 +1,109 @@
+"""What a stage is: a plain function `(settings, inputs, context) -> Artifact` with declared inputs and output.
+
+    @stage(version=1, inputs={"documents": "documents", "models": many("model")}, output="tokenizer")
+    def tokenizer(settings: TokenizerSettings, inputs: Inputs, context: Context) -> Artifact: ...
+
+Bump `version` when the same settings and inputs would make other bytes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from pocketlm.pipeline.artifact import Artifact
+from pocketlm.pipeline.settings import Settings
+
+
+@dataclass(frozen=True)
+class InputSpecification:
+    """One declared input: which artifact kind, whether a list of stages is expected, whether it may be absent."""
+
+    kind: str
+    many: bool = False
+    optional: bool = False
+
+    def accepts(self, kind: str) -> bool:
+        return self.kind in ("*", kind)
+
+
+def optional(kind: str) -> InputSpecification:
+    """An input that a recipe may leave out; `inputs.get(name)` is then None."""
+    return InputSpecification(kind, optional=True)
+
+
+def many(kind: str) -> InputSpecification:
+    """A list of stages; `inputs.many(name)` is a dictionary stage name -> Artifact. Kind `*` takes any."""
+    return InputSpecification(kind, many=True)
+
+
+class Inputs:
+    """The artifacts that a stage was handed, by input name."""
+
+    def __init__(self, artifacts: Mapping[str, Artifact | dict[str, Artifact]]) -> None:
+        self._artifacts = artifacts
+
+    def __getitem__(self, name: str) -> Artifact:
+        artifact = self._artifacts[name]
+        if not isinstance(artifact, Artifact):
+            raise TypeError(f"input {name} is a list of artifacts: use inputs.many({name!r})")
+        return artifact
+
+    def get(self, name: str) -> Artifact | None:
+        """An optional input, or None."""
+        return self[name] if name in self._artifacts else None
+
+    def many(self, name: str) -> dict[str, Artifact]:
+        """A list input: stage name -> artifact, in recipe order."""
+        artifacts = self._artifacts[name]
+        if isinstance(artifacts, Artifact):
+            raise TypeError(f"input {name} is one artifact: use inputs[{name!r}]")
+        return dict(artifacts)
+
+
+StageFunction = Callable[[Any, Inputs, Any], Artifact]
+
+
+@dataclass(frozen=True)
+class StageDefinition:
+    """A registered stage. `external` gives the identity of what it reads from outside the run; `recheck` re-derives
+    a sample of what its artifact claims and returns one line for each difference."""
+
+    name: str
+    version: int
+    settings: type[Settings]
+    inputs: Mapping[str, InputSpecification]
+    output: str
+    function: StageFunction
+    external: Callable[[Any], str] | None = None
+    recheck: Callable[[Any, Artifact, Inputs, Any], list[str]] | None = None
+
+    @property
+    def summary(self) -> str:
+        """The first line of the stage's docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+
+def stage(
+    *,
+    version: int,
+    inputs: Mapping[str, str | InputSpecification],
+    output: str,
+    external: Callable[[Any], str] | None = None,
+    recheck: Callable[[Any, Artifact, Inputs, Any], list[str]] | None = None,
+) -> Callable[[StageFunction], StageDefinition]:
+    """Decorator that turns a stage function into a `StageDefinition`; the settings class is its annotation."""
+    specifications = {
+        name: item if isinstance(item, InputSpecification) else InputSpecification(item)
+        for name, item in inputs.items()
+    }
+
+    def define(function: StageFunction) -> StageDefinition:
+        settings = get_type_hints(function)["settings"]
+        return StageDefinition(
+            function.__name__, version, settings, specifications, output, function, external, recheck
+        )
+
+    return define

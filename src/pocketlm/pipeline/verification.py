@@ -1,0 +1,174 @@
+"""`verify`: re-hash every file of a run, check the ledger's chain and seal, re-derive fingerprints, re-check stages.
+
+What it cannot find without `--seal HASH`: a consistent rewrite of everything by someone who recomputes the whole chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pocketlm.errors import InputError
+from pocketlm.pipeline.artifact import Artifact
+from pocketlm.pipeline.context import Context, StopRequest
+from pocketlm.pipeline.fingerprint import fingerprint_of
+from pocketlm.pipeline.ledger import LEDGER, check_ledger
+from pocketlm.pipeline.lock import LOCK
+from pocketlm.pipeline.progress import Progress
+from pocketlm.pipeline.recipe import Recipe, Registry, load_recipe
+from pocketlm.pipeline.runner import ARTIFACTS, RECIPE, WORK, inputs_of, resolve_runtime
+from pocketlm.pipeline.storage import MANIFEST, folder_problems, read_manifest, sha256_file
+
+Derive = Callable[[Path, str], Mapping[str, bytes]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the verdict: what was checked, how much of it, and what was wrong."""
+
+    name: str
+    examined: int
+    problems: tuple[str, ...]
+
+
+def verify_run(folder: Path, registry: Registry, derive: Derive, seal: str | None = None) -> list[Check]:
+    """All checks of a run folder. `derive(folder, seal)` re-makes the files that are derived from the sealed ones."""
+    if not (folder / LEDGER).exists() and not (folder / RECIPE).exists():
+        raise InputError(f"{folder} is not a run folder: it has no {LEDGER} and no {RECIPE}")
+    problems, lines = check_ledger(folder / LEDGER)
+    checks = [Check("ledger chain", len(lines), tuple(problems))]
+    if problems:
+        return checks
+    sealed, seal_problems = _sealed(lines, seal)
+    checks.append(Check("seal", 1, tuple(seal_problems)))
+    if sealed is None:
+        return checks
+    body = sealed["body"]
+    checks.append(_check_recipe(folder, body))
+    checks.append(_check_artifacts(folder, body, lines))
+    checks.append(_check_stray_files(folder, body))
+    if any(check.problems for check in checks):
+        return checks
+    checks.append(_check_derived(folder, derive(folder, lines[-1]["hash"])))
+    recipe = load_recipe(folder / RECIPE, registry)
+    checks.append(_check_fingerprints(folder, recipe))
+    checks.extend(_recheck_stages(folder, recipe))
+    return checks
+
+
+def _sealed(lines: list[dict[str, Any]], seal: str | None) -> tuple[dict[str, Any] | None, list[str]]:
+    seals = [line for line in lines if line["event"] == "seal"]
+    if not lines or lines[-1]["event"] != "seal":
+        return None, ["the ledger does not end with a seal: the run is unfinished, or the ledger's tail was cut"]
+    if seal is None:
+        return lines[-1], []
+    matching = [line for line in seals if line["hash"] == seal]
+    if not matching:
+        return None, [f"no line of the ledger has the seal {seal}: this is not the run that was sealed"]
+    return matching[-1], []
+
+
+def _check_recipe(folder: Path, body: Mapping[str, Any]) -> Check:
+    path = folder / RECIPE
+    problems = []
+    if not path.exists():
+        problems.append(f"{path} is missing")
+    elif sha256_file(path) != body["recipe"]:
+        problems.append(f"{path} holds other bytes than were sealed")
+    return Check("recipe", 1, tuple(problems))
+
+
+def _check_artifacts(folder: Path, body: Mapping[str, Any], lines: list[dict[str, Any]]) -> Check:
+    committed = {line["body"]["stage"]: line["body"] for line in lines if line["event"] == "stage_committed"}
+    problems: list[str] = []
+    files = 0
+    for stage, digest in body["artifacts"].items():
+        path = folder / ARTIFACTS / stage
+        manifest = path / MANIFEST
+        if manifest.exists() and sha256_file(manifest) != committed.get(stage, {}).get("manifest_sha256"):
+            problems.append(f"{manifest} holds other bytes than the ledger recorded")
+            continue
+        found = folder_problems(path)
+        problems += found
+        if not found:
+            files += len(read_manifest(path)["files"]) + 1
+            if read_manifest(path)["digest"] != digest:
+                problems.append(f"{manifest} has another digest than was sealed")
+    return Check("artifact files", files, tuple(problems))
+
+
+def _check_stray_files(folder: Path, body: Mapping[str, Any]) -> Check:
+    """Files that nothing accounts for: a reader could mistake them for results."""
+    known = {RECIPE, LEDGER, LOCK, ARTIFACTS, WORK, "report.html", "report.json"}
+    strays = [path for path in sorted(folder.iterdir()) if path.name not in known]
+    lock = folder / LOCK
+    if lock.exists() and lock.stat().st_size:
+        strays.append(lock)
+    artifacts = folder / ARTIFACTS
+    if artifacts.is_dir():
+        strays += [path for path in sorted(artifacts.iterdir()) if path.name not in body["artifacts"]]
+    return Check("stray files", len(known), tuple(f"{path} belongs to no stage of this run" for path in strays))
+
+
+def _check_derived(folder: Path, derived: Mapping[str, bytes]) -> Check:
+    problems = []
+    for name, expected in derived.items():
+        path = folder / name
+        if not path.exists():
+            problems.append(f"{path} is missing; run the recipe again to re-make it")
+        elif path.read_bytes() != expected:
+            problems.append(f"{path} differs from what the sealed artifacts give")
+    return Check("derived report", len(derived), tuple(problems))
+
+
+def _check_fingerprints(folder: Path, recipe: Recipe) -> Check:
+    """Settings in the recipe, identity in the manifest and fingerprint must tell the same story, input by input."""
+    problems = []
+    artifacts: dict[str, Artifact] = {}
+    for entry in recipe.stages.values():
+        path = folder / ARTIFACTS / entry.name
+        artifact = artifacts[entry.name] = Artifact.open(path, verify=False)
+        identity = artifact.manifest["identity"]
+        if fingerprint_of(identity) != artifact.fingerprint:
+            problems.append(f"{path / MANIFEST}: the fingerprint is not that of its identity")
+        if identity["settings"] != entry.settings.identity():
+            problems.append(f"{path / MANIFEST}: its settings are not those of {RECIPE}")
+        for name, reference in entry.inputs.items():
+            recorded = artifact.manifest["inputs"].get(name)
+            expected: Any = (
+                artifacts[reference].reference()
+                if isinstance(reference, str)
+                else {item: artifacts[item].reference() for item in reference}
+            )
+            if recorded != expected:
+                problems.append(f"{path / MANIFEST}: input {name} is not the artifact that the recipe names")
+    return Check("fingerprints and inputs", len(artifacts), tuple(problems))
+
+
+def _recheck_stages(folder: Path, recipe: Recipe) -> list[Check]:
+    """Let each stage that can re-derive a sample of its own figures do so."""
+    artifacts = {name: Artifact.open(folder / ARTIFACTS / name, verify=False) for name in recipe.stages}
+    checks = []
+    for entry in recipe.stages.values():
+        recheck = entry.definition.recheck
+        if recheck is None:
+            continue
+        context = Context(
+            entry.name,
+            recipe.seed,
+            resolve_runtime(recipe.runtime),
+            folder / WORK / "verify",
+            _no_draft,
+            lambda kind, body: None,
+            Progress(),
+            StopRequest(),
+        )
+        problems = recheck(entry.settings, artifacts[entry.name], inputs_of(entry, artifacts), context)
+        checks.append(Check(f"re-derived sample of {entry.name}", 1, tuple(problems)))
+    return checks
+
+
+def _no_draft(kind: str) -> Any:
+    raise TypeError(f"verification writes no artifact ({kind})")
