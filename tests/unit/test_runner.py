@@ -188,7 +188,7 @@ def test_runs_are_listed_and_collected(tmp_path: Path) -> None:
     toy.run(tmp_path / "runs" / "a")
     (tmp_path / "runs" / "a" / "artifacts" / "gone").mkdir()
     (tmp_path / "runs" / "a" / ".tmp-1-x").mkdir()
-    [summary] = [item for item in list_runs(tmp_path / "runs")]
+    [summary] = list_runs(tmp_path / "runs")
     assert (summary.recipe, summary.state) == ("toy", "sealed")
     removed = {path.name for path in collect_garbage(tmp_path / "runs" / "a")}
     assert removed == {"gone", ".tmp-1-x"}

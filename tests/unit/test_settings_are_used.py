@@ -40,9 +40,7 @@ def names_and_reads(path: Path) -> tuple[set[str], set[str]]:
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
     names |= {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
-    reads = {
-        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
-    }
+    reads = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
     return names, reads
 
 
@@ -51,7 +49,7 @@ def unused_fields(classes: list[type[Settings]], modules: list[tuple[set[str], s
     for owner in classes:
         relatives = {item.__name__ for item in classes if issubclass(item, owner) or owner.__name__ in _mentions(item)}
         reads = {name for names, found in modules if names & (relatives | {owner.__name__}) for name in found}
-        own_fields = [name for name in owner.model_fields if name in owner.__dict__.get("__annotations__", {})]
+        own_fields = [name for name in owner.model_fields if name in inspect.get_annotations(owner)]
         unused += [f"{owner.__module__}.{owner.__name__}.{name}" for name in own_fields if name not in reads]
     return unused
 

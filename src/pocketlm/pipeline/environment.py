@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 LIBRARIES = (
-    "pocketlm torch numpy pyarrow numba scipy tokenizers transformers safetensors lm_eval datasets pydantic altair"
-).split()
+    *("pocketlm", "torch", "numpy", "pyarrow", "numba", "scipy", "tokenizers", "transformers"),
+    *("safetensors", "lm_eval", "datasets", "pydantic", "altair"),
+)
 
 
 def environment() -> dict[str, Any]:
@@ -71,7 +72,7 @@ def peak_memory_bytes() -> int:
 
 
 class EnergyMeter:
-    """Joules since construction, from the RAPL counters of the CPU packages and NVML of the GPUs; None if unreadable."""
+    """Joules since construction: RAPL counters of the CPU packages, NVML of the GPUs; None if unreadable."""
 
     def __init__(self) -> None:
         self._start = _energy_counters()

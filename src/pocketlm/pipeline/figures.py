@@ -34,7 +34,13 @@ def as_figure(metric: Any) -> Figure:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Row], note: str = "") -> Block:
     """A table block; `rows` are dictionaries keyed by the columns."""
-    return {"kind": "table", "title": title, "columns": list(columns), "rows": [dict(row) for row in rows], "note": note}
+    return {
+        "kind": "table",
+        "title": title,
+        "columns": list(columns),
+        "rows": [dict(row) for row in rows],
+        "note": note,
+    }
 
 
 def line_chart(
@@ -66,7 +72,15 @@ def bar_chart(
 
 
 def _chart(
-    kind: str, title: str, rows: Sequence[Row], x: str, y: str, series: str | None, x_title: str, y_title: str, note: str
+    kind: str,
+    title: str,
+    rows: Sequence[Row],
+    x: str,
+    y: str,
+    series: str | None,
+    x_title: str,
+    y_title: str,
+    note: str,
 ) -> Block:
     names = {"x": x, "y": y, "series": series, "x_title": x_title or x, "y_title": y_title or y}
     return {"kind": kind, "title": title, "rows": [dict(row) for row in rows], **names, "note": note}

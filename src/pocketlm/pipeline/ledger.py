@@ -38,7 +38,7 @@ class Ledger:
 
     def append(self, event: str, body: Mapping[str, Any]) -> str:
         """Append one event and return the hash of its line."""
-        entry = {
+        entry: dict[str, Any] = {
             "sequence": self._sequence,
             "time": round(time.time(), 3),
             "event": event,
@@ -50,8 +50,8 @@ class Ledger:
             stream.write((canonical_json(entry) + "\n").encode())
             stream.flush()
             os.fsync(stream.fileno())
-        self._previous, self._sequence = entry["hash"], self._sequence + 1
-        return entry["hash"]
+        self._previous, self._sequence = str(entry["hash"]), self._sequence + 1
+        return self._previous
 
     def _drop_torn_tail(self) -> None:
         """A kill inside `append` can leave a last line without its newline; such a line was never acknowledged."""

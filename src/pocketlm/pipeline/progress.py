@@ -11,7 +11,7 @@ LIVE_INTERVAL_SECONDS = 0.2
 
 
 class Progress:
-    """Prints stage, percent, rate and time left to a stream (stderr unless told), throttled so that it costs nothing."""
+    """Prints stage, percent, rate and time left to a stream (stderr unless told), throttled to cost nothing."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stderr

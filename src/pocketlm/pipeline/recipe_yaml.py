@@ -19,7 +19,7 @@ class _StrictLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.events.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            mark = self.peek_event().start_mark
             raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not allowed in recipes", mark)
         return super().compose_node(parent, index)
 

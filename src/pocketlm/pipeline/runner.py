@@ -95,7 +95,9 @@ class Runner:
             if artifact is not None and entry.name != only:
                 self._ledger.append("stage_cached", {"stage": entry.name, "fingerprint": artifact.fingerprint})
             elif only is not None and entry.name != only:
-                raise InputError(f"--only {only}: its input {entry.name} is not up to date ({reasons[0]}); run it first")
+                raise InputError(
+                    f"--only {only}: its input {entry.name} is not up to date ({reasons[0]}); run it first"
+                )
             else:
                 self._progress.start(entry.name, position, len(entries))
                 artifact = self._execute(entry, identity, artifacts, reasons)
@@ -179,7 +181,9 @@ class Runner:
             raise
         except OSError as error:
             self._ledger.append("stage_failed", {"stage": entry.name, "message": str(error)})
-            raise InputError(f"stage {entry.name}: {error.strerror or error}: {error.filename or self.folder}") from error
+            raise InputError(
+                f"stage {entry.name}: {error.strerror or error}: {error.filename or self.folder}"
+            ) from error
         finally:
             for draft in drafts:
                 draft.discard()
