@@ -24,7 +24,10 @@ app.add_typer(runs_app, name="runs")
 
 RecipeArgument = Annotated[str, typer.Argument(help="A shipped recipe's name, or a YAML file.", metavar="RECIPE")]
 ModelArgument = Annotated[
-    str, typer.Argument(help="A run folder (its final model), an artifact folder, or a Hugging Face folder.", metavar="MODEL")
+    str,
+    typer.Argument(
+        help="A run folder (its final model), an artifact folder, or a Hugging Face folder.", metavar="MODEL"
+    ),
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override one setting, e.g. pretrain.steps=200.", metavar="PATH=VALUE")
@@ -104,7 +107,9 @@ def evaluate(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="Where the scores go.", metavar="FILE.json")],
     tasks: Annotated[str, typer.Option(help="Task names, separated by commas.", metavar="A,B")],
-    data: Annotated[Path | None, typer.Option(help="Folder with the tasks' files; the model's run when left out.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with the tasks' files; the model's run when left out.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N items of each task.", min=1)] = None,
 ) -> None:
     """Score a model with lm-evaluation-harness on local tasks."""
@@ -196,7 +201,9 @@ def runs_list(root: Annotated[Path, typer.Argument(metavar="FOLDER")] = Path("ru
     from pocketlm.pipeline.runs import list_runs
 
     for item in list_runs(root):
-        print(f"{item.folder}  {item.recipe}  {item.state}  {item.stages} stages  {item.megabytes:.1f} MB  {item.changed}")
+        print(
+            f"{item.folder}  {item.recipe}  {item.state}  {item.stages} stages  {item.megabytes:.1f} MB  {item.changed}"
+        )
 
 
 @runs_app.command(name="rm")
@@ -230,7 +237,9 @@ def _print_version(value: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+    ] = False,
 ) -> None:
     pass
 

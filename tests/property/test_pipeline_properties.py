@@ -104,7 +104,9 @@ def test_every_flipped_byte_anywhere_in_a_run_is_found_and_named(tmp_path: Path)
             changed = bytearray(original)
             changed[position] ^= 1 << chooser.randrange(8)
             victim.write_bytes(changed)
-            found = [problem for check in verify_run(run, toy.registry(), toy.derive, seal) for problem in check.problems]
+            found = [
+                problem for check in verify_run(run, toy.registry(), toy.derive, seal) for problem in check.problems
+            ]
             assert any(victim.name in problem for problem in found), (victim, position)
         victim.write_bytes(original)
     assert not any(check.problems for check in verify_run(run, toy.registry(), toy.derive, seal))
@@ -116,7 +118,9 @@ def test_cut_tail_and_consistent_rewrite_are_found(tmp_path: Path) -> None:
     ledger = run / "ledger.jsonl"
     original = ledger.read_bytes()
     ledger.write_bytes(b"".join(original.splitlines(keepends=True)[:-1]))
-    assert any("tail was cut" in line for check in verify_run(run, toy.registry(), toy.derive) for line in check.problems)
+    assert any(
+        "tail was cut" in line for check in verify_run(run, toy.registry(), toy.derive) for line in check.problems
+    )
     other = tmp_path / "other"
     toy.run(other, "words.count=6")
     assert not any(check.problems for check in verify_run(other, toy.registry(), toy.derive))

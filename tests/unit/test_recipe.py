@@ -15,7 +15,10 @@ BAD = {
     "unknown setting": ("name: t\nwords: {cuont: 1}\n", r"words\.cuont: unknown setting \(did you mean 'count'\?\)"),
     "wrong type": ("name: t\nwords: {count: many}\n", r"words\.count: input should be a valid integer.*'many'"),
     "infinite number": ("name: t\nwords: {count: .inf}\n", r"words\.count: "),
-    "missing stage": ("name: t\nshout: {inputs: {text: wrods}}\nwords: {}\n", r"no stage 'wrods'.*did you mean 'words'"),
+    "missing stage": (
+        "name: t\nshout: {inputs: {text: wrods}}\nwords: {}\n",
+        r"no stage 'wrods'.*did you mean 'words'",
+    ),
     "unknown stage kind": ("name: t\nword: {}\n", r"there is no stage 'word' \(did you mean 'words'\?\)"),
     "unknown input": (BASE.replace("text:", "txt:"), r"shout\.inputs\.txt: shout has no such input.*'text'"),
     "missing input": ("name: t\nshout: {}\n", r"shout\.inputs lacks text"),
@@ -24,7 +27,10 @@ BAD = {
         r"a -> b -> a depend on each other in a cycle",
     ),
     "later stage": ("name: t\nshout: {inputs: {text: words}}\nwords: {}\n", "reads words, which comes later"),
-    "wrong kind": (BASE + "report: {inputs: {stages: '*'}}\nx: {stage: shout, inputs: {text: report}}\n", "makes report"),
+    "wrong kind": (
+        BASE + "report: {inputs: {stages: '*'}}\nx: {stage: shout, inputs: {text: report}}\n",
+        "makes report",
+    ),
     "no name": ("words: {}\n", "needs a `name`"),
     "no stages": ("name: t\n", "has no stages"),
     "yaml tag": ("name: !!python/object/apply:os.system [ls]\n", "line 1"),

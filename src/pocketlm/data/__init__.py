@@ -1,0 +1,1 @@
+"""Documents: sources, quality gates, duplicates, contamination, tokenizer, token shards, chat form."""

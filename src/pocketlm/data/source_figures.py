@@ -1,0 +1,87 @@
+"""What the report shows of the sources: counts of documents, rejected rows and licences, versions that were read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pocketlm.data.licences import NOASSERTION, STANDARD_LIBRARY
+from pocketlm.data.python_documentation import SCHEME, installed_packages, python_version
+from pocketlm.data.sources import Entry
+from pocketlm.pipeline.figures import Block, table
+
+
+@dataclass
+class SourceCounts:
+    """Running counts, by source."""
+
+    documents: Counter[str] = field(default_factory=Counter)
+    bytes: Counter[str] = field(default_factory=Counter)
+    licences: Counter[tuple[str, str]] = field(default_factory=Counter)
+    rejects: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, entry: Entry) -> None:
+        """Count one row."""
+        if isinstance(entry.content, str):
+            self.documents[entry.source] += 1
+            self.bytes[entry.source] += len(entry.content.encode())
+            self.licences[entry.source, entry.licence] += 1
+        else:
+            self.rejects[entry.source, entry.content.gate] += 1
+
+    def documents_of(self, name: str) -> int:
+        """Documents of a source and of its parts (`name/...`)."""
+        return sum(count for source, count in self.documents.items() if source.partition("/")[0] == name)
+
+    def rejects_of(self, name: str) -> str:
+        """Rejected rows of a source by rule, in words."""
+        counts = [
+            f"{rule} {count}"
+            for (source, rule), count in sorted(self.rejects.items())
+            if source.partition("/")[0] == name
+        ]
+        return ", ".join(counts) or "none"
+
+    def metrics(self) -> dict[str, int]:
+        """Totals."""
+        return {
+            "documents": self.documents.total(),
+            "bytes": self.bytes.total(),
+            "rejected": self.rejects.total(),
+            "without_licence": sum(count for (_, licence), count in self.licences.items() if licence == NOASSERTION),
+        }
+
+    def blocks(self) -> list[Block]:
+        """Tables by source, by licence and by rule."""
+        by_source = [
+            {"source": name, "documents": count, "MB": round(self.bytes[name] / 1e6, 3)}
+            for name, count in self.documents.items()
+        ]
+        by_licence = [
+            {"source": source, "licence": licence, "documents": count}
+            for (source, licence), count in sorted(self.licences.items())
+        ]
+        by_rule = [
+            {"source": source, "rule": rule, "rows": count} for (source, rule), count in sorted(self.rejects.items())
+        ]
+        blocks = [
+            table("Sources, in order of priority", ["source", "documents", "MB"], by_source),
+            table("Licences", ["source", "licence", "documents"], by_licence, "NOASSERTION: no licence is stated."),
+        ]
+        if by_rule:
+            blocks.append(
+                table("Rows that are no documents", ["source", "rule", "rows"], by_rule, "In rejects.parquet.")
+            )
+        return blocks
+
+
+def version_blocks(paths: Iterable[str]) -> list[Block]:
+    """The distributions whose documentation was read, if any was."""
+    if not any(path.startswith(SCHEME) for path in paths):
+        return []
+    packages, missing = installed_packages()
+    rows = [{"distribution": "python", "version": python_version(), "licence": STANDARD_LIBRARY}]
+    rows += [{"distribution": item.name, "version": item.version, "licence": item.licence} for item in packages]
+    note = f"Not installed, so not read: {', '.join(missing)}." if missing else "The whole list is installed."
+    return [table("Distributions that were read", ["distribution", "version", "licence"], rows, note)]

@@ -1,0 +1,208 @@
+"""Text as flat arrays: the form in which the numba kernels of this room see documents.
+
+`Text` is the UTF-8 buffer of an Arrow string array (zero-copy); `Tokens` are the lower-cased words of every document as
+64-bit hashes with their byte positions. Every function takes a batch of documents and treats each document alone, so
+results do not depend on how documents are batched.
+
+A word is a maximal run of ASCII letters (lower-cased), digits, or bytes of other scripts; general, Latin-1 and CJK
+punctuation separates words. One of + - * / after a digit is a token of its own, so that "12+34" and "12 - 34" differ.
+Scripts written without spaces give one token per run: there near-duplicates and contamination see phrases, not words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+import pyarrow as pa
+
+UINT8 = np.dtype(np.uint8)
+BASE = np.uint64(0x9E3779B97F4A7C15)
+"""Base of the polynomial hash over tokens (odd, from the golden ratio)."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """UTF-8 bytes of a batch: document i is `data[offsets[i]:offsets[i + 1]]`.
+
+    Attributes:
+        data: uint8 [bytes]. offsets: int64 [documents + 1].
+    """
+
+    data: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def from_arrow(cls, array: pa.Array | pa.ChunkedArray) -> Text:
+        """View an Arrow string array without copying its bytes (chunks are joined first). Nulls are refused."""
+        if isinstance(array, pa.ChunkedArray):
+            array = array.combine_chunks() if array.num_chunks != 1 else array.chunk(0)
+        if array.null_count:
+            raise ValueError("documents without text (null) must be rejected before they reach a kernel")
+        width = np.int64 if pa.types.is_large_string(array.type) else np.int32
+        _, offset_buffer, data_buffer = array.buffers()
+        if len(array) == 0:
+            return cls(np.zeros(0, np.uint8), np.zeros(1, np.int64))
+        offsets = np.frombuffer(offset_buffer, width)[array.offset : array.offset + len(array) + 1].astype(np.int64)
+        data = np.frombuffer(data_buffer, np.uint8) if data_buffer is not None else np.zeros(0, np.uint8)
+        return cls(data, offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def bytes_of(self, document: int) -> bytes:
+        """UTF-8 bytes of one document."""
+        return self.data[self.offsets[document] : self.offsets[document + 1]].tobytes()
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Words of a batch: document i owns the rows `offsets[i]:offsets[i + 1]`.
+
+    Attributes:
+        hashes: uint64 [tokens]. offsets: int64 [documents + 1].
+        starts, ends: int64 [tokens], byte positions in `Text.data`.
+    """
+
+    hashes: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    offsets: np.ndarray
+
+
+@dataclass(frozen=True)
+class Ngrams:
+    """Hashes of all n-grams: document i owns rows `offsets[i]:offsets[i + 1]`, row k begins at its k-th token."""
+
+    hashes: np.ndarray
+    offsets: np.ndarray
+
+
+def tokens_of(text: Text) -> Tokens:
+    """The words of every document."""
+    offsets = np.zeros(len(text) + 1, np.int64)
+    nothing, no_positions = np.empty(0, np.uint64), np.empty(0, np.int64)
+    total = _scan_tokens(text.data, text.offsets, nothing, no_positions, no_positions, offsets, False)
+    hashes, starts, ends = np.empty(total, np.uint64), np.empty(total, np.int64), np.empty(total, np.int64)
+    _scan_tokens(text.data, text.offsets, hashes, starts, ends, offsets, True)
+    return Tokens(hashes, starts, ends, offsets)
+
+
+def ngrams_of(tokens: Tokens, size: int) -> Ngrams:
+    """Hashes of all `size`-grams; a document with fewer tokens has none."""
+    counts = np.maximum(np.diff(tokens.offsets) - size + 1, 0)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    hashes = np.empty(offsets[-1], np.uint64)
+    _roll(tokens.hashes, tokens.offsets, size, hashes, offsets)
+    return Ngrams(hashes, offsets)
+
+
+def distinct_per_document(hashes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Number of different hashes in every document, int64 [documents]."""
+    return _count_distinct(hashes, offsets)
+
+
+def concatenate(arrays: list[np.ndarray], kind: Any) -> np.ndarray:
+    """`np.concatenate` that also knows the empty list."""
+    return np.concatenate(arrays) if arrays else np.empty(0, kind)
+
+
+@numba.njit(inline="always")
+def mix(value: np.uint64) -> np.uint64:
+    """Finalizer of MurmurHash3: every input bit reaches every output bit."""
+    value ^= value >> np.uint64(33)
+    value *= np.uint64(0xFF51AFD7ED558CCD)
+    value ^= value >> np.uint64(33)
+    value *= np.uint64(0xC4CEB9FE1A85EC53)
+    return value ^ (value >> np.uint64(33))
+
+
+@numba.njit(inline="always")
+def punctuation_width(data: np.ndarray, at: int, end: int) -> int:
+    """Bytes of the non-ASCII punctuation mark at `at` (U+0080-BF, U+2000-207F, U+3000-303F), else 0."""
+    first = data[at]
+    if first == 0xC2 and at + 1 < end:
+        return 2
+    if first == 0xE2 and at + 2 < end and data[at + 1] <= 0x81:
+        return 3
+    if first == 0xE3 and at + 2 < end and data[at + 1] == 0x80:
+        return 3
+    return 0
+
+
+@numba.njit(inline="always")
+def word_byte(byte: int) -> int:
+    """The byte lower-cased if it belongs to a word, else 0."""
+    if 65 <= byte <= 90:
+        return byte + 32
+    if 97 <= byte <= 122 or 48 <= byte <= 57 or byte >= 128:
+        return byte
+    return 0
+
+
+@numba.njit(nogil=True)
+def _scan_tokens(data, documents, hashes, starts, ends, offsets, fill):  # type: ignore[no-untyped-def]
+    count = 0
+    for document in range(len(documents) - 1):
+        offsets[document] = count
+        at, end = documents[document], documents[document + 1]
+        after_digit = False
+        while at < end:
+            width = punctuation_width(data, at, end) if data[at] >= 128 else 0
+            if width:
+                at += width
+                after_digit = False
+                continue
+            byte = data[at]
+            start = at
+            value = np.uint64(14695981039346656037)
+            while at < end:
+                letter = word_byte(data[at])
+                if letter == 0 or (letter >= 128 and punctuation_width(data, at, end)):
+                    break
+                value = (value ^ np.uint64(letter)) * np.uint64(1099511628211)
+                after_digit = letter <= 57
+                at += 1
+            if at == start:
+                at += 1
+                if after_digit and (byte == 43 or byte == 45 or byte == 42 or byte == 47):
+                    value = np.uint64(byte)
+                    after_digit = False
+                else:
+                    after_digit = after_digit and byte == 32
+                    continue
+            if fill:
+                hashes[count], starts[count], ends[count] = mix(value), start, at
+            count += 1
+    offsets[len(documents) - 1] = count
+    return count
+
+
+@numba.njit(nogil=True)
+def _roll(tokens, token_offsets, size, hashes, offsets):  # type: ignore[no-untyped-def]
+    leaving = np.uint64(1)
+    for _ in range(size - 1):
+        leaving *= BASE
+    for document in range(len(offsets) - 1):
+        first = token_offsets[document]
+        value = np.uint64(0)
+        for row in range(offsets[document + 1] - offsets[document]):
+            if row == 0:
+                for place in range(size):
+                    value = value * BASE + tokens[first + place]
+            else:
+                value = (value - tokens[first + row - 1] * leaving) * BASE + tokens[first + row + size - 1]
+            hashes[offsets[document] + row] = mix(value)
+
+
+@numba.njit(nogil=True)
+def _count_distinct(hashes, offsets):  # type: ignore[no-untyped-def]
+    counts = np.zeros(len(offsets) - 1, np.int64)
+    for document in range(len(counts)):
+        ordered = np.sort(hashes[offsets[document] : offsets[document + 1]])
+        for row in range(len(ordered)):
+            if row == 0 or ordered[row] != ordered[row - 1]:
+                counts[document] += 1
+    return counts

@@ -1,0 +1,1 @@
+"""Evaluation: lm-evaluation-harness as the scorer, local tasks, and the statistics of what it finds."""

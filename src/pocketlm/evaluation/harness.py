@@ -1,0 +1,136 @@
+"""Running lm-evaluation-harness on local tasks: offline, quiet, and with its tasks loaded once for many models.
+
+The harness's `evaluate` is called below its `simple_evaluate`, which would only add what we record ourselves (and asks
+git, pip and the driver for it). Its own bootstrap is off; intervals come from `statistics`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from pocketlm.evaluation.task_data import BITS_PER_BYTE, CLOZE, TaskData, uses_chat, write_task_folder
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+
+Item = dict[str, Any]
+"""{"id", "hash", ...}: the hash is the harness's `doc_hash`, so that logs of the stock command match by it.
+Bits per byte: "log_likelihood", "bytes". Cloze: "log_likelihood", "correct". Generation: "level", "prompt", "answer",
+"output", "correct", and for arithmetic "operands"."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the harness found: task -> items in file order, and task -> its own aggregates (bits_per_byte, acc, ...)."""
+
+    items: Mapping[str, list[Item]]
+    aggregates: Mapping[str, dict[str, float]] = field(default_factory=dict)
+
+
+class Suite:
+    """Local tasks, loaded once. Use `open_suite`."""
+
+    def __init__(self, tasks: Mapping[str, Any]) -> None:
+        self._tasks = tasks
+
+    def evaluate(
+        self, model: LM, limit: int | None = None, chosen: Mapping[str, Sequence[int]] | None = None
+    ) -> Evaluation:
+        """Score a model on every task.
+
+        Args:
+            model: the adapter (`PocketLM`) or any other model of the harness.
+            limit: only the first items of each task.
+            chosen: task -> positions of the items to score; tasks that are not named are left out.
+        """
+        from lm_eval.evaluator import evaluate
+
+        items: dict[str, list[Item]] = {}
+        aggregates: dict[str, dict[str, float]] = {}
+        for chat in (False, True):
+            names = [name for name in self._tasks if uses_chat(name) == chat and (chosen is None or chosen.get(name))]
+            if not names:
+                continue
+            with _quiet():
+                results = evaluate(
+                    model,
+                    {"tasks": {name: self._tasks[name] for name in names}},
+                    limit=limit,
+                    samples=None if chosen is None else {name: sorted(chosen[name]) for name in names},
+                    bootstrap_iters=0,
+                    log_samples=True,
+                    apply_chat_template=chat,
+                )
+            for name in names:
+                items[name] = [_item(name, sample) for sample in results["samples"][name]]
+                aggregates[name] = {
+                    key.removesuffix(",none"): float(value)
+                    for key, value in results["results"][name].items()
+                    if key.endswith(",none") and isinstance(value, (int, float)) and "_stderr" not in key
+                }
+        return Evaluation(
+            {name: items[name] for name in self._tasks if name in items},
+            {name: aggregates[name] for name in self._tasks if name in aggregates},
+        )
+
+
+@contextmanager
+def open_suite(data: TaskData) -> Iterator[Suite]:
+    """The tasks of `data` as the harness knows them; the files live in a temporary folder, removed at the end."""
+    for name, value in {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}.items():
+        os.environ.setdefault(name, value)
+    from lm_eval.tasks import TaskManager
+
+    with TemporaryDirectory(prefix="pocketlm-tasks-") as name:
+        folder = write_task_folder(Path(name), data, cache=Path(name) / "cache")
+        with _quiet():
+            manager = TaskManager(include_path=str(folder), include_defaults=False)
+            yield Suite(manager.load(list(data.rows))["tasks"])
+
+
+def harness_version() -> str:
+    """The installed version of lm-evaluation-harness."""
+    from importlib.metadata import version
+
+    return version("lm_eval")
+
+
+def _item(task: str, sample: Mapping[str, Any]) -> Item:
+    doc = sample["doc"]
+    item: Item = {"id": doc["id"], "hash": sample["doc_hash"]}
+    (response,) = sample["filtered_resps"]
+    if task == BITS_PER_BYTE:
+        return {**item, "log_likelihood": response, "bytes": sample["bits_per_byte"][1]}
+    if task == CLOZE:
+        return {**item, "log_likelihood": response[0], "correct": bool(response[1])}
+    shown = {name: doc[name] for name in ("level", "prompt", "answer", "operands") if name in doc}
+    return {**item, **shown, "output": response, "correct": bool(sample["exact_match"])}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no chatter of the harness and its libraries; errors still show."""
+    from unittest.mock import patch
+
+    import datasets
+    import lm_eval.api.task
+
+    logger = logging.getLogger("lm_eval")
+    level, bars = logger.level, datasets.utils.are_progress_bars_disabled()
+    logger.setLevel(logging.ERROR)
+    datasets.utils.disable_progress_bars()
+    try:
+        # The harness draws this bar whatever its settings are.
+        with patch.object(lm_eval.api.task, "tqdm", lambda iterable, **_: iterable):
+            yield
+    finally:
+        logger.setLevel(level)
+        if not bars:
+            datasets.utils.enable_progress_bars()

@@ -1,0 +1,128 @@
+"""Where a MODEL argument leads: a run folder (its final model), an artifact folder, or a Hugging Face folder."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pocketlm.errors import InputError
+from pocketlm.pipeline.artifact import Artifact
+from pocketlm.pipeline.recipe_yaml import load_yaml
+from pocketlm.pipeline.storage import MANIFEST, describe_files, digest_of, read_manifest
+
+if TYPE_CHECKING:
+    import torch
+
+    from pocketlm.data.tokenizer import Tokenizer
+    from pocketlm.model.transformer import Transformer
+
+RECIPE = "recipe.yaml"
+ARTIFACTS = "artifacts"
+
+
+@dataclass(frozen=True)
+class ModelLocation:
+    """A folder that holds a model.
+
+    Attributes:
+        folder: where config, weights and tokenizer lie.
+        form: `pocketlm` (our names) or `hugging_face`.
+        run: the run folder that the model is part of, if any.
+        artifact: the verified artifact, if the folder is one.
+    """
+
+    folder: Path
+    form: Literal["pocketlm", "hugging_face"]
+    run: Path | None = None
+    artifact: Artifact | None = None
+
+    @property
+    def digest(self) -> str:
+        """The digest of the folder's files."""
+        return self.artifact.digest if self.artifact else digest_of(describe_files(self.folder))
+
+    def load(self, device: torch.device | str = "cpu") -> tuple[Transformer, Tokenizer]:
+        """The model in fp32 on `device`, and its tokenizer."""
+        from pocketlm.data.tokenizer import Tokenizer
+        from pocketlm.model.formats.hugging_face import load_hugging_face
+        from pocketlm.model.storage import load_model
+
+        read = load_model if self.form == "pocketlm" else load_hugging_face
+        return read(self.folder, device).float().eval(), Tokenizer.load(self.folder)
+
+    def companions(self) -> tuple[Artifact | None, Artifact | None]:
+        """The run's curated documents and its evaluation, as far as it has them."""
+        folders = [self.run / ARTIFACTS / name for name in _folders(self.run / ARTIFACTS)] if self.run else []
+        artifacts = [Artifact.open(folder, verify=False) for folder in folders if (folder / MANIFEST).is_file()]
+        documents = next((item for item in artifacts if "licences.json" in item.manifest["files"]), None)
+        evaluation = next((item for item in artifacts if item.kind == "evaluation"), None)
+        return documents, evaluation
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> tuple[Transformer, Tokenizer]:
+    """Model and tokenizer of a MODEL argument (see `locate`)."""
+    return locate(path).load(device)
+
+
+def locate(path: Path) -> ModelLocation:
+    """Find the model that `path` means; an artifact's files are re-hashed first.
+
+    Raises:
+        InputError: there is no model at `path`; says what stands there and the nearest thing to try.
+        CorruptionError: an artifact does not hold the bytes of its manifest.
+    """
+    if not path.is_dir():
+        near = difflib.get_close_matches(path.name, _folders(path.parent), n=1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise InputError(
+            f"there is no folder {path}{hint} A model is a run, a model artifact or a Hugging Face folder."
+        )
+    if (path / MANIFEST).is_file():
+        return _artifact(path)
+    if (path / RECIPE).is_file():
+        return _artifact(_final_model(path))
+    if (path / "config.json").is_file() and (path / "tokenizer.json").is_file():
+        return ModelLocation(path, "hugging_face")
+    inside = [name for name in _folders(path) if (path / name / RECIPE).is_file() or (path / name / MANIFEST).is_file()]
+    hint = f" It holds: {', '.join(inside)}; name one of them." if inside else ""
+    raise InputError(
+        f"{path} holds no model: neither a run ({RECIPE}), nor an artifact ({MANIFEST}), "
+        f"nor a Hugging Face folder (config.json and tokenizer.json).{hint}"
+    )
+
+
+def _artifact(path: Path) -> ModelLocation:
+    kind = read_manifest(path)["kind"]
+    if kind not in ("model", "hugging_face"):
+        others = [name for name in _folders(path.parent) if _is_model(path.parent / name)]
+        hint = f"; models beside it: {', '.join(others)}" if others else ""
+        raise InputError(f"{path} holds {kind}, not a model{hint}")
+    run = path.resolve().parent.parent
+    return ModelLocation(
+        path,
+        "pocketlm" if kind == "model" else "hugging_face",
+        run if (run / RECIPE).is_file() else None,
+        Artifact.open(path),
+    )
+
+
+def _final_model(run: Path) -> Path:
+    recipe = load_yaml(run / RECIPE)
+    name = recipe.get("model")
+    made = [folder for folder in _folders(run / ARTIFACTS) if _is_model(run / ARTIFACTS / folder)]
+    hint = f"; models in it: {', '.join(made)} (give {run / ARTIFACTS / made[-1]})" if made else ""
+    if not name:
+        raise InputError(f"{run / RECIPE} does not say which stage makes the final model (`model:`){hint}")
+    if not (run / ARTIFACTS / str(name) / MANIFEST).is_file():
+        raise InputError(f"the run {run} has no finished {name} yet; run the recipe to its end{hint}")
+    return run / ARTIFACTS / str(name)
+
+
+def _is_model(path: Path) -> bool:
+    return (path / MANIFEST).is_file() and read_manifest(path).get("kind") == "model"
+
+
+def _folders(path: Path) -> list[str]:
+    return sorted(item.name for item in path.iterdir() if item.is_dir()) if path.is_dir() else []

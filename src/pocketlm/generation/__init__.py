@@ -1,0 +1,1 @@
+"""Generation: one batched key-value-cache engine for rollouts, evaluation, chat and the server."""

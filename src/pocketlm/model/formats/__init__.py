@@ -1,0 +1,1 @@
+"""Weight formats of other programs: reading and writing them."""

@@ -1,0 +1,1 @@
+"""Post-training: objectives and batch sources for SFT, interpolation and policy gradients. None of them owns a loop."""

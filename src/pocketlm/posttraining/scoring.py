@@ -1,0 +1,158 @@
+"""Scores on selection splits, cheap enough to steer by: exact match, pass@k, bits per byte."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pocketlm.errors import InputError
+from pocketlm.generation.engine import Engine, Request
+from pocketlm.model.loss import IGNORE, head_cross_entropy, token_log_probabilities
+from pocketlm.posttraining.examples import Prompt
+from pocketlm.posttraining.packing import group_tree, pack
+from pocketlm.posttraining.rollouts import Group, Reward, Sampler, pass_at
+from pocketlm.training.validation import Validation
+
+if TYPE_CHECKING:
+    from pocketlm.data.tokenizer import Tokenizer
+    from pocketlm.model.transformer import Transformer
+
+SLOTS = 1024
+
+
+@dataclass(frozen=True)
+class ExactMatch:
+    """Share of problems answered exactly, by level, and its mean over levels (each level weighs the same)."""
+
+    levels: dict[str, float]
+    counts: dict[str, int]
+
+    @property
+    def macro(self) -> float:
+        return sum(self.levels.values()) / len(self.levels)
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts.values())
+
+
+def exact_match(
+    model: Transformer, tokenizer: Tokenizer, prompts: Sequence[Prompt], reward: Reward, max_tokens: int
+) -> ExactMatch:
+    """Greedy answers; right is what the verifier accepts and the model ended with <|im_end|>."""
+    if not prompts:
+        raise InputError("the selection split holds no problems to score; raise selection_pairs in the problems stage")
+    requests = [Request(prompt.tokens, max_tokens, stop_tokens=(tokenizer.im_end,)) for prompt in prompts]
+    outcomes: dict[str, list[bool]] = {}
+    for prompt, [completion] in zip(prompts, Engine(model, slots=SLOTS).generate(requests), strict=True):
+        right = completion.finish == "stop" and reward(prompt.row, tokenizer.decode(completion.tokens))
+        outcomes.setdefault(prompt.level, []).append(bool(right))
+    levels = {level: sum(results) / len(results) for level, results in outcomes.items()}
+    return ExactMatch(levels, {level: len(results) for level, results in outcomes.items()})
+
+
+def selection_validation(
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    reward: Reward,
+    max_tokens: int,
+    every: int,
+    patience: int | None = None,
+) -> Validation:
+    """Greedy exact match on the selection split as a trainer's validation: the best weights are kept.
+
+    The score's `value` is 1 - the mean over levels; its other figures are the exact match by level.
+    """
+
+    def score(model: Transformer) -> dict[str, float]:
+        result = exact_match(model, tokenizer, prompts, reward, max_tokens)
+        by_level = {f"level_{level}": share for level, share in result.levels.items()}
+        return {"value": 1 - result.macro, "exact_match": result.macro, **by_level}
+
+    return Validation(every=every, patience=patience, score=score)
+
+
+def share_rows(rows: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+    """Validation rows as chart rows: one a level and step, and the mean over levels."""
+    shown = []
+    for row in rows:
+        for name, value in row.items():
+            if name == "exact_match" or name.startswith("level_"):
+                level = "mean over levels" if name == "exact_match" else name.replace("_", " ")
+                shown.append({"step": row["step"], "exact match": value, "level": level})
+    return shown
+
+
+def pass_profile(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """pass@1, @2, @4, ... up to the group size and the share of live groups, one row a level."""
+    levels: dict[str, list[Group]] = {}
+    for group in groups:
+        levels.setdefault(group.prompt.level, []).append(group)
+    rows: list[dict[str, Any]] = []
+    for level, members in levels.items():
+        samples = len(members[0].rewards)
+        row: dict[str, Any] = {"level": level, "prompts": len(members)}
+        k = 1
+        while k <= samples:
+            row[f"pass@{k}"] = sum(pass_at(k, samples, int(sum(group.rewards))) for group in members) / len(members)
+            k *= 2
+        row["live groups"] = sum(group.live for group in members) / len(members)
+        rows.append(row)
+    return rows
+
+
+@torch.no_grad()
+def bits_per_byte(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str], rows: int = 16) -> float:
+    """Bits per UTF-8 byte of plain documents, each begun and ended by <|endoftext|>, cut into windows of the context.
+
+    A window's first token is not predicted from the window before it, which makes the figure slightly pessimistic.
+    """
+    stream: list[int] = [tokenizer.end_of_text]
+    for tokens in tokenizer.encode_batch(texts):
+        stream.extend([*tokens, tokenizer.end_of_text])
+    width = model.settings.context
+    count = math.ceil((len(stream) - 1) / width)
+    padded = torch.full((count * width + 1,), IGNORE)
+    padded[: len(stream)] = torch.tensor(stream)
+    targets_BT = padded[1:].view(count, width)
+    tokens_BT = padded[:-1].view(count, width).clamp(min=0)
+    nats = 0.0
+    for start in range(0, count, rows):
+        hidden_BTD = model.hidden(tokens_BT[start : start + rows])
+        nats += float(head_cross_entropy(hidden_BTD, model.head_weight_VD, targets_BT[start : start + rows])[0])
+    return nats / math.log(2) / sum(len(text.encode()) for text in texts)
+
+
+def first_documents(path: Path, limit: int) -> list[str]:
+    """Texts of a documents table in order, whole, `limit` bytes at most (always the first one)."""
+    import pyarrow.parquet as parquet
+
+    texts: list[str] = []
+    used = 0
+    for batch in parquet.ParquetFile(path).iter_batches(columns=["text"], batch_size=256):
+        for text in batch.column("text").to_pylist():
+            used += len(text.encode())
+            if texts and used > limit:
+                return texts
+            texts.append(text)
+    if not texts:
+        raise InputError(f"{path} holds no documents to score; give more text or a larger held-out share")
+    return texts
+
+
+@torch.no_grad()
+def divergence_from(start: Transformer, groups: Sequence[Group], sampler: Sampler) -> float:
+    """KL(model that sampled the groups || start) in nats a token: the mean of log p(model) - log p(start) over them."""
+    trees = [group_tree(group.prompt.tokens, [sampler.branch(one) for one in group.completions]) for group in groups]
+    rows = pack(trees, max(len(tree) for tree in trees))
+    learned_BT = rows.targets_BT != IGNORE
+    hidden_ND = start.hidden(rows.tokens_BT, rows.positions_BT, rows.mask_B1TS)[learned_BT]
+    log_probability_1N, _ = token_log_probabilities(
+        hidden_ND.unsqueeze(0), start.head_weight_VD, rows.targets_BT[learned_BT].unsqueeze(0), sampler.temperature
+    )
+    return float((rows.behaviour_BT[learned_BT] - log_probability_1N[0]).mean())

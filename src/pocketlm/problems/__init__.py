@@ -1,0 +1,1 @@
+"""Verifiable problems: generators with disjoint splits, verifiers, the closed calculator, reward workers."""

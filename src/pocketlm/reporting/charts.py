@@ -1,0 +1,164 @@
+"""Chart blocks as Vega-Lite specifications, written with Altair; and the JavaScript that draws them.
+
+Columns are copied to the fixed field names x, y, series, low, high: a hostile or dotted column name never reaches
+Vega's field language. Nothing is named by a counter, so that equal blocks give equal bytes. Rows that carry `low` and
+`high` get their interval drawn.
+
+Not covered: logarithmic axes, more than eight series that stay tellable apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from pocketlm.pipeline.figures import Block
+
+MAX_POINTS = 400
+"""Points a line shows; more than this many are thinned evenly, first and last kept."""
+
+Spec = dict[str, Any]
+
+
+def line_spec(block: Block) -> Spec:
+    """Vega-Lite of a `line_chart` block: one line (own colour and own dashes) per series, points where they are few."""
+    import altair as alt
+
+    rows = thin(chart_rows(block))
+    x_type = "quantitative" if _numeric(rows, "x") else "ordinal"
+    x = alt.X("x", type=x_type, title=block["x_title"], sort=None, scale=_tight(alt, x_type))
+    y = alt.Y("y", type="quantitative", title=block["y_title"], scale=alt.Scale(zero=False))
+    base = alt.Chart(alt.Data(values=rows)).encode(x=x, tooltip=_tooltip(alt, block, rows))
+    shades = _series(alt, rows)
+    dashes = {"strokeDash": alt.StrokeDash("series", type="nominal", title=None, sort=None)} if shades else {}
+    few = max(_count_by_series(rows).values(), default=0) <= 40
+    marks = [base.mark_line(point=few, clip=False).encode(y=y, **shades, **dashes)]
+    if _has_interval(rows):
+        marks.insert(0, base.mark_area(opacity=0.18).encode(y=alt.Y("low", type="quantitative"), y2="high", **shades))
+    if not few:  # an unseen, thick line of points to hover over
+        marks.append(base.mark_point(size=60, opacity=0).encode(y=y))
+    return _finish(alt, marks, height=260)
+
+
+def bar_spec(block: Block) -> Spec:
+    """Vega-Lite of a `bar_chart` block: lying bars for names, so that they stay readable on a phone, standing bars
+    for numbers."""
+    import altair as alt
+
+    rows = chart_rows(block)
+    shades = _series(alt, rows)
+    category = {"shorthand": "x", "type": "ordinal", "sort": None}
+    value = {"type": "quantitative", "title": block["y_title"]}
+    groups = {"shorthand": "series", "type": "nominal", "sort": None}
+    if _numeric(rows, "x"):
+        place = {"x": alt.X(**category, title=block["x_title"], axis=alt.Axis(labelAngle=0))}
+        offset = {"xOffset": alt.XOffset(**groups)}
+        bar, interval, height = {"y": alt.Y("y", **value)}, {"y": alt.Y("low", **value), "y2": "high"}, 240
+    else:  # the names speak for themselves: no title on their axis
+        place = {"y": alt.Y(**category, title=None, axis=alt.Axis(labelLimit=150))}
+        offset = {"yOffset": alt.YOffset(**groups)}
+        bar, interval = {"x": alt.X("y", **value)}, {"x": alt.X("low", **value), "x2": "high"}
+        height = 24 * len({row.get("x") for row in rows}) if not shades else 13 * len(rows)
+    place |= offset if shades else {}
+    base = alt.Chart(alt.Data(values=rows)).encode(**place, tooltip=_tooltip(alt, block, rows))
+    marks = [base.mark_bar().encode(**bar, **shades)]
+    if _has_interval(rows):
+        marks.append(base.mark_rule(strokeWidth=2, color="currentColor").encode(**interval))
+    return _finish(alt, marks, height)
+
+
+SPECIFICATIONS = {"line_chart": line_spec, "bar_chart": bar_spec}
+
+
+@cache
+def javascript() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script (about 0.9 MB), from the installed vl-convert: no network."""
+    import vl_convert
+
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    if "</script" in bundle.lower() or "<!--" in bundle:
+        raise ValueError("the Vega bundle cannot stand inside a script element")
+    return bundle
+
+
+def renderer() -> str:
+    """Names the libraries whose versions decide the bytes of the page."""
+    from importlib.metadata import version
+
+    return ", ".join(f"{name} {version(name)}" for name in ("altair", "vl-convert-python", "jinja2"))
+
+
+def chart_rows(block: Block) -> list[dict[str, Any]]:
+    """The rows of a chart block under the names x, y, series, low, high; rows without a finite y are left out."""
+    names = {"x": block["x"], "y": block["y"], "series": block["series"], "low": "low", "high": "high"}
+    rows = []
+    for row in block["rows"]:
+        y = row.get(block["y"])
+        if isinstance(y, (int, float)) and math.isfinite(y):
+            rows.append({key: row[name] for key, name in names.items() if name is not None and name in row})
+    if block["series"] is not None:
+        for row in rows:
+            row["series"] = str(row.get("series"))
+    return rows
+
+
+def thin(rows: list[dict[str, Any]], most: int = MAX_POINTS) -> list[dict[str, Any]]:
+    """At most `most` rows of every series, evenly spaced, the first and the last among them, order kept."""
+    counts = _count_by_series(rows)
+    kept_positions = {
+        name: set(range(count)) if count <= most else {i * (count - 1) // (most - 1) for i in range(most)}
+        for name, count in counts.items()
+    }
+    seen = dict.fromkeys(counts, 0)
+    kept = []
+    for row in rows:
+        name = row.get("series")
+        if seen[name] in kept_positions[name]:
+            kept.append(row)
+        seen[name] += 1
+    return kept
+
+
+def _count_by_series(rows: list[dict[str, Any]]) -> dict[Any, int]:
+    counts: dict[Any, int] = {}
+    for row in rows:
+        counts[row.get("series")] = counts.get(row.get("series"), 0) + 1
+    return counts
+
+
+def _numeric(rows: list[dict[str, Any]], key: str) -> bool:
+    values = [row.get(key) for row in rows]
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+
+
+def _has_interval(rows: list[dict[str, Any]]) -> bool:
+    return bool(rows) and all(row.get("low") is not None and row.get("high") is not None for row in rows)
+
+
+def _tight(alt: Any, x_type: str) -> Any:
+    return alt.Scale(zero=False, nice=False) if x_type == "quantitative" else alt.Undefined
+
+
+def _series(alt: Any, rows: list[dict[str, Any]]) -> Mapping[str, Any]:
+    if not rows or "series" not in rows[0]:
+        return {}
+    return {"color": alt.Color("series", type="nominal", title=None, sort=None)}
+
+
+def _tooltip(alt: Any, block: Block, rows: list[dict[str, Any]]) -> list[Any]:
+    drawn = {"series": block["series"], "x": block["x_title"], "y": block["y_title"]}
+    titles = drawn | {"low": "95 % low", "high": "95 % high"}
+    types = {key: "quantitative" if _numeric(rows, key) else "nominal" for key in titles}
+    present = [key for key in titles if any(row.get(key) is not None for row in rows)]
+    return [alt.Tooltip(key, type=types[key], title=titles[key]) for key in present]
+
+
+def _finish(alt: Any, marks: list[Any], height: int) -> Spec:
+    chart = alt.layer(*marks) if len(marks) > 1 else marks[0]
+    fit = alt.AutoSizeParams(type="fit-x", contains="padding")
+    spec = chart.properties(width="container", height=height, autosize=fit).to_dict()
+    for unused in ("$schema", "config"):  # the page's script holds the mode and one shared config
+        spec.pop(unused, None)
+    return spec

@@ -1,0 +1,188 @@
+"""What the page says beyond the stages' own blocks: summary, funnel, rejects, licences, cost, sessions, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pocketlm.pipeline import figures
+from pocketlm.pipeline.figures import Block, Figure
+from pocketlm.reporting import formatting
+from pocketlm.reporting.figures import model_stage
+from pocketlm.reporting.graph import Node, draw
+from pocketlm.reporting.reading import RunView, StageView
+from pocketlm.reporting.rejects import REJECTS, count_rejects
+
+MAX_HEADLINES = 8
+
+LIMITS = (
+    "An interval describes chance among the test items, for this one trained model. It does not describe what other "
+    "random seeds would give: one run is one seed.",
+    "A model of this size reproduces the style of its training text and solves the narrow tasks that it was trained "
+    "on. It states falsehoods fluently and has had no safety training.",
+    "Times, memory and energy hold for the machine named above under whatever else ran on it.",
+    "A digest proves that bytes are unchanged, not that they are good. The seal proves that the run folder is the one "
+    "that was sealed; keep it outside of the folder.",
+)
+
+
+def anchors(run: RunView) -> dict[str, str]:
+    """Stage name -> element id. Ids are counted, so that no stage name can break them."""
+    return {stage.name: f"stage-{position}" for position, stage in enumerate(run.stages, start=1)}
+
+
+def lineage_graph(run: RunView) -> str:
+    """The stages and what each reads, drawn."""
+    ids = anchors(run)
+    nodes = [Node(stage.name, stage.artifact.kind.replace("_", " "), ids[stage.name]) for stage in run.stages]
+    parents = {stage.name: [name for name in stage.input_stages if name in ids] for stage in run.stages}
+    return draw(nodes, parents)
+
+
+def evaluations(run: RunView) -> list[StageView]:
+    """The stages that compare models on the report split."""
+    return [stage for stage in run.stages if stage.artifact.kind == "evaluation"]
+
+
+def headlines(run: RunView) -> list[tuple[str, Figure]]:
+    """The first figures with an interval of the evaluations: what the run comes down to."""
+    found = [
+        (name, figure)
+        for stage in evaluations(run)
+        for name, figure in stage.metrics.items()
+        if formatting.figure_interval(figure)
+    ]
+    return found[:MAX_HEADLINES]
+
+
+def conclusions(run: RunView) -> list[str]:
+    """The sentences that the evaluations derive from their figures, by rule."""
+    return [block["text"] for stage in evaluations(run) for block in stage.blocks if block["kind"] == "paragraph"]
+
+
+def parameters(run: RunView) -> int | None:
+    """Number of weights of the final model, as the last model stage that counted them says."""
+    final = model_stage(run)
+    candidates = [stage for stage in run.stages if stage.artifact.kind == "model"]
+    for stage in [*([final] if final else []), *reversed(candidates)]:
+        value = stage.metrics.get("parameters", {}).get("value")
+        if isinstance(value, int):
+            return value
+    return None
+
+
+def funnel_blocks(run: RunView) -> list[Block]:
+    """Per stage with a funnel: documents in, kept and rejected at every step, and the sum checked."""
+    blocks = []
+    for stage in run.stages:
+        rows = _rows_of(stage, "funnel.json", "step")
+        if not rows:
+            continue
+        wrong = [row for row in rows if row.get("input") != row.get("kept", 0) + row.get("rejected", 0)]
+        check = "input = kept + rejected holds at every step." if not wrong else "The counts of a step do not add up!"
+        blocks.append(figures.bar_chart(f"{stage.name}: documents left after each step", rows, "step", "kept"))
+        blocks.append(figures.table(f"{stage.name}: every step", _columns(rows), rows, check))
+    return blocks
+
+
+def reject_blocks(run: RunView) -> list[Block]:
+    """Rejected documents by stage and gate, counted from the kept rejects."""
+    files = [stage.artifact.path / REJECTS for stage in run.stages if (stage.artifact.path / REJECTS).is_file()]
+    counts = count_rejects(files)
+    rows = [{"stage": stage, "gate": gate, "documents": count} for (stage, gate), count in counts.items()]
+    if not rows:
+        return []
+    note = "Every rejected document is kept with its reason: pocketlm rejects RUN --gate GATE"
+    several = len({row["stage"] for row in rows}) > 1
+    return [
+        figures.bar_chart("Rejected documents by gate", rows, "gate", "documents", "stage" if several else None),
+        figures.table("Rejected documents by gate", ["stage", "gate", "documents"], rows, note),
+    ]
+
+
+def licence_blocks(stages: Sequence[StageView]) -> list[Block]:
+    """Licences of the training documents, where a stage lists them."""
+    blocks = []
+    for stage in stages:
+        rows = _rows_of(stage, "licences.json", "licence")
+        if rows:
+            note = "NOASSERTION: the source states no licence that could be mapped to SPDX."
+            blocks.append(figures.table(f"{stage.name}: licences of the documents", _columns(rows), rows, note))
+    return blocks
+
+
+def cost_blocks(run: RunView) -> list[Block]:
+    """Seconds, memory and (where a meter was found) energy per stage, from the ledger."""
+    rows = [
+        {
+            "stage": stage.name,
+            "time": formatting.duration(stage.work.get("seconds")),
+            "peak memory": formatting.data_size(stage.work.get("peak_memory_bytes")),
+            "energy": formatting.energy(stage.work.get("energy_joules")),
+        }
+        for stage in run.stages
+    ]
+    metered = any(stage.work.get("energy_joules") is not None for stage in run.stages)
+    columns = ["stage", "time", "peak memory", *(["energy"] if metered else [])]
+    note = (
+        "Time is that of the process that finished the stage; work before an interruption is not in it. Peak memory is "
+        "that of the whole process up to the end of the stage. All of it stands outside of every digest."
+    )
+    timed = [{"stage": stage.name, "seconds": stage.work.get("seconds")} for stage in run.stages]
+    chart = figures.bar_chart("Seconds per stage", timed, "stage", "seconds")
+    return [chart, figures.table("Time and memory of every stage", columns, rows, note)]
+
+
+def session_block(run: RunView) -> Block:
+    """One row for every process that worked on the run folder, so that interruptions show."""
+    rows: list[dict[str, Any]] = []
+    for line in run.ledger:
+        if line["event"] == "run_started":
+            command = " ".join(str(part) for part in line["body"].get("argv") or [])
+            start = {"started": formatting.moment(line["time"]), "command": command, "made": 0, "reused": 0}
+            rows.append({**start, "finished": "no"})
+        elif rows and line["event"] == "stage_committed":
+            rows[-1]["made"] += 1
+        elif rows and line["event"] == "stage_cached":
+            rows[-1]["reused"] += 1
+        elif rows and line["event"] == "run_finished":
+            rows[-1]["finished"] = "yes"
+    columns = ["started", "command", "made", "reused", "finished"]
+    return figures.table("Sessions: every process that worked on this run", columns, rows)
+
+
+def warnings(run: RunView) -> list[str]:
+    """What stages warned about, in order, each once."""
+    lines = (line["body"] for line in run.events("warning"))
+    return list(dict.fromkeys(f"{body.get('stage', '')}: {body.get('message', '')}" for body in lines))
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """A nested mapping as (dotted name, value) pairs, in order."""
+    pairs: list[tuple[str, Any]] = []
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            pairs += flat(item, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", item))
+    return pairs
+
+
+def _rows_of(stage: StageView, file: str, key: str) -> list[dict[str, Any]]:
+    """Rows of a JSON file of an artifact: a list of rows, or a mapping from `key` to a row or a count."""
+    if file not in stage.artifact.manifest["files"]:
+        return []
+    content = stage.artifact.read_json(file)
+    if isinstance(content, Mapping):
+        return [
+            {key: name, **item} if isinstance(item, Mapping) else {key: name, "documents": item}
+            for name, item in content.items()
+        ]
+    return [dict(row) for row in content]
+
+
+def _columns(rows: list[dict[str, Any]]) -> list[str]:
+    """The columns of rows that come from sorted JSON, what names the row and the counts of a funnel first."""
+    present = list(dict.fromkeys(key for row in rows for key in row))
+    first = [key for key in ("step", "gate", "licence", "source", "input", "kept", "rejected") if key in present]
+    return first + [key for key in present if key not in first]

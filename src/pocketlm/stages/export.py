@@ -1,0 +1,90 @@
+"""Stage `export`: the final model as a Hugging Face folder that other tools load without our code.
+
+In: a model; the curated documents (licences of the training text) and the evaluation (scores of the card), if given.
+Out: config, weights (fp32), tokenizer, chat template, generation settings, model card, licence note.
+
+The folder is loaded in transformers before it is committed: logits within 1e-4, greedy text equal, or the stage fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from pocketlm.pipeline.artifact import Artifact
+from pocketlm.pipeline.context import Context
+from pocketlm.pipeline.figures import paragraph, table
+from pocketlm.pipeline.settings import Settings
+from pocketlm.pipeline.stage import Inputs, optional, stage
+
+
+class ExportSettings(Settings):
+    """What the model card is headed with."""
+
+    title: str = "pocketlm model"
+
+
+@stage(
+    version=1,
+    inputs={"model": "model", "documents": optional("documents"), "evaluation": optional("evaluation")},
+    output="hugging_face",
+)
+def export(settings: ExportSettings, inputs: Inputs, context: Context) -> Artifact:
+    """Write the Hugging Face folder and check it against transformers."""
+    from pocketlm.evaluation.hugging_face import check_agreement, write_folder
+    from pocketlm.evaluation.inputs import open_model
+    from pocketlm.evaluation.model_card import provenance_of
+    from pocketlm.training.device import prepare
+
+    prepare(context.runtime)
+    artifact = inputs["model"]
+    model, tokenizer = open_model(artifact, "cpu")
+    draft = context.draft("hugging_face")
+    provenance = provenance_of(settings.title, artifact, inputs.get("documents"), inputs.get("evaluation"))
+    write_folder(draft.path, model, tokenizer, artifact.path, provenance)
+    agreement = check_agreement(draft.path, model, tokenizer)
+    files = sorted(path.name for path in draft.path.iterdir())
+    rows = [{"file": name, "bytes": (draft.path / name).stat().st_size} for name in files]
+    metrics = {
+        "parameters": model.settings.parameter_count(),
+        "logit_difference": agreement.logit_difference,
+        "same_greedy_text": "yes" if agreement.same_text else "no",
+    }
+    text = (
+        f"Loaded in transformers, the folder gives the same greedy text; the largest difference of a logit is "
+        f"{agreement.logit_difference:.2g} (fp32)."
+    )
+    return draft.commit(metrics, [paragraph(text), table("Files of the Hugging Face folder", ["file", "bytes"], rows)])
+
+
+def export_hugging_face(model: Path, folder: Path) -> None:
+    """Behind `pocketlm export MODEL --to hf DIR`: write DIR whole or not at all.
+
+    Raises:
+        InputError: no such model, or `folder` exists and is not empty.
+        GateFailed: transformers computes something else from the folder than we do.
+    """
+    from pocketlm.evaluation.hugging_face import check_agreement, require_new_folder, write_folder
+    from pocketlm.evaluation.loading import locate
+    from pocketlm.evaluation.model_card import Provenance, provenance_of
+    from pocketlm.pipeline.storage import temporary_beside
+
+    require_new_folder(folder)
+    location = locate(model)
+    transformer, tokenizer = location.load()
+    name = folder.resolve().name
+    provenance = Provenance(name, location.digest)
+    if location.artifact is not None and location.form == "pocketlm":
+        documents, evaluation = location.companions()
+        provenance = provenance_of(name, location.artifact, documents, evaluation)
+    temporary = temporary_beside(folder.resolve())
+    temporary.mkdir(parents=True)
+    try:
+        write_folder(temporary, transformer, tokenizer, location.folder, provenance)
+        check_agreement(temporary, transformer, tokenizer)
+        if folder.exists():
+            folder.rmdir()
+        os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,39 @@
+"""Device, threads, determinism and compute type of this process."""
+
+import os
+
+import torch
+
+from pocketlm.errors import InputError
+from pocketlm.pipeline.settings import Runtime
+
+
+def prepare(runtime: Runtime) -> torch.device:
+    """Set threads and deterministic kernels for this process; returns the device to work on.
+
+    Bits are equal between runs of the same machine, torch build and thread count. InputError when a device is asked
+    for that this torch build or machine does not have.
+    """
+    torch.set_num_threads(runtime.threads or len(os.sched_getaffinity(0)))
+    # Read by cuBLAS when its first handle is made; without it products may differ between runs.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    kind = runtime.device
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind not in ("cpu", "cuda"):
+        raise InputError(f"runtime.device is {kind!r}; choose auto, cpu or cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            f"runtime.device is cuda, but torch {torch.__version__} finds no CUDA device; "
+            "set runtime.device to cpu or install a CUDA build of torch"
+        )
+    return torch.device(kind)
+
+
+def compute_type(device: torch.device) -> torch.dtype:
+    """Type of the matrix products: bfloat16 where the accelerator has it, float32 on a CPU.
+
+    Few CPUs multiply bfloat16 faster than float32, and a recipe should give the same figures on all of them.
+    """
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32

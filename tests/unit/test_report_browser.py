@@ -1,0 +1,89 @@
+"""The page in a real browser: charts are drawn, nothing complains, nothing is fetched, nothing overflows a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import browser
+import pytest
+import synthetic_run
+
+from pocketlm.pipeline import figures
+from pocketlm.reporting.html import render
+
+pytestmark = pytest.mark.skipif(browser.find_chromium() is None, reason="no Chromium is installed")
+
+WIDE = [
+    figures.table("Wide", [f"column number {n}" for n in range(30)], [{f"column number {n}": n for n in range(30)}]),
+    figures.table("Long word", ["word"], [{"word": "x" * 400}]),
+    figures.samples("Long word", [{"label": "y" * 300, "text": "z" * 900}]),
+    figures.paragraph("</script><script>window.hacked = true</script>" + "w" * 300),
+    figures.line_chart("Hostile", [{"a": "<img src='http://x.invalid/'>", "image": 1.0}], "a", "image"),
+]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    seal = synthetic_run.build(folder, {"probe" * 12: WIDE})
+    path = folder / "report.html"
+    path.write_text(render(folder, seal), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def chromium(tmp_path: Path) -> Iterator[browser.Browser]:
+    with browser.Browser(tmp_path / "profile") as one:
+        yield one
+
+
+def test_the_page_works_at_desktop_and_phone_width(page: Path, chromium: browser.Browser, tmp_path: Path) -> None:
+    for width, dark in ((1280, False), (390, False), (390, True)):
+        chromium.open(page, width, dark=dark)
+        charts, drawn = chromium.evaluate(
+            "[document.querySelectorAll('[data-spec]').length, document.querySelectorAll('.drawing svg path').length]"
+        )
+        empty = chromium.evaluate(
+            "[...document.querySelectorAll('.drawing')].filter(one => !one.querySelector('svg')).length"
+        )
+        assert charts >= 9
+        assert drawn > charts
+        assert empty == 0
+        assert chromium.evaluate("document.documentElement.scrollWidth") == width
+        outside = "[...document.querySelectorAll('.drawing svg')].filter(s => s.getBoundingClientRect().right > innerWidth + 1)"
+        assert chromium.evaluate(f"{outside}.length") == 0
+    assert chromium.messages == []
+    assert set(chromium.requests) == {page.resolve().as_uri()}
+    assert chromium.evaluate("window.hacked === undefined")
+    chromium.screenshot(tmp_path / "report.png")
+    assert (tmp_path / "report.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_tooltip_tells_the_values(page: Path, chromium: browser.Browser) -> None:
+    chromium.open(page, 1280)
+    bar = chromium.evaluate(
+        "(() => { const bar = document.querySelector('.drawing svg .mark-rect path'); bar.scrollIntoView({block: 'center', "
+        "behavior: 'instant'}); const box = bar.getBoundingClientRect(); return [box.x + box.width / 2, box.y + 4]; })()"
+    )
+    chromium.call("Input.dispatchMouseEvent", type="mouseMoved", x=bar[0], y=bar[1])
+    shown = "document.querySelector('#vg-tooltip-element.visible')?.textContent ?? ''"
+    assert "bits per byte" in chromium.evaluate(f"new Promise(d => setTimeout(() => d({shown}), 300))")
+    assert chromium.messages == []
+
+
+def test_an_injected_script_is_refused_by_the_policy(page: Path, chromium: browser.Browser, tmp_path: Path) -> None:
+    """Were escaping to fail, the policy would still stop the script and the image."""
+    injected = "<script>window.hacked = true</script><img src='http://x.invalid/' onerror='window.hacked = true'>"
+    spoilt = tmp_path / "spoilt.html"
+    spoilt.write_text(page.read_text(encoding="utf-8").replace("<h1>", injected + "<h1>", 1), encoding="utf-8")
+    chromium.open(spoilt, 1280)
+    assert chromium.evaluate("window.hacked === undefined")
+    assert len([text for text in chromium.messages if "Content Security Policy" in text]) >= 2
+
+
+def test_without_javascript_the_data_can_be_read(page: Path, chromium: browser.Browser) -> None:
+    chromium.open(page, 1280, script=False)
+    notes = "document.querySelectorAll('figure.chart noscript p').length"
+    tables = "document.querySelectorAll('figure.chart details table').length"
+    assert chromium.evaluate(notes) == chromium.evaluate(tables) >= 9

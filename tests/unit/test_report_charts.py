@@ -1,0 +1,84 @@
+"""Chart blocks become valid, deterministic Vega-Lite; the compiler of vl-convert is the reference."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pocketlm.pipeline import figures
+from pocketlm.reporting import charts
+
+CURVE = [{"step": step, "loss": 1 / (1 + step), "split": split} for split in "ab" for step in range(100)]
+BARS = [{"model": name, "score": 0.5, "low": 0.4, "high": 0.6} for name in ("one", "two")]
+
+
+def drawn(spec: dict[str, Any]) -> str:
+    """SVG of a specification, by the Vega compiler and renderer (a container has no width there)."""
+    import vl_convert
+
+    return vl_convert.vegalite_to_svg({**spec, "width": 300})
+
+
+def every(spec: Any, key: str) -> list[Any]:
+    """All values under `key` at any depth."""
+    if isinstance(spec, dict):
+        return [value for name, value in spec.items() if name == key] + [
+            x for v in spec.values() for x in every(v, key)
+        ]
+    return [found for item in spec for found in every(item, key)] if isinstance(spec, list) else []
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        figures.line_chart("a", CURVE, "step", "loss", "split"),
+        figures.line_chart("a", CURVE[:3], "step", "loss"),
+        figures.line_chart("a", BARS, "model", "score"),
+        figures.bar_chart("a", BARS, "model", "score"),
+        figures.bar_chart("a", CURVE[:8], "step", "loss", "split"),
+        figures.bar_chart("a", [{"gate": "g", "n": 1, "stage": "s"}], "gate", "n", "stage"),
+    ],
+)
+def test_blocks_compile_and_draw(block: figures.Block) -> None:
+    spec = charts.SPECIFICATIONS[block["kind"]](block)
+    assert "<path" in drawn(spec)
+    assert json.dumps(spec) == json.dumps(charts.SPECIFICATIONS[block["kind"]](block))
+    assert spec["width"] == "container"
+
+
+def test_an_interval_is_drawn_when_every_row_has_one() -> None:
+    marks = [mark["type"] for mark in every(charts.bar_spec(figures.bar_chart("a", BARS, "model", "score")), "mark")]
+    assert marks == ["bar", "rule"]
+    without = charts.bar_spec(figures.bar_chart("a", [*BARS, {"model": "x", "score": 1}], "model", "score"))
+    assert [mark["type"] for mark in every(without, "mark")] == ["bar"]
+
+
+def test_column_names_never_reach_the_field_language() -> None:
+    rows = [{"a.b[0]:Q": 1, "datum['x']": 2.0, "\\": "s"}]
+    spec = charts.line_spec(figures.line_chart("t", rows, "a.b[0]:Q", "datum['x']", "\\"))
+    assert set(every(spec, "field")) == {"x", "y", "series"}
+    assert spec["data"]["values"] == [{"x": 1, "y": 2.0, "series": "s"}]
+
+
+def test_rows_without_a_finite_value_are_left_out() -> None:
+    rows = [{"x": 1, "y": None}, {"x": 2, "y": float("nan")}, {"x": 3}, {"x": 4, "y": 1.0}]
+    assert charts.chart_rows(figures.line_chart("t", rows, "x", "y")) == [{"x": 4, "y": 1.0}]
+    with warnings.catch_warnings():
+        charts.line_spec(figures.line_chart("t", rows[:1], "x", "y"))
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=200), st.integers(2, 30))
+def test_thinning_keeps_ends_order_and_bound(series: list[str], most: int) -> None:
+    rows = [{"x": position, "series": name} for position, name in enumerate(series)]
+    kept = charts.thin(rows, most)
+    assert [row["x"] for row in kept] == sorted(row["x"] for row in kept)
+    for name in set(series):
+        before = [row for row in rows if row["series"] == name]
+        after = [row for row in kept if row["series"] == name]
+        assert len(after) == min(len(before), most)
+        assert (after[0], after[-1]) == (before[0], before[-1])

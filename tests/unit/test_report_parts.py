@@ -1,0 +1,127 @@
+"""Rejects, the report stage, the model card and number formats."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic_run
+
+from pocketlm.errors import CorruptionError, InputError
+from pocketlm.pipeline.artifact import Artifact, Draft
+from pocketlm.pipeline.stage import Inputs
+from pocketlm.reporting import formatting
+from pocketlm.reporting.model_card import model_card
+from pocketlm.reporting.rejects import find_rejects, rejected_documents
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    synthetic_run.build(folder)
+    return folder
+
+
+def test_rejects_are_counted_over_all_and_shown_up_to_the_limit(run: Path) -> None:
+    found = find_rejects(run, limit=7)
+    assert found.counts == {("curate", gate): count for gate, count in synthetic_run.GATES.items()}
+    assert found.total == sum(synthetic_run.GATES.values())
+    assert len(found.rows) == 7
+
+
+def test_rejects_of_one_gate(run: Path) -> None:
+    found = find_rejects(run, "contamination", 100)
+    assert found.total == len(found.rows) == 3
+    assert {row["gate"] for row in found.rows} == {"contamination"}
+
+
+def test_a_misspelt_gate_is_answered_with_the_nearest(run: Path) -> None:
+    with pytest.raises(InputError, match=r"did you mean 'near_duplicate'\?"):
+        find_rejects(run, "near_duplicates")
+
+
+def test_a_run_without_rejects_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no rejects\.parquet"):
+        find_rejects(tmp_path)
+
+
+def test_a_cut_file_is_named(run: Path, tmp_path: Path) -> None:
+    target = tmp_path / "artifacts" / "curate" / "rejects.parquet"
+    target.parent.mkdir(parents=True)
+    target.write_bytes((run / "artifacts/curate/rejects.parquet").read_bytes()[:-9])
+    with pytest.raises(CorruptionError, match=r"rejects\.parquet is not readable"):
+        find_rejects(tmp_path)
+
+
+def test_printed_rejects_cannot_steer_the_terminal(run: Path) -> None:
+    lines = rejected_documents(run, "too_short", 2)
+    assert all(line.isprintable() for line in lines)
+    assert any("too_short of document 1 (value 1, threshold 40)" in line for line in lines)
+    assert lines[-1].startswith("2 of 812 shown")
+
+
+class DraftingContext:
+    """The part of a context that the report stage uses."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def draft(self, kind: str) -> Draft:
+        manifest = {"kind": kind, "stage": "report", "version": 1, "fingerprint": "f", "inputs": {}, "settings": {}}
+        return Draft(self.folder / "report", manifest)
+
+
+def test_the_report_stage_holds_every_figure_lineage_and_licences(run: Path, tmp_path: Path) -> None:
+    from pocketlm.stages.report import ReportSettings, report
+
+    artifacts = {name: Artifact.open(run / "artifacts" / name) for name in synthetic_run.INPUTS}
+    digests = set()
+    for place in ("first", "second"):
+        context: Any = DraftingContext(tmp_path / place)
+        artifact = report.function(ReportSettings(), Inputs({"stages": artifacts}), context)
+        digests.add(artifact.digest)
+    assert len(digests) == 1
+    content = artifact.read_json("figures.json")
+    expected = {f"{name}.{metric}" for name, item in artifacts.items() for metric in item.metrics}
+    assert set(content["metrics"]) == expected
+    assert content["metrics"]["evaluate.rlvr.cloze.accuracy"]["n"] == 400
+    lineage, licences = content["blocks"]
+    assert [row["digest"] for row in lineage["rows"]] == [item.digest for item in artifacts.values()]
+    assert {row["licence"] for row in licences["rows"]} >= {"PSF-2.0", "NOASSERTION"}
+    ledger_words = ("seconds", "peak_memory_bytes", "energy", "python")
+    assert not [word for word in ledger_words if word in json.dumps(list(content["metrics"]))]
+
+
+def test_the_model_card_shows_intervals_and_digests_and_escapes() -> None:
+    figures = {"evaluate": {"a|b<i>": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}, "plain": {"value": 3}}}
+    lineage = [{"stage": "pretrain", "kind": "model", "fingerprint": "f", "digest": "d" * 64, "inputs": {}}]
+    card = model_card(figures, {"name": "quick\nstart", "seed": 7, "model": "rlvr"}, lineage)
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert "# quick start\n" in card
+    assert "| evaluate | a&#124;b&lt;i&gt; | 0.5 | 0.4 to 0.6 | 100 |" in card
+    assert "d" * 64 in card
+    assert "plain" not in card
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"), (True, "yes"), (1_234_567, "1,234,567"), (0.123456, "0.1235"), (12_345.678, "12,346"),
+        (0.0, "0"), (0.00012345, "1.23e-04"), (-2.5, "-2.5"), ([1, "a"], "1, a"), (float("inf"), "inf"),
+    ],
+)  # fmt: skip
+def test_numbers(value: Any, text: str) -> None:
+    assert formatting.number(value) == text
+
+
+def test_units() -> None:
+    assert formatting.figure_value({"value": 2_500_000, "unit": "bytes"}) == "2.5 MB"
+    assert formatting.figure_value({"value": 41.25, "unit": "%"}) == "41.25 %"
+    assert [formatting.duration(seconds) for seconds in (None, 59.94, 185, 7_800)] == [
+        "–", "59.9 s", "3 min 05 s", "2 h 10 min",
+    ]  # fmt: skip
+    assert formatting.energy(None) == "not measurable here"
+    assert formatting.energy(36_000) == "36.0 kJ (10.0 Wh)"
+    assert formatting.moment(0) == "1970-01-01 00:00:00 UTC"

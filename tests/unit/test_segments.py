@@ -1,0 +1,48 @@
+"""Canonical form and accounting of repeated segments (cutting itself: tests/property/test_kernels.py)."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from pocketlm.data.segments import cut_segments, repeats_of, segments_of
+from pocketlm.data.text import Text
+from tests.data_pipeline import prose
+
+SENTENCE = (
+    "The maintainers answer questions within 30 days at help@example.org, and the archive of all former answers, sorted by "
+    "year and by subject, can be found at https://example.org/archive/2024 by everyone who looks."
+)
+SAME = SENTENCE.replace("30", "45,000").replace("help@", "other.mail+tag@").replace("/2024", "?year=1999#top").upper()
+
+
+def cut(*texts: str) -> list[str]:
+    text = Text.from_arrow(pa.array(texts, pa.large_string()))
+    segments = segments_of(text)
+    return cut_segments(text, segments, repeats_of(segments, len(text)).cut).to_pylist()
+
+
+def test_numbers_addresses_case_and_spaces_do_not_tell_segments_apart() -> None:
+    first, second = f"{prose(1, 2)} {SENTENCE} Short end.", f"Other begin. {SAME.replace(' ', chr(10))} {prose(2, 2)}"
+    assert cut(first, second)[0] == first
+    assert "MAINTAINERS" not in cut(first, second)[1]
+
+
+@pytest.mark.parametrize("change", [("questions", "letters"), ("all former", "former all"), ("can be found", "can be be found")])
+def test_other_words_or_another_order_do(change: tuple[str, str]) -> None:
+    other = SENTENCE.replace(*change)
+    assert cut(SENTENCE, other) == [SENTENCE, other]
+
+
+def test_short_segments_are_left_alone() -> None:
+    assert cut("Parameters: x is a float.", "Parameters: x is a float.") == ["Parameters: x is a float."] * 2
+
+
+def test_a_sentence_of_a_cut_paragraph_is_not_counted_twice() -> None:
+    paragraph = f"{SENTENCE} And so the whole paragraph is long enough to be compared as a paragraph."
+    text = Text.from_arrow(pa.array([paragraph, f"{paragraph}\n\n{prose(3, 3)}"], pa.large_string()))
+    repeats = repeats_of(segments_of(text), 2)
+    assert repeats.repeated.tolist() == [0, 1]
+    assert repeats.compared.tolist()[0] == 2
+    assert repeats.share[1] == 1 / repeats.compared[1]
+    assert repeats.first[repeats.cut].tolist() == [0]
