@@ -35,7 +35,7 @@ tokenize:
   inputs: {documents: curate, tokenizer: tokenizer}
 """
 
-SYLLABLES = "ba ke lo mi nu ra se ti vo za che dri fla gro ple sto".split()
+SYLLABLES = ["ba", "ke", "lo", "mi", "nu", "ra", "se", "ti", "vo", "za", "che", "dri", "fla", "gro", "ple", "sto"]
 
 
 def words(stream: random.Random, count: int) -> list[str]:
@@ -64,14 +64,18 @@ def write_jsonl(path: Path, texts: Iterable[str]) -> Path:
     return path
 
 
-def run(folder: Path, source: Path | str, *overrides: str, stages: Sequence[str] = tuple(REGISTRY)) -> dict[str, Artifact]:
+def run(
+    folder: Path, source: Path | str, *overrides: str, stages: Sequence[str] = tuple(REGISTRY)
+) -> dict[str, Artifact]:
     """Run the first stages of the data pipeline and open what they made."""
     blocks = (RECIPE % source).split("\n" + stages[-1] + ":")
     text = blocks[0] + "\n" + stages[-1] + ":" + _own_lines(blocks[1])
     folder.mkdir(parents=True, exist_ok=True)
     recipe = folder / "recipe-in.yaml"
     recipe.write_text(text, encoding="utf-8")
-    Runner(load_recipe(recipe, REGISTRY, overrides), folder / "run", lambda _folder, _seal: None, Progress(Silent())).run(None)  # type: ignore[arg-type]
+    Runner(
+        load_recipe(recipe, REGISTRY, overrides), folder / "run", lambda _folder, _seal: None, Progress(Silent())
+    ).run(None)  # type: ignore[arg-type]
     return {name: Artifact.open(folder / "run" / "artifacts" / name) for name in stages}
 
 

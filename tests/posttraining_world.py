@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from pocketlm.pipeline.artifact import Artifact, Draft
 from pocketlm.pipeline.context import Context, StopRequest
 from pocketlm.pipeline.progress import Progress
 from pocketlm.pipeline.settings import Runtime
+from pocketlm.posttraining.examples import solved_examples
+from pocketlm.posttraining.interpolation import copy_weights
+from pocketlm.posttraining.sft import SupervisedBatches, SupervisedObjective
 from tests.toy import Silent
 
 TEXTS = ["user assistant " + " ".join(f"number {index} and {index * 3}" for index in range(60))]
@@ -123,3 +127,23 @@ class World:
             Progress(Silent()),  # type: ignore[arg-type]
             self.stop,
         )
+
+
+@cache
+def taught_weights() -> dict[str, torch.Tensor]:
+    """Weights of a small model that answers in form and is right now and then: groups of it are live."""
+    tokenizer, model = small_tokenizer(), small_model()
+    batches = SupervisedBatches([(solved_examples(tokenizer, rows(range(0, 10), range(0, 6)), "rows"), 30)], 96, seed=0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for step in range(60):
+        loss, _ = SupervisedObjective().loss(model, batches.batch(step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+
+
+def taught_model() -> Transformer:
+    model = small_model()
+    copy_weights(model, taught_weights())
+    return model

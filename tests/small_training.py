@@ -49,7 +49,13 @@ def make_context(
             events.append((kind, dict(body)))
 
     return Context(
-        "pretrain", 7, Runtime(threads=1, device="cpu", **runtime), work, no_draft, record, Progress(io.StringIO()),
+        "pretrain",
+        7,
+        Runtime(threads=1, device="cpu", **runtime),
+        work,
+        no_draft,
+        record,
+        Progress(io.StringIO()),
         stop or StopRequest(),
     )
 

@@ -15,7 +15,11 @@ from tests.data_pipeline import corpus
 CONVERSATIONS = [
     [{"role": "user", "content": "12+34="}, {"role": "assistant", "content": "46"}],
     [{"role": "system", "content": "Be short."}, {"role": "user", "content": "  \n Hello,\n\nünïcode 😀 \t"}],
-    [{"role": "user", "content": ""}, {"role": "assistant", "content": "\n- a\n- b\n"}, {"role": "user", "content": "c"}],
+    [
+        {"role": "user", "content": ""},
+        {"role": "assistant", "content": "\n- a\n- b\n"},
+        {"role": "user", "content": "c"},
+    ],
     [{"role": "user", "content": "{{ braces }} {% and %} <b>marks</b> & 'quotes' \"\\n\""}],
 ]
 

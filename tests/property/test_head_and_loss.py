@@ -1,4 +1,4 @@
-"""The chunked head equals the plain formulas in float64: values and gradients, for any shape and any ignored targets."""
+"""The chunked head equals the plain formulas in float64: values and gradients, any shape, any ignored targets."""
 
 import pytest
 import torch

@@ -18,10 +18,12 @@ from pocketlm.data.text import Text, Tokens, ngrams_of, tokens_of
 from tests.data_pipeline import prose
 
 PUNCTUATION = re.compile("[\u0080-\u00bf\u2000-\u207f\u3000-\u303f]")
-TOKEN = re.compile(r"[a-z0-9\u0080-\U0010ffff]+|(?<=[0-9]) *[-+*/]")
+TOKEN = re.compile(r"(?:[a-z0-9\u0080-\U0010ffff]|(?<=[0-9])[.,](?=[0-9]))+|(?<=[0-9]) *[-+*/)]")
 LOWER = {upper: upper + 32 for upper in range(65, 91)}
 
-TEXT = st.text(st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("aA9 .-+\n\u2019\u00a0\u3002")), max_size=80)
+TEXT = st.text(
+    st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("aA99 .,-+)\n\u2019\u00a0\u3002")), max_size=80
+)
 BATCH = st.lists(TEXT, max_size=6)
 
 
@@ -46,7 +48,9 @@ def test_words_are_those_of_the_regular_expression(texts: list[str]) -> None:
     expected = [reference_words(item) for item in texts]
     assert [[piece.translate(LOWER) for piece in pieces(tokens, text, at)] for at in range(len(texts))] == expected
     flat = [word for words in expected for word in words]
-    assert len(set(zip(flat, tokens.hashes.tolist(), strict=True))) == len(set(flat)) == len(set(tokens.hashes.tolist()))
+    assert (
+        len(set(zip(flat, tokens.hashes.tolist(), strict=True))) == len(set(flat)) == len(set(tokens.hashes.tolist()))
+    )
 
 
 @settings(deadline=None)
@@ -58,7 +62,11 @@ def test_ngrams_are_equal_exactly_where_words_are(texts: list[str], size: int) -
         for words in map(reference_words, texts)
         for at in range(max(len(words) - size + 1, 0))
     ]
-    assert len(set(zip(expected, ngrams.hashes.tolist(), strict=True))) == len(set(expected)) == len(set(ngrams.hashes.tolist()))
+    assert (
+        len(set(zip(expected, ngrams.hashes.tolist(), strict=True)))
+        == len(set(expected))
+        == len(set(ngrams.hashes.tolist()))
+    )
 
 
 @settings(deadline=None, max_examples=300)

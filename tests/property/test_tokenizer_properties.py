@@ -12,7 +12,9 @@ from pocketlm.data.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
 from tests.data_pipeline import corpus
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
-SPELLED = st.lists(st.one_of(TEXT, st.sampled_from(SPECIAL_TOKENS), st.sampled_from(["12", "3.14", " 007"]))).map("".join)
+SPELLED = st.lists(st.one_of(TEXT, st.sampled_from(SPECIAL_TOKENS), st.sampled_from(["12", "3.14", " 007"]))).map(
+    "".join
+)
 
 
 @functools.cache

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,10 @@ FLAGS = [
     "--hide-scrollbars",
     "--remote-debugging-pipe",
 ]
+# Chromium reads commands from descriptor 3 and answers on 4.
+HAND_OVER = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
 DEADLINE_SECONDS = 60
 
 
@@ -40,10 +45,9 @@ class Browser:
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
 
-        # Chromium reads commands from descriptor 3 and answers on 4
-        shell = ["/bin/sh", "-c", f'exec "$@" 3<&{to_read} 4>&{to_write}', "sh"]
+        hand_over = [sys.executable, "-c", HAND_OVER, str(to_read), str(to_write)]
         self._process = subprocess.Popen(
-            [*shell, find_chromium() or "", *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            [*hand_over, find_chromium() or "", *FLAGS, f"--user-data-dir={profile}", "about:blank"],
             pass_fds=(to_read, to_write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -133,7 +137,10 @@ class Browser:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while b"\0" not in self._buffer:
             try:
-                self._buffer += os.read(self._read, 1 << 20)
+                data = os.read(self._read, 1 << 20)
+                if not data:
+                    raise EOFError("the browser has gone")
+                self._buffer += data
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise TimeoutError("the browser does not answer") from None

@@ -37,7 +37,6 @@ INPUTS: dict[str, tuple[str, dict[str, Any]]] = {
     "export": ("hugging_face", {"model": "rlvr"}),
 }
 GATES = {"too_short": 812, "not_prose": 96, "exact_duplicate": 431, "near_duplicate": 207, "contamination": 3}
-STEPS = {"gates": 908, "exact": 431, "near": 207, "segments": 0, "contamination": 3}
 
 
 def build(folder: Path, extra: Mapping[str, Sequence[figures.Block]] = {}, sealed: bool = True) -> str | None:
@@ -103,17 +102,12 @@ def commit(
 
 
 def write_curation(draft: Draft) -> None:
-    """Funnel, licences and rejects of a curation."""
+    """Licences and rejects of a curation."""
     import pyarrow
     import pyarrow.parquet
 
-    left, funnel = 24_318, []
-    for step, gone in STEPS.items():
-        funnel.append({"step": step, "input": left, "kept": left - gone, "rejected": gone})
-        left -= gone
-    draft.write_json("funnel.json", funnel)
     licences = {"PSF-2.0": 15_011, "BSD-3-Clause": 5_214, "MIT": 1_930, "Apache-2.0": 402, "NOASSERTION": 212}
-    draft.write_json("licences.json", [{"licence": key, "documents": count} for key, count in licences.items()])
+    draft.write_json("licences.json", {key: {"documents": n, "bytes": 8_000 * n} for key, n in licences.items()})
     rows = [
         {
             "id": f"stdlib/{gate}/{number}", "source": "stdlib", "gate": gate, "value": float(number),
@@ -162,10 +156,13 @@ def evaluation() -> tuple[dict[str, Any], list[figures.Block]]:
     table = [{**row, "n": 600, "bits per byte": 2.1 + 0.01 * index} for index, row in enumerate(rows)]
     metrics = {
         "rlvr.arithmetic.exact_match": figures.figure(0.62, n=600, low=0.58, high=0.66),
-        "rlvr_minus_continued_sft.exact_match": figures.figure(0.29, n=600, low=0.25, high=0.33),
-        "rlvr_minus_rejection_sampling.exact_match": figures.figure(0.18, n=600, low=0.13, high=0.22),
-        "rlvr.heldout.bits_per_byte": figures.figure(2.181, n=1_204, low=2.150, high=2.215, unit="bits/byte"),
-        "rlvr.cloze.accuracy": figures.figure(0.113, n=400, low=0.085, high=0.148),
+        "rlvr.arithmetic_level_1.exact_match": figures.figure(0.91, n=150, low=0.85, high=0.95),
+        "rlvr_vs_continued_sft.arithmetic.exact_match": figures.figure(0.29, n=600, low=0.25, high=0.33),
+        "rlvr_vs_rejection_sampling.arithmetic.exact_match": figures.figure(0.18, n=600, low=0.13, high=0.22),
+        "rlvr.heldout_bits_per_byte.bits_per_byte": figures.figure(
+            2.181, n=1_204, low=2.150, high=2.215, unit="bits/byte"
+        ),
+        "rlvr.last_word_cloze.accuracy": figures.figure(0.113, n=400, low=0.085, high=0.148),
         "pass_at_8": 0.81,
     }
     outputs = [

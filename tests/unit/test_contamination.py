@@ -55,7 +55,10 @@ def test_a_sum_with_its_answer_is_found(text: str) -> None:
     assert [hit.containment for hit in hits([text], SUM)] == [1.0]
 
 
-@pytest.mark.parametrize("text", ["12+34", "12+34=47", "12 34 46", "34+12=46", "112+34=46", "12-34 46"])
+@pytest.mark.parametrize(
+    "text",
+    ["12+34", "12+34=47", "12 34 46", "34+12=46", "112+34=46", "12-34 46", "(12+34)+46", "(12 + 34), 46", "12 + 34.46"],
+)
 def test_another_sum_or_a_bare_one_is_not(text: str) -> None:
     assert hits([text], SUM) == []
 

@@ -29,7 +29,7 @@ def test_prefill_and_decode_equal_a_full_forward_pass(
     model: Transformer, tokens_BT: torch.Tensor, slots: torch.Tensor | slice
 ) -> None:
     full_BTV = model(tokens_BT)
-    cache = KeyValueCache(SHAPE, slots=5, length=SHAPE.context)
+    cache = KeyValueCache(model.settings, slots=5, length=SHAPE.context)
     prompt_BTV = model(tokens_BT[:, :6], cache=cache.rows(slots, lengths=LENGTHS, fresh=True))
     rows = torch.arange(3)
     torch.testing.assert_close(prompt_BTV[rows, LENGTHS - 1], full_BTV[rows, LENGTHS - 1], atol=1e-5, rtol=0)
@@ -42,7 +42,7 @@ def test_prefill_and_decode_equal_a_full_forward_pass(
 
 @torch.no_grad()
 def test_a_subset_of_slots_advances_alone_and_slots_are_used_again(model: Transformer, tokens_BT: torch.Tensor) -> None:
-    cache = KeyValueCache(SHAPE, slots=4, length=SHAPE.context)
+    cache = KeyValueCache(model.settings, slots=4, length=SHAPE.context)
     model(tokens_BT[:, :9], cache=cache.rows(slice(0, 3), fresh=True))
     model(tokens_BT[1:2, 9:10], cache=cache.rows(torch.tensor([1])))
     assert cache.position.tolist() == [9, 10, 9, 0]
@@ -54,7 +54,7 @@ def test_a_subset_of_slots_advances_alone_and_slots_are_used_again(model: Transf
 
 @torch.no_grad()
 def test_a_prompt_is_continued_by_several_tokens_at_once(model: Transformer, tokens_BT: torch.Tensor) -> None:
-    cache = KeyValueCache(SHAPE, slots=3, length=SHAPE.context)
+    cache = KeyValueCache(model.settings, slots=3, length=SHAPE.context)
     model(tokens_BT[:, :6], cache=cache.rows(slice(0, 3), lengths=LENGTHS, fresh=True))
     # Row 0 holds 6 tokens, so its next ones start at 6.
     more_BTV = model(tokens_BT[:1, 6:12], cache=cache.rows(torch.tensor([0])))
@@ -63,7 +63,7 @@ def test_a_prompt_is_continued_by_several_tokens_at_once(model: Transformer, tok
 
 @torch.no_grad()
 def test_a_copied_slot_continues_like_its_source(model: Transformer, tokens_BT: torch.Tensor) -> None:
-    cache = KeyValueCache(SHAPE, slots=5, length=SHAPE.context)
+    cache = KeyValueCache(model.settings, slots=5, length=SHAPE.context)
     model(tokens_BT[:1, :7], cache=cache.rows(torch.tensor([1]), fresh=True))
     cache.copy(torch.tensor([1, 1]), torch.tensor([3, 4]), extent=7)
     logits_BTV = model(tokens_BT[:1, 7:8].expand(2, 1), cache=cache.rows(torch.tensor([3, 4])))

@@ -47,12 +47,12 @@ def test_the_page_works_at_desktop_and_phone_width(page: Path, chromium: browser
         empty = chromium.evaluate(
             "[...document.querySelectorAll('.drawing')].filter(one => !one.querySelector('svg')).length"
         )
-        assert charts >= 9
+        assert charts >= 7
         assert drawn > charts
         assert empty == 0
         assert chromium.evaluate("document.documentElement.scrollWidth") == width
-        outside = "[...document.querySelectorAll('.drawing svg')].filter(s => s.getBoundingClientRect().right > innerWidth + 1)"
-        assert chromium.evaluate(f"{outside}.length") == 0
+        right_edges = "[...document.querySelectorAll('.drawing svg')].map(svg => svg.getBoundingClientRect().right)"
+        assert max(chromium.evaluate(right_edges)) <= width
     assert chromium.messages == []
     assert set(chromium.requests) == {page.resolve().as_uri()}
     assert chromium.evaluate("window.hacked === undefined")
@@ -63,8 +63,9 @@ def test_the_page_works_at_desktop_and_phone_width(page: Path, chromium: browser
 def test_a_tooltip_tells_the_values(page: Path, chromium: browser.Browser) -> None:
     chromium.open(page, 1280)
     bar = chromium.evaluate(
-        "(() => { const bar = document.querySelector('.drawing svg .mark-rect path'); bar.scrollIntoView({block: 'center', "
-        "behavior: 'instant'}); const box = bar.getBoundingClientRect(); return [box.x + box.width / 2, box.y + 4]; })()"
+        "(() => { const bar = document.querySelector('.drawing svg .mark-rect path');"
+        "bar.scrollIntoView({block: 'center', behavior: 'instant'});"
+        "const box = bar.getBoundingClientRect(); return [box.x + box.width / 2, box.y + 4]; })()"
     )
     chromium.call("Input.dispatchMouseEvent", type="mouseMoved", x=bar[0], y=bar[1])
     shown = "document.querySelector('#vg-tooltip-element.visible')?.textContent ?? ''"
@@ -86,4 +87,4 @@ def test_without_javascript_the_data_can_be_read(page: Path, chromium: browser.B
     chromium.open(page, 1280, script=False)
     notes = "document.querySelectorAll('figure.chart noscript p').length"
     tables = "document.querySelectorAll('figure.chart details table').length"
-    assert chromium.evaluate(notes) == chromium.evaluate(tables) >= 9
+    assert chromium.evaluate(notes) == chromium.evaluate(tables) >= 7

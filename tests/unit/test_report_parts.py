@@ -1,4 +1,4 @@
-"""Rejects, the report stage, the model card and number formats."""
+"""Rejects, the report stage and number formats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pocketlm.errors import CorruptionError, InputError
 from pocketlm.pipeline.artifact import Artifact, Draft
 from pocketlm.pipeline.stage import Inputs
 from pocketlm.reporting import formatting
-from pocketlm.reporting.model_card import model_card
 from pocketlm.reporting.rejects import find_rejects, rejected_documents
 
 
@@ -86,23 +85,12 @@ def test_the_report_stage_holds_every_figure_lineage_and_licences(run: Path, tmp
     content = artifact.read_json("figures.json")
     expected = {f"{name}.{metric}" for name, item in artifacts.items() for metric in item.metrics}
     assert set(content["metrics"]) == expected
-    assert content["metrics"]["evaluate.rlvr.cloze.accuracy"]["n"] == 400
+    assert content["metrics"]["evaluate.rlvr.last_word_cloze.accuracy"]["n"] == 400
     lineage, licences = content["blocks"]
     assert [row["digest"] for row in lineage["rows"]] == [item.digest for item in artifacts.values()]
     assert {row["licence"] for row in licences["rows"]} >= {"PSF-2.0", "NOASSERTION"}
     ledger_words = ("seconds", "peak_memory_bytes", "energy", "python")
     assert not [word for word in ledger_words if word in json.dumps(list(content["metrics"]))]
-
-
-def test_the_model_card_shows_intervals_and_digests_and_escapes() -> None:
-    figures = {"evaluate": {"a|b<i>": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}, "plain": {"value": 3}}}
-    lineage = [{"stage": "pretrain", "kind": "model", "fingerprint": "f", "digest": "d" * 64, "inputs": {}}]
-    card = model_card(figures, {"name": "quick\nstart", "seed": 7, "model": "rlvr"}, lineage)
-    assert card.startswith("---\nlibrary_name: transformers\n")
-    assert "# quick start\n" in card
-    assert "| evaluate | a&#124;b&lt;i&gt; | 0.5 | 0.4 to 0.6 | 100 |" in card
-    assert "d" * 64 in card
-    assert "plain" not in card
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from pocketlm.data.text import Text
 from tests.data_pipeline import prose
 
 SENTENCE = (
-    "The maintainers answer questions within 30 days at help@example.org, and the archive of all former answers, sorted by "
-    "year and by subject, can be found at https://example.org/archive/2024 by everyone who looks."
+    "The maintainers answer questions within 30 days at help@example.org, and the archive of all former answers, "
+    "sorted by year and by subject, can be found at https://example.org/archive/2024 by everyone who looks."
 )
 SAME = SENTENCE.replace("30", "45,000").replace("help@", "other.mail+tag@").replace("/2024", "?year=1999#top").upper()
 
@@ -28,7 +28,9 @@ def test_numbers_addresses_case_and_spaces_do_not_tell_segments_apart() -> None:
     assert "MAINTAINERS" not in cut(first, second)[1]
 
 
-@pytest.mark.parametrize("change", [("questions", "letters"), ("all former", "former all"), ("can be found", "can be be found")])
+@pytest.mark.parametrize(
+    "change", [("questions", "letters"), ("all former", "former all"), ("can be found", "can be be found")]
+)
 def test_other_words_or_another_order_do(change: tuple[str, str]) -> None:
     other = SENTENCE.replace(*change)
     assert cut(SENTENCE, other) == [SENTENCE, other]

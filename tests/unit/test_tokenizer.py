@@ -40,7 +40,7 @@ def test_a_broken_or_foreign_tokenizer_is_refused(tmp_path: Path) -> None:
     import tokenizers
 
     tokenizers.Tokenizer(tokenizers.models.BPE()).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(InputError, match="has no <|endoftext|>"):
+    with pytest.raises(InputError, match=r"has no <\|endoftext\|>"):
         Tokenizer.load(tmp_path / "tokenizer.json")
 
 
@@ -70,5 +70,5 @@ def test_shards_are_mapped_and_checked(tmp_path: Path) -> None:
     (tmp_path / "train.npy").write_bytes(b"\x93NUMPY broken")
     with pytest.raises(CorruptionError, match="cannot be read"):
         TokenShard.open(tmp_path)
-    with pytest.raises(InputError, match="no tokens.json"):
+    with pytest.raises(InputError, match=r"no tokens\.json"):
         TokenShard.open(tmp_path / "nowhere")

@@ -19,7 +19,7 @@ import re
 import sys
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
@@ -141,7 +141,7 @@ def installed_packages() -> tuple[list[Package], list[str]]:
     return found, missing
 
 
-def source_files(packages: list[Package]) -> Iterator[SourceFile]:
+def source_files(packages: Sequence[Package]) -> Iterator[SourceFile]:
     """Candidate files in reading order: the standard library by name, then each distribution by name."""
     root = Path(sysconfig.get_path("stdlib"))
     for path in sorted(root.rglob("*.py")):
@@ -157,9 +157,9 @@ def source_files(packages: list[Package]) -> Iterator[SourceFile]:
                     yield SourceFile(package.name, package.licence, PurePosixPath(file.as_posix()), path)
 
 
-def documented_files(packages: list[Package], budget: int) -> Iterator[tuple[SourceFile, bytes]]:
-    """Files with enough documentation, and their bytes, until `budget` bytes of source were handed out."""
-    for file in source_files(packages):
+def documented_files(files: Sequence[SourceFile], budget: int) -> Iterator[tuple[int, SourceFile, bytes]]:
+    """(position, file, bytes) of the files with enough documentation, until `budget` bytes were handed out."""
+    for position, file in enumerate(files):
         content = file.path.read_bytes()
         quoted = sum(len(match) for match in TRIPLE_QUOTED.findall(content))
         if quoted <= DOCUMENTED_SHARE * len(content):
@@ -167,7 +167,7 @@ def documented_files(packages: list[Package], budget: int) -> Iterator[tuple[Sou
         if len(content) > budget:
             return
         budget -= len(content)
-        yield file, content
+        yield position, file, content
 
 
 def topics() -> dict[str, str]:

@@ -142,6 +142,7 @@ def _canonical(data, start, end, first_key, second_key):  # type: ignore[no-unty
             words += 1
             at = stop
             continue
+        after_number = False
         while at < stop:
             width = punctuation_width(data, at, stop) if data[at] >= 128 else 0
             letter = word_byte(data[at])
@@ -157,6 +158,9 @@ def _canonical(data, start, end, first_key, second_key):  # type: ignore[no-unty
                 if not digit:
                     value = (value ^ np.uint64(letter)) * np.uint64(1099511628211)
                 at += 1
+            if digit and after_number:  # 45,000 and 3.14 are one number
+                continue
+            after_number = digit
             value = mix(value)
             first_key, second_key = mix(first_key + value), mix(second_key * BASE + value)
             words += 1

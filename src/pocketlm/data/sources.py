@@ -35,6 +35,8 @@ class Entry:
     content: str | Fault
     licence: str
     origin: str
+    progress: float
+    """Share of the source's files that were read before this row."""
 
 
 def read_source(name: str, settings: SourceSettings) -> Iterator[Entry]:
@@ -66,7 +68,8 @@ def _contents(name: str, settings: SourceSettings) -> Iterator[tuple[str, str]]:
     if settings.path.startswith(documentation.SCHEME):
         packages = _packages(settings)
         yield "topics", sha256_file(documentation.topics_path())
-        for file, content in documentation.documented_files(packages, _budget(settings)):
+        files = list(documentation.source_files(packages))
+        for _, file, content in documentation.documented_files(files, _budget(settings)):
             yield f"{file.origin}/{file.name}/{file.licence}", hashlib.sha256(content).hexdigest()
         for package in packages:
             yield f"{package.name}/{package.licence}", documentation.description(package)
@@ -88,17 +91,19 @@ def _documentation(name: str, settings: SourceSettings) -> Iterator[Entry]:
     reference, docstrings, descriptions = (f"{name}/{part}" for part in documentation.PARTS)
     known = settings.licence
 
-    def entry(source: str, relative: str, text: str, licence: str, origin: str) -> Entry:
+    def entry(source: str, relative: str, text: str, licence: str, origin: str, progress: float) -> Entry:
         content = text if text.strip() else Fault("empty", "no documentation in it")
-        return Entry(f"{source}/{relative}", source, content, known or licence, origin)
+        return Entry(f"{source}/{relative}", source, content, known or licence, origin, progress)
 
     for topic, text in documentation.topics().items():
-        yield entry(reference, topic, text, STANDARD_LIBRARY, documentation.STANDARD_NAME)
-    for file, content in documentation.documented_files(packages, _budget(settings)):
+        yield entry(reference, topic, text, STANDARD_LIBRARY, documentation.STANDARD_NAME, 0.0)
+    files = list(documentation.source_files(packages))
+    for position, file, content in documentation.documented_files(files, _budget(settings)):
         text = documentation.module_document(content, file.module)
-        yield entry(docstrings, str(file.name.with_suffix("")), text, file.licence, file.origin)
+        progress = position / len(files)
+        yield entry(docstrings, str(file.name.with_suffix("")), text, file.licence, file.origin, progress)
     for package in packages:
-        yield entry(descriptions, package.name, documentation.description(package), package.licence, package.name)
+        yield entry(descriptions, package.name, documentation.description(package), package.licence, package.name, 1.0)
 
 
 def _packages(settings: SourceSettings) -> list[documentation.Package]:
@@ -112,7 +117,7 @@ def _budget(settings: SourceSettings) -> int:
 
 
 def _rows_of_files(name: str, settings: SourceSettings) -> Iterator[Entry]:
-    for relative, stream in _streams(name, settings):
+    for progress, relative, stream in _streams(name, settings):
         with stream:
             for number, content in read_rows(stream, relative, settings.text_column, settings.maximum_document_bytes):
                 row_id = (
@@ -120,25 +125,28 @@ def _rows_of_files(name: str, settings: SourceSettings) -> Iterator[Entry]:
                     if relative.lower().endswith((".txt", ".md"))
                     else f"{name}/{relative}:{number}"
                 )
-                yield Entry(row_id, name, content, settings.licence or NOASSERTION, relative)
+                yield Entry(row_id, name, content, settings.licence or NOASSERTION, relative, progress)
 
 
-def _streams(name: str, settings: SourceSettings) -> Iterator[tuple[str, BinaryIO]]:
+def _streams(name: str, settings: SourceSettings) -> Iterator[tuple[float, str, BinaryIO]]:
+    """(share of files read before, relative name, bytes) of every readable file."""
     if settings.path.startswith(HUB):
         system, paths = _hub_files(name, settings)
-        for name_on_hub in paths:
-            yield name_on_hub, system.open(name_on_hub, "rb")
+        for position, name_on_hub in enumerate(paths):
+            yield position / len(paths), name_on_hub, system.open(name_on_hub, "rb")
         return
-    for relative, path in _local_files(name, settings):
+    files = _local_files(name, settings)
+    for position, (relative, path) in enumerate(files):
+        progress = position / len(files)
         if is_archive(path.name):
             for member, stream in members(path, readable):
-                yield f"{relative}!{member}", stream
+                yield progress, f"{relative}!{member}", stream
             continue
         try:
             stream = path.open("rb")
         except OSError as error:
             raise InputError(f"{path}: cannot be opened ({error.strerror}). Check its permissions.") from error
-        yield relative, stream
+        yield progress, relative, stream
 
 
 def _local_files(name: str, settings: SourceSettings) -> list[tuple[str, Path]]:

@@ -4,8 +4,9 @@
 64-bit hashes with their byte positions. Every function takes a batch of documents and treats each document alone, so
 results do not depend on how documents are batched.
 
-A word is a maximal run of ASCII letters (lower-cased), digits, or bytes of other scripts; general, Latin-1 and CJK
-punctuation separates words. One of + - * / after a digit is a token of its own, so that "12+34" and "12 - 34" differ.
+A word is a maximal run of ASCII letters (lower-cased), digits, bytes of other scripts, and points and commas between
+digits (3.14 is one word); general, Latin-1 and CJK punctuation separates words. One of + - * / ) after a digit is a
+token of its own, so that "12+34" and "12 - 34" differ.
 Scripts written without spaces give one token per run: there near-duplicates and contamination see phrases, not words.
 """
 
@@ -142,6 +143,12 @@ def word_byte(byte: int) -> int:
     return 0
 
 
+@numba.njit(inline="always")
+def number_mark(data: np.ndarray, at: int, end: int) -> bool:
+    """Whether the byte is a point or comma with a digit after it (the caller knows of the one before)."""
+    return (data[at] == 46 or data[at] == 44) and at + 1 < end and 48 <= data[at + 1] <= 57
+
+
 @numba.njit(nogil=True)
 def _scan_tokens(data, documents, hashes, starts, ends, offsets, fill):  # type: ignore[no-untyped-def]
     count = 0
@@ -160,6 +167,8 @@ def _scan_tokens(data, documents, hashes, starts, ends, offsets, fill):  # type:
             value = np.uint64(14695981039346656037)
             while at < end:
                 letter = word_byte(data[at])
+                if letter == 0 and at > start and after_digit and number_mark(data, at, end):
+                    letter = data[at]
                 if letter == 0 or (letter >= 128 and punctuation_width(data, at, end)):
                     break
                 value = (value ^ np.uint64(letter)) * np.uint64(1099511628211)
@@ -167,7 +176,7 @@ def _scan_tokens(data, documents, hashes, starts, ends, offsets, fill):  # type:
                 at += 1
             if at == start:
                 at += 1
-                if after_digit and (byte == 43 or byte == 45 or byte == 42 or byte == 47):
+                if after_digit and (byte == 41 or byte == 42 or byte == 43 or byte == 45 or byte == 47):
                     value = np.uint64(byte)
                     after_digit = False
                 else:

@@ -43,7 +43,7 @@ class PocketLM(TemplateLM):
         tokenizer: the tokenizer that it was trained with.
         name: identifies model and tokenizer in the harness's records.
         tokens_per_pass: see `scoring.score`.
-        progress: called with the number of requests of each finished pass.
+        progress: called with the number of requests (or the part of one) of each finished pass.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class PocketLM(TemplateLM):
         tokenizer: Tokenizer,
         name: str = "pocketlm",
         tokens_per_pass: int | None = None,
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[float], None] | None = None,
     ) -> None:
         super().__init__()
         self._model, self._own_tokenizer, self._name = model, tokenizer, name
@@ -103,7 +103,7 @@ class PocketLM(TemplateLM):
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
         continuations = [Continuation(context, targets) for _, context, targets in requests]
-        scores = score(self._model, continuations, self._tokens_per_pass, self._progress)
+        scores = score(self._model, continuations, self._tokens_per_pass, self._advance)
         return [(item.log_likelihood, item.greedy) for item in scores]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
@@ -114,11 +114,11 @@ class PocketLM(TemplateLM):
             for window in get_rolling_token_windows(tokens, self.prefix_token_id, self.max_length, context_len=1):
                 owners.append(index)
                 windows.append(Continuation(*make_disjoint_window(window)))
+        share = len(requests) / max(1, len(windows))
+        scores = score(self._model, windows, self._tokens_per_pass, lambda count: self._advance(count * share))
         totals = [0.0] * len(requests)
-        for index, item in zip(owners, score(self._model, windows, self._tokens_per_pass), strict=True):
+        for index, item in zip(owners, scores, strict=True):
             totals[index] += item.log_likelihood
-        if self._progress is not None:
-            self._progress(len(requests))
         return totals
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
@@ -134,9 +134,12 @@ class PocketLM(TemplateLM):
         for until, (completion,) in zip(stops, self._engine.generate(orders), strict=True):
             text = self._own_tokenizer.decode(completion.tokens)
             texts.append(postprocess_generated_text(text, until, None))
-        if self._progress is not None:
-            self._progress(len(requests))
+        self._advance(len(requests))
         return texts
+
+    def _advance(self, requests: float) -> None:
+        if self._progress is not None:
+            self._progress(requests)
 
     def _stopping(self, task: str | None, options: dict[str, Any]) -> tuple[list[str], int]:
         """Stop strings and the most new tokens of a request; refuses what greedy decoding cannot honour."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pocketlm.errors import InputError
 from pocketlm.evaluation.loading import ModelLocation, locate
-from pocketlm.evaluation.task_data import TaskData, find_files, read_task_data
+from pocketlm.evaluation.task_data import ARITHMETIC, TaskData, family, find_files, read_task_data
 from pocketlm.pipeline.settings import Runtime
 from pocketlm.pipeline.storage import write_json_atomic
 
@@ -30,7 +30,10 @@ def evaluate(model: Path, names: Sequence[str], data: Path | None, limit: int | 
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise InputError(f"--out {out}: name a file in a folder that exists")
     location = locate(model)
-    chosen = _task_data(location, data, names)
+    available = _available(location, data)
+    if not names:
+        raise InputError(f"--tasks is empty; tasks with data here: {', '.join(available.rows)}")
+    chosen = available.select(names)
 
     from pocketlm.evaluation import figures
     from pocketlm.evaluation.adapter import PocketLM
@@ -43,7 +46,9 @@ def evaluate(model: Path, names: Sequence[str], data: Path | None, limit: int | 
     digest = location.digest
     with open_suite(chosen) as suite:
         items = suite.evaluate(PocketLM(transformer, tokenizer, digest), limit).items
-    scores = summarise(items, generator(0, "intervals"))
+    # A mean over levels is given only when no level is missing from it.
+    whole = all(task in chosen.rows for task in available.rows if family(task) == ARITHMETIC)
+    scores = summarise(items, generator(0, "intervals"), whole)
     tasks = {
         task: {
             "scores": {metric: figures.as_figure(metric, estimate) for metric, estimate in values.items()},
@@ -59,10 +64,7 @@ def evaluate(model: Path, names: Sequence[str], data: Path | None, limit: int | 
     ]
 
 
-def _task_data(location: ModelLocation, data: Path | None, names: Sequence[str]) -> TaskData:
+def _available(location: ModelLocation, data: Path | None) -> TaskData:
     if data is None and location.run is None:
         raise InputError(f"{location.folder} is not part of a run: say where the tasks' files are with --data DIR")
-    available = read_task_data(find_files(data or location.run or location.folder))
-    if not names:
-        raise InputError(f"--tasks is empty; tasks with data here: {', '.join(available.rows)}")
-    return available.select(names)
+    return read_task_data(find_files(data or location.run or location.folder))

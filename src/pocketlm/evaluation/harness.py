@@ -58,7 +58,7 @@ class Suite:
             names = [name for name in self._tasks if uses_chat(name) == chat and (chosen is None or chosen.get(name))]
             if not names:
                 continue
-            with _quiet():
+            with _quiet_and_offline():
                 results = evaluate(
                     model,
                     {"tasks": {name: self._tasks[name] for name in names}},
@@ -90,7 +90,7 @@ def open_suite(data: TaskData) -> Iterator[Suite]:
 
     with TemporaryDirectory(prefix="pocketlm-tasks-") as name:
         folder = write_task_folder(Path(name), data, cache=Path(name) / "cache")
-        with _quiet():
+        with _quiet_and_offline():
             manager = TaskManager(include_path=str(folder), include_defaults=False)
             yield Suite(manager.load(list(data.rows))["tasks"])
 
@@ -115,8 +115,8 @@ def _item(task: str, sample: Mapping[str, Any]) -> Item:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no chatter of the harness and its libraries; errors still show."""
+def _quiet_and_offline() -> Iterator[None]:
+    """No progress bars, no chatter and no network attempt of the harness and its libraries; errors still show."""
     from unittest.mock import patch
 
     import datasets
@@ -127,8 +127,13 @@ def _quiet() -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     datasets.utils.disable_progress_bars()
     try:
-        # The harness draws this bar whatever its settings are.
-        with patch.object(lm_eval.api.task, "tqdm", lambda iterable, **_: iterable):
+        with (
+            # The harness draws this bar whatever its settings are.
+            patch.object(lm_eval.api.task, "tqdm", lambda iterable, **_: iterable),
+            # The environment is read at import; whoever imported the library earlier may have left the hub on, and
+            # loading a local file then reports to its download counter.
+            patch.object(datasets.config, "HF_HUB_OFFLINE", True),
+        ):
             yield
     finally:
         logger.setLevel(level)

@@ -90,7 +90,9 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
     share = ones / (ones + 2 * twos)
     raw = [1 - 2 * share * twos / ones, 2 - 3 * share * threes / twos, 3 - 4 * share * fours / threes]
     # Every count keeps something, and no discount is negative, however odd the counts of counts.
-    return np.array([0.0, *(float(np.clip(value, 0.0, limit)) for value, limit in zip(raw, (0.95, 1.95, 2.95), strict=True))])
+    return np.array(
+        [0.0, *(float(np.clip(value, 0.0, limit)) for value, limit in zip(raw, (0.95, 1.95, 2.95), strict=True))]
+    )
 
 
 def _grams(text: np.ndarray, length: int) -> np.ndarray:

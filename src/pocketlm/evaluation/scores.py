@@ -61,8 +61,8 @@ class Comparison:
         return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
 
 
-def summarise(items: Items, generator: np.random.Generator) -> dict[str, dict[str, Estimate]]:
-    """Task -> metric -> estimate; with arithmetic levels present also their average (`MACRO`)."""
+def summarise(items: Items, generator: np.random.Generator, whole: bool = True) -> dict[str, dict[str, Estimate]]:
+    """Task -> metric -> estimate, and the average over arithmetic levels (`MACRO`) if they are all there (`whole`)."""
     scores: dict[str, dict[str, Estimate]] = {}
     for task, rows in items.items():
         if task == BITS_PER_BYTE:
@@ -75,7 +75,7 @@ def summarise(items: Items, generator: np.random.Generator) -> dict[str, dict[st
         else:
             scores[task] = {"exact_match": _rate(rows)}
     levels = [scores[task]["exact_match"] for task in items if family(task) == ARITHMETIC]
-    if levels:
+    if levels and whole:
         scores[MACRO] = {"exact_match": mean_of_rates(levels)}
     return scores
 

@@ -2,9 +2,9 @@
 
     Engine(model).generate([Request(tokens, max_tokens=8, temperature=1.0, seed=7, samples=16), ...])
 
-Prompts are prefilled together, each once, and copied to the slots of their samples. The host looks at the device every few
-steps (`STEPS_PER_LOOK`): it takes finished sequences out, starts waiting ones in their slots, and moves the last ones
-forward when nothing waits. Between two looks there is no Python per sequence.
+Prompts are prefilled together, each once, and copied to the slots of their samples. Every few steps (`STEPS_PER_LOOK`)
+the host looks at the device: it takes finished sequences out, starts waiting ones in their slots, and moves the last
+ones forward when nothing waits. Between two looks there is no Python per sequence.
 
 What it promises: the text of a request depends on the weights and the request, not on its batch mates or the number of
 slots. One limit: products of another batch size may round differently (about 1e-6 in a log-probability), so a draw that
@@ -15,6 +15,7 @@ Not covered yet: CUDA graphs (the state is laid out for them), top-k and top-p, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -104,14 +105,15 @@ class Engine:
             self._check(number, request)
         if not requests:
             return []
-        return _Call(self._prepare(requests), requests, self._length).run()
-
-    def _prepare(self, requests: Sequence[Request]) -> Slots:
         longest = max(request.max_tokens for request in requests)
         length = min(self._length, max(len(request.tokens) + request.max_tokens for request in requests))
-        slots = min(self._most_slots or self._default_slots(length), sum(request.samples for request in requests))
+        capacity = min(self._most_slots or self._default_slots(length), sum(request.samples for request in requests))
         stops = max(len(request.stop_tokens) for request in requests)
-        size = (slots, min(SHELF, len(requests)), length, min(longest, length), stops)
+        slots = self._prepare(capacity, min(SHELF, len(requests)), length, min(longest, length), stops)
+        return _Call(slots, capacity, requests, self._length).run()
+
+    def _prepare(self, *size: int) -> Slots:
+        """Device state of at least that size (see `Slots`); kept from the last call if it is large enough."""
         if self._slots is None or not self._slots.fits(*size):
             self._slots = None  # free the old cache before the new one is taken
             self._slots = Slots(self._model, *size)
@@ -151,8 +153,9 @@ class _Call:
     sequence that waits for a slot, `owner` a row (request, sample) for every slot.
     """
 
-    def __init__(self, slots: Slots, requests: Sequence[Request], length: int) -> None:
-        self._slots, self._requests = slots, requests
+    def __init__(self, slots: Slots, capacity: int, requests: Sequence[Request], length: int) -> None:
+        # Only `capacity` slots are used, even if an earlier call left more: equal calls then round equally.
+        self._slots, self._capacity, self._requests = slots, capacity, requests
         self._prompt_lengths_R = numpy.array([len(request.tokens) for request in requests])
         wanted_R = numpy.array([request.max_tokens for request in requests])
         self._limits_R = numpy.minimum(wanted_R, length - self._prompt_lengths_R)
@@ -164,7 +167,7 @@ class _Call:
         # Longest first: prompts of like length are prefilled together, with little padding.
         self._queue = [int(number) for number in numpy.argsort(-self._prompt_lengths_R, kind="stable")]
         self._waiting = numpy.zeros((0, 3), dtype=numpy.int64)
-        self._owner = numpy.zeros((slots.slots, 2), dtype=numpy.int64)
+        self._owner = numpy.zeros((capacity, 2), dtype=numpy.int64)
         self._completions: dict[tuple[int, int], Completion] = {}
         self._steps_per_look = STEPS_PER_LOOK.get(slots.finished_N.device.type, 1)
 
@@ -174,15 +177,16 @@ class _Call:
         slots.greedy = bool((self._temperatures_R == 0).any())
         self._fill(freed=numpy.zeros(0, dtype=numpy.int64))
         while slots.active:
-            numbers, generated = self._owner[: slots.active, 0], self._generated()
-            held = int((self._prompt_lengths_R[numbers] + generated).max()) - 1  # the newest token is not in it yet
-            steps = min(self._steps_per_look, max(1, int((self._limits_R[numbers] - generated).max())))
-            for step in range(1, steps + 1):
-                slots.step(min(held + step, slots.length))
             finished = slots.finished_N[: slots.active].nonzero().squeeze(1).cpu().numpy()
             if len(finished):
                 self._collect(finished)
                 self._fill(finished)
+                continue  # a first token may have ended a sequence at once
+            numbers, generated = self._owner[: slots.active, 0], self._generated()
+            held = int((self._prompt_lengths_R[numbers] + generated).max()) - 1  # the newest token is not in it yet
+            steps = min(self._steps_per_look, int((self._limits_R[numbers] - generated).max()))
+            for step in range(1, steps + 1):
+                slots.step(min(held + step, slots.length))
         return [
             [self._completions[number, sample] for sample in range(request.samples)]
             for number, request in enumerate(self._requests)
@@ -201,6 +205,11 @@ class _Call:
         log_probabilities = slots.log_probabilities_NM[rows, : max(counts)].tolist()
         for place, (number, sample) in enumerate(self._owner[finished].tolist()):
             count = counts[place]
+            if math.isnan(log_probabilities[place][count - 1]):  # what is not a number stays so to the end
+                raise InputError(
+                    "generation: the model's logits are not numbers, its weights are broken. "
+                    "Look at the loss of the training that made it."
+                )
             self._completions[number, sample] = Completion(
                 tokens[place][: count - 1 if stopped[place] else count],
                 log_probabilities[place][:count],
@@ -210,7 +219,7 @@ class _Call:
     def _fill(self, freed: numpy.ndarray) -> None:
         """Start waiting sequences in freed slots, then in unused ones; close the gaps that remain."""
         slots = self._slots
-        free = numpy.concatenate([freed, numpy.arange(slots.active, slots.slots)])
+        free = numpy.concatenate([freed, numpy.arange(slots.active, self._capacity)])
         while len(free) and (len(self._waiting) or self._queue):
             if not len(self._waiting):
                 self._prefill()
@@ -219,7 +228,7 @@ class _Call:
             free, self._waiting = free[starting:], self._waiting[starting:]
         # What is left of `free` are the highest slots, and gaps only if nothing waits any more.
         gaps = free[free < slots.active]
-        active = slots.slots - len(free)
+        active = self._capacity - len(free)
         last = numpy.setdiff1d(numpy.arange(active, slots.active), gaps, assume_unique=True)
         if len(last):
             extent = int((self._prompt_lengths_R[self._owner[last, 0]] + self._generated()[last]).max()) - 1

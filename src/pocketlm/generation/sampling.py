@@ -1,7 +1,7 @@
 """Counter-based sampling: what a sequence draws depends on its seed, its sample number and the position, nothing else.
 
 Randomness is a hash (SplitMix64, Steele et al. 2014) of those three numbers; there is no generator state to keep, order
-or restore. A token is drawn by inverting the cumulative distribution at one uniform number, so one hash a token suffices.
+or restore. A token is drawn by inverting the cumulative distribution at one uniform number: one hash a token suffices.
 
 Shape letters: N sequences, V vocabulary.
 """
@@ -49,7 +49,8 @@ def sample(logits_NV: Tensor, temperatures_N: Tensor, uniforms_N: Tensor, greedy
     total_N1 = cumulative_NV[:, -1:]
     # Strictly below the total: the search then ends on a token of non-zero probability.
     target_N1 = torch.minimum(uniforms_N.unsqueeze(1) * total_N1, torch.nextafter(total_N1, torch.zeros_like(total_N1)))
-    tokens_N1 = torch.searchsorted(cumulative_NV, target_N1, right=True)
+    # The clamp is for logits that are not numbers: the log-probability then says so.
+    tokens_N1 = torch.searchsorted(cumulative_NV, target_N1, right=True).clamp_(max=logits_NV.shape[1] - 1)
     if greedy:
         tokens_N1 = torch.where(scales_N1 == 0, logits_NV.argmax(-1, keepdim=True), tokens_N1)
     return tokens_N1.squeeze(1), probabilities_NV.gather(1, tokens_N1).squeeze(1).log()

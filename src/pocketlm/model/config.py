@@ -68,6 +68,11 @@ class ModelSettings(ModelShape):
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         return self.width * (2 * queries + 2 * keys) + 3 * self.width * self.ffn_width
 
+    def fused_rows(self) -> dict[str, list[int]]:
+        """Rows of the matrices that lie one above the other in a fused projection, by the ending of its name."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {"attention.qkv.weight": [queries, keys, keys], "mlp.gate_up.weight": [self.ffn_width] * 2}
+
 
 SHAPES = {
     # The shape of SmolLM2-135M and L20-Edu-135M: 134,515,008 parameters.

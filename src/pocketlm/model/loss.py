@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORE = -100
-# Logits of one chunk in elements: 4 MB in fp32 stays in the cache of a CPU core, 1 GB on a GPU keeps its products large.
+# Logits of one chunk: 4 MB of fp32 stays near a CPU core, 1 GB keeps the products of a GPU large.
 _CHUNK_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 28}
 
 
@@ -92,7 +92,11 @@ class _TokenLogProbabilities(torch.autograd.Function):
         with torch.autocast(hidden_ND.device.type, enabled=False):
             typed_weight_VD = weight_VD.to(ctx.compute)
             for start, stop in _chunks(hidden_ND, weight_VD):
-                logits_CV = F.linear(hidden_ND[start:stop].to(ctx.compute), typed_weight_VD).to(_reduction_type(hidden_ND)).div_(temperature)
+                logits_CV = (
+                    F.linear(hidden_ND[start:stop].to(ctx.compute), typed_weight_VD)
+                    .to(_reduction_type(hidden_ND))
+                    .div_(temperature)
+                )
                 normaliser_C = logits_CV.logsumexp(-1)
                 normaliser_N[start:stop] = normaliser_C
                 target_C1 = safe_N[start:stop].unsqueeze(1)

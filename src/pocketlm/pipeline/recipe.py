@@ -253,7 +253,8 @@ def _explain(item: Mapping[str, Any], model: type[Settings], path: str, where: s
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "missing":
         return f"{where}: {place}: this setting is required"
-    return f"{where}: {place}: {message[:1].lower() + message[1:]}, not {item.get('input')!r}"
+    given = "" if isinstance(item.get("input"), (dict, Settings)) else f", not {item.get('input')!r}"
+    return f"{where}: {place}: {message[:1].lower() + message[1:]}{given}"
 
 
 def _fields_at(model: type[Settings], location: Sequence[str]) -> list[str]:

@@ -119,7 +119,10 @@ def _check_derived(folder: Path, derived: Mapping[str, bytes]) -> Check:
         if not path.exists():
             problems.append(f"{path} is missing; run the recipe again to re-make it")
         elif path.read_bytes() != expected:
-            problems.append(f"{path} differs from what the sealed artifacts give")
+            problems.append(
+                f"{path} differs from what the sealed artifacts give (if altair, vl-convert-python or jinja2 were "
+                "updated since, run the recipe again to re-make it)"
+            )
     return Check("derived report", len(derived), tuple(problems))
 
 

@@ -6,16 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from pocketlm.errors import InputError
 from pocketlm.generation.engine import Engine, Request
 from pocketlm.model.loss import IGNORE, head_cross_entropy, token_log_probabilities
-from pocketlm.posttraining.examples import Prompt
-from pocketlm.posttraining.packing import group_tree, pack
+from pocketlm.posttraining.examples import Prompt, Row, asked_prompts, solved_examples
+from pocketlm.posttraining.packing import example_tree, group_tree, pack
 from pocketlm.posttraining.rollouts import Group, Reward, Sampler, pass_at
+from pocketlm.posttraining.sft import SupervisedObjective
+from pocketlm.training.batches import Batch
 from pocketlm.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -58,21 +60,31 @@ def exact_match(
 
 def selection_validation(
     tokenizer: Tokenizer,
-    prompts: Sequence[Prompt],
+    rows: Sequence[Row],
     reward: Reward,
     max_tokens: int,
     every: int,
     patience: int | None = None,
+    by: Literal["exact_match", "loss"] = "exact_match",
 ) -> Validation:
-    """Greedy exact match on the selection split as a trainer's validation: the best weights are kept.
+    """Scores on the solved selection split as a trainer's validation: the best weights are kept.
 
-    The score's `value` is 1 - the mean over levels; its other figures are the exact match by level.
+    Figures of a score: greedy exact match by level and its mean over levels, and the loss in nats per answer token.
+    `by` says which of the two is the `value` that stops training and chooses the weights.
     """
+    prompts = asked_prompts(tokenizer, rows)
+    examples = solved_examples(tokenizer, rows, "selection.jsonl")
+    trees = [example_tree(example.tokens, example.trained) for example in examples]
 
     def score(model: Transformer) -> dict[str, float]:
         result = exact_match(model, tokenizer, prompts, reward, max_tokens)
+        packed = pack(trees, model.settings.context)
+        batch = Batch(packed.tokens_BT, packed.targets_BT, packed.positions_BT, packed.mask_B1TS)
+        with torch.no_grad():
+            loss = float(SupervisedObjective().loss(model, batch.to(model.head_weight_VD.device))[0])
         by_level = {f"level_{level}": share for level, share in result.levels.items()}
-        return {"value": 1 - result.macro, "exact_match": result.macro, **by_level}
+        value = loss if by == "loss" else 1 - result.macro
+        return {"value": value, "exact_match": result.macro, "loss": loss, **by_level}
 
     return Validation(every=every, patience=patience, score=score)
 
@@ -86,6 +98,12 @@ def share_rows(rows: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
                 level = "mean over levels" if name == "exact_match" else name.replace("_", " ")
                 shown.append({"step": row["step"], "exact match": value, "level": level})
     return shown
+
+
+def loss_rows(log: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Training log and validation rows as chart rows of the two losses."""
+    training = [{"step": row["step"], "loss": row["loss"], "on": "training batches"} for row in log]
+    return training + [{"step": row["step"], "loss": row["loss"], "on": "selection split"} for row in curve]
 
 
 def pass_profile(groups: Sequence[Group]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ Level 1 adds two one-digit numbers, level 2 a two-digit and a one-digit number, 
 they are every ordered pair of numbers below 100, each exactly once. A pair is dealt to one split and both its orders go
 with it, so 12+34 in training never tells a model the answer of a held-out 34+12.
 
-A new rung is one more entry of `LADDER`; a new operation is one more entry of `OPERATIONS` and its verifier is the same.
+A new rung is one more entry of `LADDER`, a new commutative operation one more of `OPERATIONS`; the verifier stays.
 Not covered: word problems, negative numbers, and any balance of carries inside a level (it is what chance gives).
 """
 

@@ -3,8 +3,8 @@
 Each family enumerates everything that it can ask as (key, prompt, answer); a split takes whole keys, so what shares a
 key is never on both sides. For *open* families the key is what is asked about (the word, the pair of numbers in
 either order): a held-out item asks about something the family was not trained on. For *closed* families (days,
-months, letters, who are you) the answers are facts that cannot be worked out, so the key is the fact and its wording:
-a held-out item is a known fact in a wording that was not trained on.
+months, letters, who are you) the answers are facts that cannot be worked out, so the key is the fact and its wording,
+and every fact has one wording that is always trained on: a held-out item is a known fact in another wording.
 
 Not covered: open-ended instructions. These families show that a model follows a form, not that it is an assistant.
 """
@@ -12,7 +12,7 @@ Not covered: open-ended instructions. These families show that a model follows a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import combinations
+from itertools import combinations, pairwise
 from string import ascii_lowercase
 from typing import Any
 
@@ -24,6 +24,9 @@ Row = dict[str, Any]
 
 Item = tuple[str, str, str]
 """(key that splits deal out, prompt, answer)"""
+
+ALWAYS_TRAINED = ""
+"""Key of items that no held-out split may take."""
 
 ALL_WORDS = tuple(sorted(word for group in WORDS.values() for word in group))
 GROUP_OF = {word: group for group, words in WORDS.items() for word in words}
@@ -40,11 +43,11 @@ def _worded(wordings: tuple[str, ...], answer: Callable[[str], str]) -> Iterator
 
 
 def _facts(wordings: tuple[str, ...], facts: Mapping[str, str]) -> Iterator[Item]:
-    """Every fact in every wording; the key is the fact in that wording."""
-    for subject, answer in facts.items():
-        for wording in wordings:
+    """Every fact in every wording; the key is the fact in that wording. The wordings take turns at being trained on."""
+    for place, (subject, answer) in enumerate(facts.items()):
+        for number, wording in enumerate(wordings):
             prompt = wording.format(subject)
-            yield prompt, prompt, answer
+            yield ALWAYS_TRAINED if number == place % len(wordings) else prompt, prompt, answer
 
 
 def _repeat() -> Iterator[Item]:
@@ -109,7 +112,12 @@ def _larger_number() -> Iterator[Item]:
 
 def _next_day() -> Iterator[Item]:
     following = {day: WEEKDAYS[(place + 1) % 7] for place, day in enumerate(WEEKDAYS)}
-    wordings = ("What day comes after {}?", "Which day follows {}?", "What is the day after {}?", "Today is {}. Tomorrow?")
+    wordings = (
+        "What day comes after {}?",
+        "Which day follows {}?",
+        "What is the day after {}?",
+        "Today is {}. Tomorrow?",
+    )
     return _facts((*wordings, "Name the day after {}.", "{} is followed by which day?"), following)
 
 
@@ -120,7 +128,7 @@ def _next_month() -> Iterator[Item]:
 
 
 def _next_letter() -> Iterator[Item]:
-    following = dict(zip(ascii_lowercase, ascii_lowercase[1:], strict=False))
+    following = dict(pairwise(ascii_lowercase))
     return _facts(("What letter comes after {}?", "Which letter follows {}?", "Name the letter after {}."), following)
 
 
@@ -169,12 +177,13 @@ def instructions(per_family: Mapping[str, int], seed: int) -> dict[str, list[Row
             row = {"task": "instruction", "level": family, "prompt": prompt, "answer": answer}
             grouped.setdefault(key, []).append({"id": f"instruction/{family}/{prompt}", **row})
             total += 1
+        always_trained = grouped.pop(ALWAYS_TRAINED, [])
         keys = list(grouped)
         order = iter(generator(seed, f"instructions {family}").permutation(len(keys)))
         for split, taken in rows.items():
             wanted = per_family[split] if split == "training" else min(per_family[split], total // 6)
-            chosen: list[Row] = []
+            chosen = always_trained if split == "training" else []
             while len(chosen) < wanted and (place := next(order, None)) is not None:
                 chosen += grouped[keys[place]]
-            taken += chosen[:wanted]
+            taken.extend(chosen[:wanted])
     return rows

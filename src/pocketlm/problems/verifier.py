@@ -1,6 +1,6 @@
 """Exact-match verification of completions, strict so that nothing but the answer scores.
 
-The documented score: a completion is correct exactly when, after ASCII white space around it is removed, it *equals* the
+The documented score: a completion is correct exactly when, without the ASCII white space around it, it *equals* the
 answer. There is no search for a number inside the text, hence nothing to hack: listing several numbers, adding text
 before or after, other digit alphabets, signs, leading zeros, boxes or repeated answers all score wrong. For arithmetic
 the answer is computed from the operands; an answer that a row carries is not consulted. Case counts.

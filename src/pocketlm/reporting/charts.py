@@ -23,7 +23,8 @@ Spec = dict[str, Any]
 
 
 def line_spec(block: Block) -> Spec:
-    """Vega-Lite of a `line_chart` block: one line (own colour and own dashes) per series, points where they are few."""
+    """Vega-Lite of a `line_chart` block: one line (own colour and own dashes) per series, through the rows in their
+    order, with points where they are few."""
     import altair as alt
 
     rows = thin(chart_rows(block))
@@ -34,7 +35,7 @@ def line_spec(block: Block) -> Spec:
     shades = _series(alt, rows)
     dashes = {"strokeDash": alt.StrokeDash("series", type="nominal", title=None, sort=None)} if shades else {}
     few = max(_count_by_series(rows).values(), default=0) <= 40
-    marks = [base.mark_line(point=few, clip=False).encode(y=y, **shades, **dashes)]
+    marks = [base.mark_line(point=few, order=False).encode(y=y, **shades, **dashes)]
     if _has_interval(rows):
         marks.insert(0, base.mark_area(opacity=0.18).encode(y=alt.Y("low", type="quantitative"), y2="high", **shades))
     if not few:  # an unseen, thick line of points to hover over
@@ -60,7 +61,8 @@ def bar_spec(block: Block) -> Spec:
         place = {"y": alt.Y(**category, title=None, axis=alt.Axis(labelLimit=150))}
         offset = {"yOffset": alt.YOffset(**groups)}
         bar, interval = {"x": alt.X("y", **value)}, {"x": alt.X("low", **value), "x2": "high"}
-        height = 24 * len({row.get("x") for row in rows}) if not shades else 13 * len(rows)
+        bars = max(len({row.get("series") for row in rows}), 1)
+        height = len({row.get("x") for row in rows}) * (24 if bars == 1 else 10 * bars + 8)
     place |= offset if shades else {}
     base = alt.Chart(alt.Data(values=rows)).encode(**place, tooltip=_tooltip(alt, block, rows))
     marks = [base.mark_bar().encode(**bar, **shades)]

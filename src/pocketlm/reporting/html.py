@@ -33,7 +33,8 @@ __all__ = ["MAX_ROWS", "render", "report_json"]
 
 MAX_ROWS = 60
 """Rows that a table shows; the total is stated, and the rest stands in the artifact's `figures.json`."""
-MAX_SAMPLES = 24
+OPEN_SAMPLES, MAX_SAMPLES = 6, 40
+"""Sample texts that stand open, and those that stand in the page at all."""
 MAX_CHARACTERS = 2000
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -75,6 +76,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.globals.update(
         max_rows=MAX_ROWS,
+        open_samples=OPEN_SAMPLES,
         max_samples=MAX_SAMPLES,
         max_characters=MAX_CHARACTERS,
         next_chart=itertools.count(1).__next__,

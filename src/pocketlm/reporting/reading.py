@@ -59,10 +59,6 @@ class RunView:
         """The ledger lines of one kind, oldest first."""
         return [line for line in self.ledger if line["event"] == kind]
 
-    @property
-    def stage_names(self) -> list[str]:
-        return [stage.name for stage in self.stages]
-
 
 def read_run(folder: Path) -> RunView:
     """Read recipe, ledger and the figures of every committed stage, in recipe order.

@@ -1,4 +1,4 @@
-"""What the page says beyond the stages' own blocks: summary, funnel, rejects, licences, cost, sessions, limits."""
+"""What the page says beyond the stages' own blocks: summary, lineage, licences, cost, sessions, limits."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from pocketlm.reporting import formatting
 from pocketlm.reporting.figures import model_stage
 from pocketlm.reporting.graph import Node, draw
 from pocketlm.reporting.reading import RunView, StageView
-from pocketlm.reporting.rejects import REJECTS, count_rejects
 
-MAX_HEADLINES = 8
+LICENCES = "licences.json"
 
 LIMITS = (
     "An interval describes chance among the test items, for this one trained model. It does not describe what other "
@@ -45,14 +44,21 @@ def evaluations(run: RunView) -> list[StageView]:
 
 
 def headlines(run: RunView) -> list[tuple[str, Figure]]:
-    """The first figures with an interval of the evaluations: what the run comes down to."""
-    found = [
-        (name, figure)
+    """What the run comes down to: the final model's scores with an interval, by task.
+
+    Evaluations name a score MODEL.TASK.METRIC. A task that is part of another (`arithmetic_level_1` of `arithmetic`)
+    is left to the evaluation's own section.
+    """
+    final = f"{run.recipe.get('model')}."
+    scores = {
+        name.removeprefix(final): figure
         for stage in evaluations(run)
         for name, figure in stage.metrics.items()
-        if formatting.figure_interval(figure)
-    ]
-    return found[:MAX_HEADLINES]
+        if name.startswith(final) and formatting.figure_interval(figure)
+    }
+    tasks = {name.partition(".")[0] for name in scores}
+    whole = {task for task in tasks if not any(task.startswith(f"{other}_") for other in tasks)}
+    return [(name, figure) for name, figure in scores.items() if name.partition(".")[0] in whole]
 
 
 def conclusions(run: RunView) -> list[str]:
@@ -71,43 +77,14 @@ def parameters(run: RunView) -> int | None:
     return None
 
 
-def funnel_blocks(run: RunView) -> list[Block]:
-    """Per stage with a funnel: documents in, kept and rejected at every step, and the sum checked."""
-    blocks = []
-    for stage in run.stages:
-        rows = _rows_of(stage, "funnel.json", "step")
-        if not rows:
-            continue
-        wrong = [row for row in rows if row.get("input") != row.get("kept", 0) + row.get("rejected", 0)]
-        check = "input = kept + rejected holds at every step." if not wrong else "The counts of a step do not add up!"
-        blocks.append(figures.bar_chart(f"{stage.name}: documents left after each step", rows, "step", "kept"))
-        blocks.append(figures.table(f"{stage.name}: every step", _columns(rows), rows, check))
-    return blocks
-
-
-def reject_blocks(run: RunView) -> list[Block]:
-    """Rejected documents by stage and gate, counted from the kept rejects."""
-    files = [stage.artifact.path / REJECTS for stage in run.stages if (stage.artifact.path / REJECTS).is_file()]
-    counts = count_rejects(files)
-    rows = [{"stage": stage, "gate": gate, "documents": count} for (stage, gate), count in counts.items()]
-    if not rows:
-        return []
-    note = "Every rejected document is kept with its reason: pocketlm rejects RUN --gate GATE"
-    several = len({row["stage"] for row in rows}) > 1
-    return [
-        figures.bar_chart("Rejected documents by gate", rows, "gate", "documents", "stage" if several else None),
-        figures.table("Rejected documents by gate", ["stage", "gate", "documents"], rows, note),
-    ]
-
-
 def licence_blocks(stages: Sequence[StageView]) -> list[Block]:
-    """Licences of the training documents, where a stage lists them."""
+    """Licences of the documents, for every stage that lists them: {licence: {documents, bytes}}."""
     blocks = []
     for stage in stages:
-        rows = _rows_of(stage, "licences.json", "licence")
-        if rows:
-            note = "NOASSERTION: the source states no licence that could be mapped to SPDX."
-            blocks.append(figures.table(f"{stage.name}: licences of the documents", _columns(rows), rows, note))
+        if LICENCES in stage.artifact.manifest["files"]:
+            rows = [{"licence": name, **counts} for name, counts in stage.artifact.read_json(LICENCES).items()]
+            columns = ["licence", "documents", "bytes"]
+            blocks.append(figures.table(f"Licences of the documents of {stage.name}", columns, rows))
     return blocks
 
 
@@ -166,23 +143,3 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         else:
             pairs.append((f"{prefix}{key}", item))
     return pairs
-
-
-def _rows_of(stage: StageView, file: str, key: str) -> list[dict[str, Any]]:
-    """Rows of a JSON file of an artifact: a list of rows, or a mapping from `key` to a row or a count."""
-    if file not in stage.artifact.manifest["files"]:
-        return []
-    content = stage.artifact.read_json(file)
-    if isinstance(content, Mapping):
-        return [
-            {key: name, **item} if isinstance(item, Mapping) else {key: name, "documents": item}
-            for name, item in content.items()
-        ]
-    return [dict(row) for row in content]
-
-
-def _columns(rows: list[dict[str, Any]]) -> list[str]:
-    """The columns of rows that come from sorted JSON, what names the row and the counts of a funnel first."""
-    present = list(dict.fromkeys(key for row in rows for key in row))
-    first = [key for key in ("step", "gate", "licence", "source", "input", "kept", "rejected") if key in present]
-    return first + [key for key in present if key not in first]

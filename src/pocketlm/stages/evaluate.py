@@ -61,9 +61,9 @@ def evaluate(settings: EvaluateSettings, inputs: Inputs, context: Context) -> Ar
     device = prepare(context.runtime)
     data = stage_data(inputs["documents"], inputs["problems"])
     total = len(models) * sum(map(len, data.rows.values()))
-    done = 0
+    done = 0.0
 
-    def advance(items: int) -> None:
+    def advance(items: float) -> None:
         nonlocal done
         done += items
         context.progress(done, total, unit="item")

@@ -1,7 +1,7 @@
 """Stage `pretrain`: a decoder from scratch on a stream of tokens.
 
-In: tokens. Out: the model with its tokenizer and `log.jsonl`. Its held-out bits per byte stand beside a byte trigram and
-a byte 6-gram (interpolated modified Kneser-Ney) that were fitted on exactly the bytes which the model was trained on.
+In: tokens. Out: the model with its tokenizer and `log.jsonl`. Its held-out bits per byte stand beside a byte trigram
+and a byte 6-gram (interpolated modified Kneser-Ney), fitted on exactly the bytes that the model was trained on.
 
 The curve during training is scored on the selection split, the final figure on the report split, once. Documents are
 not masked from each other in training.

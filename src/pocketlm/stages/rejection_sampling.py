@@ -42,7 +42,7 @@ def rejection_sampling(settings: RejectionSamplingSettings, inputs: Inputs, cont
     from pocketlm.posttraining.folder import open_model, write_model
     from pocketlm.posttraining.rejection import Accepted, sample_accepted
     from pocketlm.posttraining.rollouts import RolloutBatches, Sampler
-    from pocketlm.posttraining.scoring import selection_validation, share_rows
+    from pocketlm.posttraining.scoring import loss_rows, selection_validation, share_rows
     from pocketlm.posttraining.sft import SupervisedBatches, SupervisedObjective
     from pocketlm.problems.verifier import verify
     from pocketlm.training.device import prepare
@@ -55,7 +55,7 @@ def rejection_sampling(settings: RejectionSamplingSettings, inputs: Inputs, cont
     model, tokenizer = open_model(inputs["model"], prepare(context.runtime))
     problems = inputs["problems"]
     pool = asked_prompts(tokenizer, problems.read_jsonl("prompts.jsonl"))
-    selection = asked_prompts(tokenizer, problems.read_jsonl("selection.jsonl"))
+    selection = problems.read_jsonl("selection.jsonl")
     sampler = Sampler(tokenizer, reward, settings.rollouts)
     # The seed of `rlvr`: the same prompts in the same order.
     batches = RolloutBatches(sampler, pool, settings.prompts, "mean", context.seed("rollouts"))
@@ -102,6 +102,8 @@ def rejection_sampling(settings: RejectionSamplingSettings, inputs: Inputs, cont
             f"were learned for {result.steps} steps; kept: step {chosen['step']}, the best on the selection split."
         ),
         line_chart("Exact match on the selection split", share_rows(curve), "step", "exact match", "level"),
-        line_chart("Loss over assistant tokens", result.rows, "step", "loss", y_title="nats per token"),
+        line_chart(
+            "Loss over assistant tokens", loss_rows(result.rows, curve), "step", "loss", "on", y_title="nats per token"
+        ),
     ]
     return draft.commit(metrics, blocks)

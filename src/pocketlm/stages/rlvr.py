@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.figures import figure
@@ -47,8 +46,8 @@ class RlvrSettings(TrainingSettings):
     @model_validator(mode="after")
     def _whole_groups(self) -> RlvrSettings:
         if self.batch_rows % self.rollouts.samples:
-            raise InputError(
-                f"rlvr: batch_rows is {self.batch_rows}, which is no multiple of rollouts.samples "
+            raise ValueError(
+                f"batch_rows is {self.batch_rows}, which is no multiple of rollouts.samples "
                 f"({self.rollouts.samples}); a step takes whole groups"
             )
         return self
@@ -75,7 +74,7 @@ def rlvr(settings: RlvrSettings, inputs: Inputs, context: Context) -> Artifact:
     model, tokenizer = open_model(inputs["model"], device)
     problems = inputs["problems"]
     pool = asked_prompts(tokenizer, problems.read_jsonl("prompts.jsonl"))
-    selection = asked_prompts(tokenizer, problems.read_jsonl("selection.jsonl"))
+    selection = problems.read_jsonl("selection.jsonl")
     sampler = Sampler(tokenizer, reward, settings.rollouts)
     profiled = spread(pool, settings.profile_prompts)
     before = sampler.sample(model, profiled, context.seed("profile before"))

@@ -14,7 +14,7 @@ It does not see the prompts of RL nor the report split.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -39,6 +39,8 @@ class SftSettings(TrainingSettings):
     validate_every: int = Field(default=25, gt=0)
     patience: int | None = Field(default=8, gt=0)
     """Scores without a new best before training stops; unset runs all steps."""
+    choose_by: Literal["exact_match", "loss"] = "exact_match"
+    """Score on the selection split that stops training and chooses the weights."""
     max_tokens: int = Field(default=6, gt=0)
     """Longest answer on the selection split, in tokens."""
 
@@ -50,9 +52,9 @@ class SftSettings(TrainingSettings):
 )
 def sft(settings: SftSettings, inputs: Inputs, context: Context) -> Artifact:
     """Learn from solved problems, assistant tokens only, until the selection split stops improving."""
-    from pocketlm.posttraining.examples import asked_prompts, solved_examples
+    from pocketlm.posttraining.examples import solved_examples
     from pocketlm.posttraining.folder import open_model, write_model
-    from pocketlm.posttraining.scoring import selection_validation, share_rows
+    from pocketlm.posttraining.scoring import loss_rows, selection_validation, share_rows
     from pocketlm.posttraining.sft import SupervisedBatches, SupervisedObjective
     from pocketlm.problems.verifier import verify
     from pocketlm.training.device import prepare
@@ -70,13 +72,19 @@ def sft(settings: SftSettings, inputs: Inputs, context: Context) -> Artifact:
     if (budget := inputs.get("budget")) is not None:
         steps = batches.steps_for(token_budget(budget, "optimized_tokens"))
         settings = settings.model_copy(update={"steps": steps})
-    selection = asked_prompts(tokenizer, problems.read_jsonl("selection.jsonl"))
+    selection = problems.read_jsonl("selection.jsonl")
 
     def reward(row: Mapping[str, Any], text: str) -> bool:
         return verify(row, text).correct
 
     validation = selection_validation(
-        tokenizer, selection, reward, settings.max_tokens, settings.validate_every, settings.patience
+        tokenizer,
+        selection,
+        reward,
+        settings.max_tokens,
+        settings.validate_every,
+        settings.patience,
+        settings.choose_by,
     )
     start = {"step": 0, **validation.score(model)}
     result = Trainer(
@@ -107,6 +115,8 @@ def sft(settings: SftSettings, inputs: Inputs, context: Context) -> Artifact:
             + f"Kept: step {chosen['step']:,}, the best on the selection split."
         ),
         line_chart("Exact match on the selection split", share_rows(curve), "step", "exact match", "level"),
-        line_chart("Loss over assistant tokens", result.rows, "step", "loss", y_title="nats per token"),
+        line_chart(
+            "Loss over assistant tokens", loss_rows(result.rows, curve), "step", "loss", "on", y_title="nats per token"
+        ),
     ]
     return draft.commit(metrics, blocks)

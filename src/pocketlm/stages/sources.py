@@ -74,7 +74,8 @@ def sources(settings: SourcesSettings, inputs: Inputs, context: Context) -> Arti
                 else:
                     limits = (content.gate, content.value, content.threshold, content.reason)
                     rejected.write(Reject(entry.id, entry.source, *limits, excerpt_of(content.excerpt)))
-                context.progress(done, len(settings.by_name), "source", documents=counts.documents.total())
+                share = done + entry.progress
+                context.progress(share, len(settings.by_name), "source", documents=counts.documents.total())
                 context.check_stop()
             if not counts.documents_of(name):
                 raise InputError(

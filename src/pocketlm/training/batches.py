@@ -87,8 +87,9 @@ class PretrainBatches:
         self.windows = (len(tokens) - 1) // context
         if self.windows < rows:
             raise InputError(
-                f"too little text: {len(tokens):,} tokens make {max(self.windows, 0)} windows of {context}, but one "
-                f"step takes {rows}; add text or lower batch_rows or context"
+                f"too little text: training has {len(tokens):,} tokens, one step of {rows} rows of {context} reads "
+                f"{rows * context + 1:,} (about {4 * rows * context / 1000:,.0f} kB of text); add text, or lower "
+                "batch_rows or the context"
             )
         self._order = lru_cache(maxsize=2)(self._epoch_order)
 

@@ -13,6 +13,8 @@ class TrainingSettings(Settings):
     steps: int = Field(gt=0)
     batch_rows: int = Field(gt=0)
     """Sequences in one optimizer step."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`: Muon for the matrices of the layers, AdamW for embeddings and gains."""
     learning_rate: float = Field(gt=0)
     """Peak of the schedule."""
     schedule: Literal["wsd", "cosine", "constant"] = "wsd"

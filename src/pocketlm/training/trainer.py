@@ -27,7 +27,7 @@ from pocketlm.training.device import compute_type
 from pocketlm.training.guard import UpdateMeter
 from pocketlm.training.log import TrainingLog
 from pocketlm.training.objective import Objective
-from pocketlm.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
+from pocketlm.training.optimizer import Optimizer
 from pocketlm.training.schedule import learning_rate
 from pocketlm.training.settings import TrainingSettings
 from pocketlm.training.validation import Validation, ValidationState
@@ -72,7 +72,7 @@ class Trainer:
         self.model, self.objective, self.batches = model, objective, batches
         self.settings, self.context, self.validation = settings, context, validation
         self.device = model.head_weight_VD.device
-        self.optimizer = build_optimizer(model, settings)
+        self.optimizer = Optimizer(model, settings)
         self.meter = UpdateMeter(model.parameters())
         self.checkpoints = CheckpointFolder(context.work / "checkpoints", context.event)
         self.log = TrainingLog(settings.log_every)
@@ -110,16 +110,12 @@ class Trainer:
     def _train_step(self) -> None:
         batch = self.batches.batch(self.step, self.model).to(self.device)
         rate = learning_rate(self.settings, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         loss, metrics = self._gradients(batch)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
         self.meter.before()
         skipped = ~(loss.isfinite() & norm.isfinite())
-        # The fused kernel leaves weights and moments untouched when this is 1; the host need not know.
-        self.optimizer.found_inf = skipped.float()  # type: ignore[attr-defined]
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.optimizer.step(rate, skipped)
+        self.model.zero_grad()
         figures = {"loss": loss, "gradient_norm": norm, "update_ratio": self.meter.ratio(), **metrics}
         if (self.step + 1) % SHARE_SAMPLED_EVERY == 0:
             figures["bf16_changed"] = self.meter.changed_share()
@@ -188,7 +184,7 @@ class Trainer:
         }
         tensors = {
             "model": self.model.state_dict(),
-            "optimizer": optimizer_tensors(self.model, self.optimizer),
+            "optimizer": self.optimizer.tensors(),
             "best": self.validation_state.best_weights,
         }
         self.checkpoints.save(self.step, Checkpoint({name: group for name, group in tensors.items() if group}, state))
@@ -204,7 +200,7 @@ class Trainer:
                 "continue with the former ones or remove that folder to start anew"
             )
         load_weights(self.model, checkpoint.tensors["model"], self.checkpoints.folder)
-        restore_optimizer(self.model, self.optimizer, checkpoint.tensors.get("optimizer", {}))
+        self.optimizer.restore(checkpoint.tensors.get("optimizer", {}))
         best = {name: tensor.to(self.device) for name, tensor in checkpoint.tensors.get("best", {}).items()}
         self.validation_state = ValidationState(**state["validation"], best_weights=best)
         self.log.restore(state["log"])

@@ -40,10 +40,11 @@ def export_weights(
 
     `end_of_text` borders documents and begins a text (bos, pad); a chat answer ends with `end_of_turn`.
     """
-    special = {"bos_token_id": end_of_text, "eos_token_id": [end_of_turn, end_of_text], "pad_token_id": end_of_text}
-    config = {**hugging_face_config(model.settings, dtype), **special}
-    (folder / CONFIG).write_bytes(json_bytes(config))
-    (folder / "generation_config.json").write_bytes(json_bytes({**special, "do_sample": False}))
+    special = {"bos_token_id": end_of_text, "eos_token_id": [end_of_turn, end_of_text]}
+    (folder / CONFIG).write_bytes(json_bytes({**hugging_face_config(model.settings, dtype), **special}))
+    # In config.json a padding token would stop transformers from training the embedding of the document border.
+    generation = {**special, "pad_token_id": end_of_text, "do_sample": False}
+    (folder / "generation_config.json").write_bytes(json_bytes(generation))
     weights = {name: weight.to(dtype).contiguous() for name, weight in to_hugging_face(model).items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
@@ -130,9 +131,9 @@ def settings_from_hugging_face(config: dict[str, Any], origin: Path) -> ModelSet
 def to_hugging_face(model: Transformer) -> dict[str, Tensor]:
     """The model's weights (views on the CPU) under transformers' names."""
     theirs = {}
-    sizes = _projection_sizes(model.settings)
-    for name, weight in model.state_dict().items():
-        weight = weight.detach().cpu()
+    sizes = model.settings.fused_rows()
+    weights = {name: weight.detach().cpu() for name, weight in model.state_dict().items()}
+    for name, weight in weights.items():
         if not name.startswith("blocks."):
             theirs[(_TOP | _HEAD)[name]] = weight
             continue
@@ -161,17 +162,14 @@ def _from_hugging_face(model: Transformer, theirs: dict[str, Tensor], folder: Pa
         else:
             ours[name] = take(((_TOP | _HEAD)[name],))
     if theirs:
-        raise InputError(f"{folder}: the weights hold {sorted(theirs)[0]}, which a {model.settings.layout} model does not have")
+        raise InputError(
+            f"{folder}: the weights hold {sorted(theirs)[0]}, which a {model.settings.layout} model does not have"
+        )
     return ours
 
 
 def _parts(inner: str) -> tuple[str, ...]:
     return {"attention.qkv.weight": _QKV, "mlp.gate_up.weight": _GATE_UP}.get(inner) or (_LAYER[inner],)
-
-
-def _projection_sizes(settings: ModelSettings) -> dict[str, list[int]]:
-    queries, keys = settings.heads * settings.head_dim, settings.kv_heads * settings.head_dim
-    return {"attention.qkv.weight": [queries, keys, keys], "mlp.gate_up.weight": [settings.ffn_width] * 2}
 
 
 def _weight_map(folder: Path) -> dict[str, Any]:

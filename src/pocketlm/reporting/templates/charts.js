@@ -2,6 +2,7 @@
 (() => {
   "use strict";
   const ink = "currentColor";
+  const phone = window.matchMedia("(max-width: 600px)").matches;
   const config = {
     background: null,
     font: "system-ui, sans-serif", // a family that a canvas knows too: label widths are measured there
@@ -14,7 +15,7 @@
       titleFontWeight: 500, labelFontSize: 12, titleFontSize: 12, labelFlush: true,
     },
     axisX: { labelOverlap: true, tickCount: 6 },
-    legend: { labelColor: ink, titleColor: ink, orient: "top", columns: 2, labelFontSize: 12, labelLimit: 150, symbolStrokeWidth: 3 },
+    legend: { labelColor: ink, titleColor: ink, orient: "top", columns: phone ? 1 : 4, labelFontSize: 12, labelLimit: 220, symbolStrokeWidth: 3 },
     mark: { color: "#0086d1" },
     line: { strokeWidth: 2 },
     point: { filled: true, size: 30 },

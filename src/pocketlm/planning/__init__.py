@@ -1,0 +1,1 @@
+"""Planning room: what a recipe will take, before it is run."""
