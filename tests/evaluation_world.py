@@ -71,7 +71,7 @@ def report_rows() -> dict[str, list[dict[str, Any]]]:
         for a, b in ordered
     ]
     instructions = [
-        {"id": f"instruction/{word}", "task": "instruction", "level": "repeat", "prompt": f"Say {word}.", "answer": word}
+        {"id": f"say/{word}", "task": "instruction", "level": "repeat", "prompt": f"Say {word}.", "answer": word}
         for word in ("cat", "dog", "bird", "horse")
     ]
     return {"report.jsonl": report, "instructions_report.jsonl": instructions}
@@ -139,7 +139,8 @@ def fill_documents(draft: Draft) -> None:
     rows = [{"id": f"document/{number}", "text": text} for number, text in enumerate(texts())]
     parquet.write_table(pyarrow.Table.from_pylist(rows), draft.path / "heldout.parquet")
     draft.write_jsonl("cloze.jsonl", cloze_rows())
-    draft.write_json("licences.json", {"MIT": {"documents": 3, "bytes": 300}, "PSF-2.0": {"documents": 9, "bytes": 900}})
+    licences = {"MIT": {"documents": 3, "bytes": 300}, "PSF-2.0": {"documents": 9, "bytes": 900}}
+    draft.write_json("licences.json", licences)
 
 
 def fill_problems(draft: Draft) -> None:

@@ -154,6 +154,8 @@ def chat(
         if not text.strip():
             break
         print(session.reply(text.strip()))
+        if session.notice:
+            print(f"({session.notice})")
 
 
 @app.command()

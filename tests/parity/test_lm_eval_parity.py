@@ -1,7 +1,7 @@
 """Our adapter against lm-evaluation-harness's own Hugging Face model on the exported folder, item by item.
 
-What must be equal is equal: hashes, answers, verdicts, greedy flags. Log-likelihoods are sums of float32 numbers that two
-programs add in other orders: they agree to 1e-5 of their size.
+What must be equal is equal: hashes, answers, verdicts, greedy flags. Log-likelihoods are sums of float32 numbers that
+two programs add in other orders: they agree to 1e-5 of their size.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.stage import Inputs
 from pocketlm.stages.evaluate import EvaluateSettings, evaluate
-from tests.evaluation_world import context_in, run_folder
+from tests.evaluation_world import context_in, run_folder, trained
 
 SETTINGS = EvaluateSettings(comparisons=(("tuned", "base"),), shown_answers=3, shown_continuations=1)
 
@@ -102,8 +102,29 @@ def test_recheck_finds_other_weights(run: Path, artifact: Artifact) -> None:
     assert any("tuned on heldout_bits_per_byte" in line for line in problems)
 
 
+def test_an_artifact_without_report_split_is_named(run: Path, tmp_path: Path) -> None:
+    opened = {name: Artifact.open(run / "artifacts" / name) for name in ("base", "problems")}
+    inputs = Inputs({"models": {"base": opened["base"]}, "documents": opened["base"], "problems": opened["problems"]})
+    with pytest.raises(InputError, match=r"evaluate: .*base \(stage base\) has no items in heldout\.parquet"):
+        evaluate.function(EvaluateSettings(), inputs, context_in(tmp_path, "evaluate"))
+
+
+def test_progress_counts_every_item_once(run: Path) -> None:
+    from pocketlm.evaluation.adapter import PocketLM
+    from pocketlm.evaluation.harness import open_suite
+    from pocketlm.evaluation.inputs import stage_data
+
+    inputs = stage_inputs(run)
+    data = stage_data(inputs["documents"], inputs["problems"])
+    steps: list[float] = []
+    with open_suite(data) as suite:
+        suite.evaluate(PocketLM(*trained(), tokens_per_pass=512, progress=steps.append))
+    assert len(steps) > 10
+    assert sum(steps) == pytest.approx(sum(map(len, data.rows.values())))
+
+
 def test_a_misspelt_model_in_a_comparison_is_refused_before_any_work(run: Path, tmp_path: Path) -> None:
     settings = EvaluateSettings(comparisons=(("tunde", "base"),))
-    with pytest.raises(InputError, match=r"evaluate.comparisons: 'tunde' is not among the models; did you mean tuned\?"):
+    with pytest.raises(InputError, match=r"comparisons: 'tunde' is not among the models; did you mean tuned\?"):
         evaluate.function(settings, stage_inputs(run), context_in(tmp_path, "evaluate"))
     assert list(tmp_path.iterdir()) == []

@@ -134,7 +134,8 @@ def test_answers_are_shown_in_the_order_of_their_hashes() -> None:
             for (i, h), output in zip([("x", "c"), ("y", "a"), ("z", "b")], outputs, strict=True)
         ]
 
-    items = {"base": {"short_instructions": rows(["1", "2", "3"])}, "sft": {"short_instructions": rows(["1", "1", "4"])}}
+    answered = {"base": ["1", "2", "3"], "sft": ["1", "1", "4"]}
+    items = {model: {"short_instructions": rows(outputs)} for model, outputs in answered.items()}
     block = figures.answer_samples(items, 2)
     assert [item["label"] for item in block["items"]] == ["y= (answer: 1)", "z= (answer: 1)"]
     assert block["items"][0]["text"] == "base: '2' wrong\nsft: '1' right"

@@ -43,8 +43,8 @@ def test_all_forms_load_the_same_model(run: Path, tmp_path: Path) -> None:
     [
         ("rum", r"there is no folder .*rum; did you mean .*run\?"),
         ("run/artifacts/curate", "holds documents, not a model; models beside it: base, tuned"),
-        ("run/artifacts", "holds no model.*It holds: base, curate, problems, tuned; name one of them"),
-        ("", "holds no model.*It holds: run; name one of them"),
+        ("run/artifacts", r"holds no model.*It holds: base, curate, problems, tuned; name one of them"),
+        ("", r"holds no model.*It holds: run; name one of them"),
     ],
 )
 def test_what_is_no_model_is_refused_with_the_nearest_thing(run: Path, path: str, message: str) -> None:
@@ -55,7 +55,7 @@ def test_what_is_no_model_is_refused_with_the_nearest_thing(run: Path, path: str
 def test_an_unfinished_run_names_the_models_that_it_has(tmp_path: Path) -> None:
     run = run_folder(tmp_path)
     (run / "recipe.yaml").write_text("name: tiny\nmodel: rlvr\n")
-    with pytest.raises(InputError, match="has no finished rlvr yet.*models in it: base, tuned"):
+    with pytest.raises(InputError, match=r"has no finished rlvr yet.*models in it: base, tuned"):
         locate(run)
     (run / "recipe.yaml").write_text("name: tiny\n")
     with pytest.raises(InputError, match="does not say which stage makes the final model"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import json
 from collections import Counter, defaultdict
@@ -26,10 +27,7 @@ from tests.toy import Silent
 SEED = 1337
 
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "Monday"]
-MONTHS = [
-    *["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"],
-    "January",
-]
+MONTHS = [datetime.date(2024, month, 1).strftime("%B") for month in (*range(1, 13), 1)]
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,8 @@ def unused_fields(classes: list[type[Settings]], modules: list[tuple[set[str], s
     for owner in classes:
         relatives = {item.__name__ for item in classes if issubclass(item, owner) or owner.__name__ in _mentions(item)}
         reads = {name for names, found in modules if names & (relatives | {owner.__name__}) for name in found}
-        own_fields = [name for name in owner.model_fields if name in inspect.get_annotations(owner)]
+        inherited = {name for base in owner.__mro__[1:] for name in getattr(base, "model_fields", {})}
+        own_fields = [name for name in inspect.get_annotations(owner) if name not in inherited]
         unused += [f"{owner.__module__}.{owner.__name__}.{name}" for name in own_fields if name not in reads]
     return unused
 

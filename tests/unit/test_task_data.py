@@ -49,7 +49,7 @@ def test_an_unknown_task_gets_the_nearest_names(folder: Path) -> None:
     data = read_task_data(find_files(folder))
     with pytest.raises(InputError, match=r"no task 'last_word_close'; did you mean last_word_cloze\?"):
         data.select(["last_word_close"])
-    with pytest.raises(InputError, match="no task 'arithmetic_level_9'.*Tasks with data here: heldout_bits_per_byte"):
+    with pytest.raises(InputError, match=r"no task 'arithmetic_level_9'.*Tasks with data here: heldout_bits_per_byte"):
         data.select(["arithmetic_level_9"])
 
 

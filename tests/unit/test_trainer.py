@@ -144,3 +144,17 @@ def test_the_update_ratio_is_that_of_the_weights(tmp_path: Path) -> None:
     [row] = trainer.run().rows
     after = torch.cat([weight.detach().flatten() for weight in trainer.model.parameters()])
     assert row["update_ratio"] == pytest.approx(float((after - before).norm() / before.norm()), rel=1e-4)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns about its own parts
+def test_compiled_training_gives_the_same_losses_and_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    import shutil
+
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    plain = make_trainer(make_context(tmp_path / "plain"), steps=4, log_every=1)
+    compiled = make_trainer(make_context(tmp_path / "compiled", compile=True), steps=4, log_every=1)
+    expected, result = plain.run(), compiled.run()
+    assert [row["loss"] for row in result.rows] == pytest.approx([row["loss"] for row in expected.rows], rel=1e-4)
+    assert "hidden" not in vars(compiled.model)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pocketlm.errors import InputError
 from pocketlm.evaluation.loading import ModelLocation
-from pocketlm.evaluation.task_data import ARITHMETIC, FILES, TaskData, read_task_data
+from pocketlm.evaluation.task_data import ARITHMETIC, BITS_PER_BYTE, FILES, TaskData, read_task_data
 from pocketlm.pipeline.storage import canonical_json, sha256_text
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def stage_data(documents: Artifact, problems: Artifact) -> TaskData:
-    """The report split of both artifacts; files that they do not list or that are empty give no task.
+    """The report split of both artifacts; cloze items and instructions give no task where there are none.
 
     Raises:
-        InputError: there are no arithmetic problems to report on.
+        InputError: there are no held-out documents or no arithmetic problems.
     """
     files = {
         name: artifact.path / file
@@ -31,8 +31,9 @@ def stage_data(documents: Artifact, problems: Artifact) -> TaskData:
         for artifact in (documents, problems)
         if artifact.manifest["files"].get(file, {}).get("bytes", 0)
     }
-    if ARITHMETIC not in files:
-        raise InputError(f"{problems.path} has no problems in {FILES[ARITHMETIC]}; raise problems.report_pairs")
+    for name, artifact in ((BITS_PER_BYTE, documents), (ARITHMETIC, problems)):
+        if name not in files:
+            raise InputError(f"evaluate: {artifact.path} (stage {artifact.stage}) has no items in {FILES[name]}")
     return read_task_data(files)
 
 

@@ -7,7 +7,7 @@ without answers for RL, `selection`, `report`), and short instructions in three 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,10 @@ from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.settings import Settings
 from pocketlm.pipeline.stage import Inputs, stage
+from pocketlm.problems.arithmetic import LADDER, Row, ladder
+from pocketlm.problems.calculator import evaluate
+from pocketlm.problems.figures import instruction_samples, ladder_table, split_metrics
+from pocketlm.problems.instructions import instructions
 
 PairsPerLevel = tuple[Annotated[int, Field(gt=0)], ...]
 
@@ -40,8 +44,6 @@ class ProblemsSettings(Settings):
 
     @model_validator(mode="after")
     def _one_number_a_level(self) -> ProblemsSettings:
-        from pocketlm.problems.arithmetic import LADDER
-
         for name in ("solved_pairs", "selection_pairs", "report_pairs"):
             if len(getattr(self, name)) != len(LADDER):
                 raise InputError(
@@ -51,11 +53,8 @@ class ProblemsSettings(Settings):
         return self
 
 
-def make_splits(settings: ProblemsSettings, seed: int) -> dict[str, list[dict[str, Any]]]:
+def make_splits(settings: ProblemsSettings, seed: int) -> dict[str, list[Row]]:
     """File stem -> rows; a function of the settings and the seed."""
-    from pocketlm.problems.arithmetic import LADDER, ladder
-    from pocketlm.problems.instructions import instructions
-
     counts = {
         rung.level: {
             "solved": settings.solved_pairs[place],
@@ -72,8 +71,6 @@ def make_splits(settings: ProblemsSettings, seed: int) -> dict[str, list[dict[st
 
 def recheck(settings: ProblemsSettings, artifact: Artifact, inputs: Inputs, context: Context) -> list[str]:
     """Make every row again, and compute every stored arithmetic answer from the text of its prompt."""
-    from pocketlm.problems.calculator import evaluate
-
     differences = []
     for stem, expected in make_splits(settings, context.seed("problems")).items():
         rows = artifact.read_jsonl(f"{stem}.jsonl")
@@ -88,8 +85,6 @@ def recheck(settings: ProblemsSettings, artifact: Artifact, inputs: Inputs, cont
 @stage(version=1, inputs={}, output="problems", recheck=recheck)
 def problems(settings: ProblemsSettings, inputs: Inputs, context: Context) -> Artifact:
     """Deal the arithmetic ladder and the short instructions to their splits."""
-    from pocketlm.problems.figures import instruction_samples, ladder_table, split_metrics
-
     splits = make_splits(settings, context.seed("problems"))
     draft = context.draft("problems")
     for stem, rows in splits.items():

@@ -22,6 +22,7 @@ class Optimizer:
         if settings.optimizer == "muon":
             self.muon = Muon(inner, model.settings, settings.weight_decay)
             named = {name: weight for name, weight in named.items() if name not in inner}
+        self._adamw_rate = 1.0 if self.muon is None else settings.embedding_rate
         self._named = named
         groups = [
             {
@@ -37,7 +38,7 @@ class Optimizer:
     def step(self, learning_rate: float, skipped: Tensor) -> None:
         """Update all weights; where the scalar `skipped` is true weights and state keep their bits, without a wait."""
         for group in self.adamw.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * self._adamw_rate
         # The fused kernel does nothing when this is 1.
         self.adamw.found_inf = skipped.float()  # type: ignore[attr-defined]
         self.adamw.step()

@@ -15,6 +15,8 @@ class TrainingSettings(Settings):
     """Sequences in one optimizer step."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon`: Muon for the matrices of the layers, AdamW for embeddings and gains."""
+    embedding_rate: float = Field(default=1.0, gt=0)
+    """With `muon`: learning rate of AdamW's part, relative to that of the matrices."""
     learning_rate: float = Field(gt=0)
     """Peak of the schedule."""
     schedule: Literal["wsd", "cosine", "constant"] = "wsd"

@@ -23,6 +23,7 @@ from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.storage import canonical_json, require_disk_space, sha256_text
 from pocketlm.training.batches import BatchSource
 from pocketlm.training.checkpoint import Checkpoint, CheckpointFolder
+from pocketlm.training.compilation import CompiledHidden
 from pocketlm.training.device import compute_type
 from pocketlm.training.guard import UpdateMeter
 from pocketlm.training.log import TrainingLog
@@ -72,6 +73,7 @@ class Trainer:
         self.model, self.objective, self.batches = model, objective, batches
         self.settings, self.context, self.validation = settings, context, validation
         self.device = model.head_weight_VD.device
+        self.compiled = CompiledHidden(model, context.runtime.compile)
         self.optimizer = Optimizer(model, settings)
         self.meter = UpdateMeter(model.parameters())
         self.checkpoints = CheckpointFolder(context.work / "checkpoints", context.event)
@@ -133,7 +135,8 @@ class Trainer:
         loss = torch.zeros((), device=self.device)
         metrics: dict[str, Tensor] = {}
         for part in batch.split(self.context.runtime.micro_batch):
-            with torch.autocast(self.device.type, compute, enabled=compute != torch.float32):
+            autocast = torch.autocast(self.device.type, compute, enabled=compute != torch.float32)
+            with autocast, self.compiled.active():
                 part_loss, part_metrics = self.objective.loss(self.model, part)
             part_loss.backward()
             loss += part_loss.detach()

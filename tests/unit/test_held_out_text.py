@@ -1,0 +1,75 @@
+"""Bits of held-out documents: windows, bytes of tokens, and exactly the text that training read."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pocketlm.data.shards import TokenShard, join_documents
+from pocketlm.data.tokenizer import Tokenizer, train_tokenizer
+from pocketlm.evaluation.held_out_text import HeldOutText, training_text
+from pocketlm.evaluation.token_bytes import token_bytes
+from pocketlm.training.batches import PretrainBatches
+from pocketlm.training.heldout import document_bits
+from tests.small_training import SHAPE, make_model
+
+TEXTS = ["Grüße aus dem Süden – 12 ≠ 21 🙂🙃", "plain words, plain words\n\tindented", "ﷺ\x00\u200b", "a"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    train_tokenizer(TEXTS, 290).save(str(file))
+    return file
+
+
+def test_token_bytes_join_to_the_exact_text_and_specials_are_empty(tokenizer_file: Path) -> None:
+    tokenizer, table = Tokenizer.load(tokenizer_file), token_bytes(tokenizer_file)
+    assert len(table) == tokenizer.vocabulary
+    for text in TEXTS:
+        assert b"".join(table[token] for token in tokenizer.encode(text)) == text.encode()
+    assert [table[token] for token in (tokenizer.end_of_text, tokenizer.im_start, tokenizer.im_end)] == [b""] * 3
+
+
+@torch.no_grad()
+def test_document_bits_are_those_of_plain_windows() -> None:
+    model = make_model(seed=2)
+    generator = np.random.default_rng(0)
+    documents = [generator.integers(1, SHAPE.vocabulary, length) for length in (1, 16, 17, 40, 5)]
+    expected = []
+    for document in documents:
+        stream = [0, *document.tolist()]
+        nats = 0.0
+        for start in range(0, len(document), SHAPE.context):
+            window = torch.tensor([stream[start : start + SHAPE.context + 1]])
+            log_p_BTV = model(window[:, :-1]).log_softmax(-1)
+            nats -= float(log_p_BTV.gather(-1, window[:, 1:, None]).sum())
+        expected.append(nats / math.log(2))
+    assert document_bits(model, documents, border=0) == pytest.approx(expected, rel=1e-5)
+
+
+def test_documents_and_bytes_of_a_split(tokenizer_file: Path) -> None:
+    tokenizer, table = Tokenizer.load(tokenizer_file), token_bytes(tokenizer_file)
+    tokens, offsets = join_documents([tokenizer.encode(text) for text in TEXTS], tokenizer.end_of_text, 290)
+    shard = TokenShard(tokens, offsets, sum(len(text.encode()) for text in TEXTS), 290)
+    whole = HeldOutText.from_shard(shard, table)
+    assert whole.texts == [text.encode() for text in TEXTS]
+    assert sum(whole.lengths) == shard.text_bytes
+    part = HeldOutText.from_shard(shard, table, most_documents=2, most_tokens=3)
+    assert [len(document) for document in part.documents] == [3, 3]
+    estimate = whole.per_byte(np.array(whole.lengths) * 2.0, np.random.default_rng(0))
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((2.0, 2.0, 2.0))
+
+
+def test_training_text_is_what_the_batches_read(tokenizer_file: Path) -> None:
+    tokenizer, table = Tokenizer.load(tokenizer_file), token_bytes(tokenizer_file)
+    tokens, _ = join_documents([tokenizer.encode(text) for text in TEXTS], tokenizer.end_of_text, 290)
+    batches = PretrainBatches(tokens, rows=2, context=4, seed=1)
+    read = training_text(tokens, batches.spans(3), table)
+    pieces = b"".join(read)
+    places = {int(place) for start, stop in batches.spans(3) for place in range(start, stop)}
+    assert pieces == b"".join(table[tokens[place]] for place in sorted(places))
+    everything = training_text(tokens, [(0, len(tokens))], table)
+    assert everything == [text.encode() for text in TEXTS]
