@@ -9,7 +9,7 @@ not masked from each other in training.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -33,7 +33,9 @@ class PretrainSettings(TrainingSettings):
     model: ModelShape = SHAPES["1m"]
     steps: int = Field(default=1300, gt=0)
     batch_rows: int = Field(default=8, gt=0)
-    learning_rate: float = Field(default=6e-3, gt=0)
+    optimizer: Literal["adamw", "muon"] = "muon"
+    learning_rate: float = Field(default=1e-2, gt=0)
+    embedding_rate: float = Field(default=2.0, gt=0)
     warmup_steps: int = Field(default=40, ge=0)
     decay_fraction: float = Field(default=0.4, ge=0, le=1)
     log_every: int = Field(default=10, gt=0)

@@ -21,7 +21,7 @@ from pocketlm.model.storage import load_weights
 from pocketlm.model.transformer import Transformer
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.storage import canonical_json, require_disk_space, sha256_text
-from pocketlm.training.batches import BatchSource
+from pocketlm.training.batches import Batch, BatchSource
 from pocketlm.training.checkpoint import Checkpoint, CheckpointFolder
 from pocketlm.training.compilation import CompiledHidden
 from pocketlm.training.device import compute_type
@@ -129,7 +129,7 @@ class Trainer:
         if self.validation and (self.step % self.validation.every == 0 or self.step == self.settings.steps):
             self.validation_state.update(self.validation, self.step, self.model)
 
-    def _gradients(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def _gradients(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Accumulate the gradients of the step's parts; returns the summed loss and metrics."""
         compute = compute_type(self.device)
         loss = torch.zeros((), device=self.device)
