@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -11,6 +10,7 @@ import typer
 
 from pocketlm import __version__
 from pocketlm.errors import InputError, PocketError, VerificationError
+from pocketlm.pipeline.offline import go_offline
 
 app = typer.Typer(
     name="pocketlm",
@@ -246,22 +246,9 @@ def _options(
     pass
 
 
-def offline_environment() -> None:
-    """No dependency phones home or looks for a hub; a remote source switches the hub on for itself."""
-    for name, value in {
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "DO_NOT_TRACK": "true",
-        "TOKENIZERS_PARALLELISM": "true",
-    }.items():
-        os.environ.setdefault(name, value)
-
-
 def main() -> NoReturn:
     """Entry point: user errors become one line and an exit code, bugs keep their traceback."""
-    offline_environment()
+    go_offline()
     try:
         app(standalone_mode=False)
     except PocketError as error:

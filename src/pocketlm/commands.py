@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocketlm.errors import InputError
+from pocketlm.pipeline.offline import allow_hub
 from pocketlm.pipeline.recipe import load_recipe
 from pocketlm.pipeline.runner import RECIPE, Runner, RunResult
 from pocketlm.pipeline.runs import Explanation, explain
@@ -26,6 +27,8 @@ def run_recipe(
 ) -> tuple[RunResult, Path, float]:
     """Run a recipe; returns what was done, the run folder and the seconds it took."""
     recipe = load_recipe(source, registry(), overrides, scale)
+    if "hf://" in recipe.to_yaml():
+        allow_hub()
     folder = out if out is not None else Path("runs") / recipe.name
     began = time.monotonic()
     result = Runner(recipe, folder, publish_report).run(only)

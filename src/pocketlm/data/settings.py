@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pocketlm.pipeline.settings import EXECUTION, Settings
 
@@ -25,6 +26,12 @@ class SourceSettings(Settings):
     """A longer document is rejected: a data dump, not a text."""
     maximum_bytes: int | None = Field(default=None, gt=0)
     """Stop after so many bytes of text (`python://documentation`: of source code, 40 MB if unset)."""
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: str) -> str:
+        """A written recipe must run again from another folder."""
+        return path if "://" in path else str(Path(path).expanduser().absolute())
 
 
 class GateSettings(Settings):

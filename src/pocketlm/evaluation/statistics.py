@@ -1,4 +1,4 @@
-"""Intervals, paired comparisons and pass@k. Every accuracy that the project states comes through here.
+"""Intervals and paired comparisons. Every accuracy that the project states comes through here.
 
 Items are clustered (an item and its mirror image stand or fall together) and stratified (levels weigh equally). All
 intervals cover the choice of items; they do not cover the choice of training seed.
@@ -53,17 +53,6 @@ def wilson(successes: int, n: int, trials: int | None = None) -> Estimate:
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == n else min(1.0, centre + half)
     return Estimate(rate, low, high, n)
-
-
-def clopper_pearson(successes: int, n: int) -> Estimate:
-    """A rate with its exact interval (Clopper and Pearson 1934): covers at least 95 %, wider than Wilson's."""
-    from scipy.stats import beta
-
-    _require_items(n)
-    tail = (1 - CONFIDENCE) / 2
-    low = 0.0 if successes == 0 else float(beta.ppf(tail, successes, n - successes + 1))
-    high = 1.0 if successes == n else float(beta.ppf(1 - tail, successes + 1, n - successes))
-    return Estimate(successes / n, low, high, n)
 
 
 def mean_of_rates(rates: Sequence[Estimate]) -> Estimate:
@@ -145,18 +134,6 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool], clusters: Sequence[Ha
     discordant = for_first + for_second
     p = 1.0 if discordant == 0 else float(binomtest(for_first, discordant, 0.5).pvalue)
     return McNemar(for_first, for_second, p)
-
-
-def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Probability that one of `k` samples is correct, from `n` samples with `correct` correct: 1 - C(n-c, k) / C(n, k).
-
-    The unbiased estimator of Chen et al. 2021, as a product so that no binomial coefficient overflows.
-    """
-    if not (1 <= k <= n and 0 <= correct <= n):
-        raise ValueError(f"pass@{k} from {correct} correct of {n} samples: need 1 <= k <= n and 0 <= correct <= n")
-    if n - correct < k:
-        return 1.0
-    return float(1.0 - np.prod(1.0 - k / np.arange(n - correct + 1, n + 1)))
 
 
 def _resampled_ratios(
