@@ -1,6 +1,6 @@
 """The generation engine beside transformers' `generate`: same exported weights, same process, rounds in turn.
 
-    python bench/generation.py [--threads N] [--rounds N] [--model FOLDER]
+    python -m bench.generation [--threads N] [--rounds N] [--model FOLDER]
 
 Three workloads: rollouts (64 prompts of 18 tokens x 16 samples, up to 8 new tokens), one stream of 200 tokens, and 64
 texts of up to 200 tokens that end at different places. transformers runs static batches with its default (dynamic)
@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import alternate, paired_ratio, write_result
+from bench.common import alternate, paired_ratio, write_result
 
 from pocketlm.generation.engine import Engine, Request
 from pocketlm.model.config import preset

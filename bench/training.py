@@ -1,6 +1,6 @@
 """Training speed of the quickstart's shape: our trainer's step, the same compiled, and a plain transformers loop.
 
-    python bench/training.py [--compiled] [--rounds 5]
+    python -m bench.training [--compiled] [--rounds 5]
 
 The three take turns on the same random tokens with the same AdamW, so that other load on the machine hits all alike.
 Results: bench/results/training.json. Compilation time is stated apart and is not in the rates.
@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
-from common import alternate, paired_ratio, write_result
+from bench.common import alternate, paired_ratio, write_result
 
 ROWS = 8
 

@@ -91,7 +91,7 @@ def problems_artifact(folder: Path) -> Artifact:
             "solved.jsonl": rows(range(0, 10), range(0, 2)),
             "instructions.jsonl": [{**instruction, "id": "i", "prompt": "Say and.", "answer": "and"}],
             "selection.jsonl": rows(range(0, 10), range(2, 3)),
-            "prompts.jsonl": rows(range(0, 10), range(3, 6), answers=False),
+            "prompts.jsonl": rows(range(0, 10), range(3, 9), answers=False),
         },
     )
 

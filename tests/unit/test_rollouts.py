@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pocketlm.errors import InputError
 from pocketlm.generation.engine import Completion
 from pocketlm.model.loss import IGNORE
 from pocketlm.posttraining.examples import asked_prompts
@@ -13,6 +14,7 @@ from pocketlm.posttraining.rollouts import (
     RolloutBatches,
     Sampler,
     group_figures,
+    level_shares,
     sequence_tokens,
     spread,
 )
@@ -35,7 +37,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def pool(tokenizer):
-    return asked_prompts(tokenizer, world.rows(range(0, 10), range(0, 6), answers=False))
+    return asked_prompts(tokenizer, world.rows(range(0, 10), range(0, 10), answers=False))
 
 
 def made(tokenizer, pool, score=reward, count=10):
@@ -58,8 +60,14 @@ def test_every_level_has_its_share(tokenizer, pool):
         drawn = made(tokenizer, pool, count=11).draw(step)
         assert [sum(prompt.level == level for prompt in drawn) for level in ("1", "2")] == [6, 5]
         assert len({prompt.row["id"] for prompt in drawn}) == 11
-    small = [prompt for prompt in pool if prompt.level == "1"][:2]
-    assert len(made(tokenizer, small, count=5).draw(0)) == 5, "a level with few prompts repeats them"
+
+
+def test_small_levels_are_not_rehearsed():
+    assert level_shares({"1": 20, "2": 1160, "3": 6896}, 48) == {"1": 2, "2": 23, "3": 23}
+    assert level_shares({"3": 500, "1": 7}, 9) == {"3": 8, "1": 1}
+    assert level_shares({"1": 80, "2": 80}, 20) == {"1": 10, "2": 10}
+    with pytest.raises(InputError, match="takes 21 prompts"):
+        level_shares({"1": 80, "2": 80}, 21)
 
 
 def test_the_trainer_recomputes_the_log_probabilities_of_the_engine(tokenizer, pool):
@@ -157,8 +165,8 @@ def test_profiles_and_figures(tokenizer, pool):
 def test_exact_match_weighs_levels_equally(tokenizer, pool):
     model = world.taught_model()
     result = exact_match(model, tokenizer, pool, reward, max_tokens=4)
-    assert result.counts == {"1": 30, "2": 30}
-    assert result.count == 60
+    assert result.counts == {"1": 50, "2": 50}
+    assert result.count == 100
     assert result.macro == pytest.approx((result.levels["1"] + result.levels["2"]) / 2)
     assert 0.05 < result.macro < 0.95, "the taught model should be right now and then"
 

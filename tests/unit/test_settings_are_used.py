@@ -41,6 +41,8 @@ def names_and_reads(path: Path) -> tuple[set[str], set[str]]:
     names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
     names |= {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
     reads = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+    if "runtime" in reads:
+        names.add("Runtime")  # handed out by the context, so that no stage names its class
     return names, reads
 
 

@@ -6,12 +6,13 @@ a run that was killed continues exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
+from pocketlm.errors import InputError
 from pocketlm.generation.engine import Completion, Engine, Request
 from pocketlm.pipeline.seeds import derive_seed, generator
 from pocketlm.posttraining.examples import Prompt, Row
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 Reward = Callable[[Row, str], bool]
 """(problem row, completion text) -> whether the answer is exactly right."""
+
+REHEARSAL = 8
+"""Steps that go by, on average, before a level's prompts come round again, at least."""
 
 REDRAWS = 8
 """Times that a step draws other prompts when every one of its groups is dead."""
@@ -120,6 +124,26 @@ def spread(prompts: Sequence[Prompt], each: int) -> list[Prompt]:
     return chosen
 
 
+def level_shares(pools: Mapping[str, int], count: int) -> dict[str, int]:
+    """Prompts of each level in a step: equal shares, but of no level more than 1 / `REHEARSAL` of its pool.
+
+    A small pool that came round every other step would be learned by heart instead of teaching anything; what such a
+    level leaves goes to the others. Raises InputError when the pools are too small for `count` prompts.
+    """
+    shares: dict[str, int] = {}
+    left = count
+    for place, level in enumerate(sorted(pools, key=lambda level: pools[level])):
+        equal = -(-left // (len(pools) - place))
+        shares[level] = min(equal, max(1, pools[level] // REHEARSAL))
+        left -= shares[level]
+    if left > 0:
+        raise InputError(
+            f"a step takes {count} prompts, but there are only {sum(pools.values())} RL prompts and a step may take one "
+            f"in {REHEARSAL} of each level; lower batch_rows or leave more pairs to the prompts"
+        )
+    return {level: shares[level] for level in pools}
+
+
 def live_share(groups: Sequence[Group]) -> float:
     """Share of the groups that have something to teach: what a training step would start with."""
     return _mean([float(group.live) for group in groups])
@@ -138,7 +162,7 @@ def sequence_tokens(groups: Sequence[Group], sampler: Sampler) -> int:
 
 
 class RolloutBatches:
-    """On-policy batches: draw prompts with a share of every level, sample groups, drop the dead, pack the live.
+    """On-policy batches: draw prompts of every level, sample groups, drop the dead, pack the live.
 
     The figures of a step travel in `extra` as scalars. The tokens that the log counts are those of live groups, each
     sequence with its own prompt.
@@ -151,19 +175,17 @@ class RolloutBatches:
     def __init__(self, sampler: Sampler, prompts: Sequence[Prompt], count: int, form: AdvantageForm, seed: int) -> None:
         self._sampler = sampler
         self._levels = by_level(prompts)
-        self._count = count
+        self._shares = level_shares({level: len(pool) for level, pool in self._levels.items()}, count)
         self._form: AdvantageForm = form
         self._seed = seed
 
     def draw(self, step: int, attempt: int = 0) -> list[Prompt]:
-        """The prompts of a step: each level gets an equal share, the first levels one more where it does not divide."""
+        """The prompts of a step, of every level its share (`level_shares`), none twice."""
         chosen: list[Prompt] = []
-        share, extra = divmod(self._count, len(self._levels))
-        for number, pool in enumerate(self._levels.values()):
-            wanted = share + (number < extra)
+        for number, (level, wanted) in enumerate(self._shares.items()):
+            pool = self._levels[level]
             random = generator(self._seed, "rollout prompts", step, attempt, number)
-            indices = random.choice(len(pool), size=wanted, replace=wanted > len(pool))
-            chosen.extend(pool[index] for index in indices)
+            chosen.extend(pool[index] for index in random.permutation(len(pool))[:wanted])
         return chosen
 
     def batch(self, step: int, model: Transformer) -> Batch:

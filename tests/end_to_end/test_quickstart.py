@@ -1,0 +1,184 @@
+"""The quickstart at rehearsal scale, through the command line: what a newcomer does, in miniature."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pocketlm.stages import STAGES
+from tests.end_to_end.conftest import Rehearsal, pocketlm, rehearse
+
+pytestmark = pytest.mark.xdist_group("end_to_end")
+
+
+def manifest(folder: Path, stage: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "artifacts" / stage / "manifest.json").read_text(encoding="utf-8"))
+    return content
+
+
+def test_everything_is_there(rehearsal: Rehearsal) -> None:
+    names = {path.name for path in rehearsal.folder.iterdir() if path.name != ".lock"}
+    assert names == {"recipe.yaml", "ledger.jsonl", "report.html", "report.json", "artifacts"}
+    made = {path.name for path in (rehearsal.folder / "artifacts").iterdir()}
+    assert made == {*STAGES, "continued_sft"}
+    assert str((rehearsal.folder / "report.html").resolve()) in rehearsal.output
+    figures = json.loads((rehearsal.folder / "report.json").read_text(encoding="utf-8"))
+    assert figures["seal"] == rehearsal.seal
+    assert {"value", "n", "low", "high"} <= set(figures["stages"]["pretrain"]["heldout.bits_per_byte.model"])
+
+
+def test_every_manifest_states_what_others_rely_on(rehearsal: Rehearsal) -> None:
+    for stage in (*STAGES, "continued_sft"):
+        assert {"fingerprint", "digest", "files", "inputs", "settings", "metrics"} <= set(manifest(rehearsal.folder, stage))
+
+
+def test_funnel_adds_up(rehearsal: Rehearsal) -> None:
+    steps = json.loads((rehearsal.folder / "artifacts" / "curate" / "funnel.json").read_text(encoding="utf-8"))
+    assert len(steps) > 5
+    for step, following in zip(steps, steps[1:], strict=False):
+        assert step["input"] == step["kept"] + step["rejected"]
+        assert following["input"] == step["kept"] - step["held_out"]
+
+
+def test_second_run_is_all_cache_hits_within_five_seconds(rehearsal: Rehearsal) -> None:
+    began = time.monotonic()
+    result = rehearse(rehearsal.folder)
+    seconds = time.monotonic() - began
+    assert result.returncode == 0
+    assert "0 stages ran, 14 re-used" in result.stdout
+    assert seconds < 5 or not _idle(), seconds
+
+
+def test_untouched_run_verifies_also_with_the_seal_it_printed_first(rehearsal: Rehearsal) -> None:
+    result = pocketlm("verify", rehearsal.folder, "--seal", rehearsal.seal)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "re-derived sample of evaluate" in result.stdout
+
+
+def test_flipped_bytes_are_found_and_named(rehearsal: Rehearsal, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(rehearsal.folder, copy)
+    files = [path for path in sorted(copy.rglob("*")) if path.is_file() and path.stat().st_size]
+    chooser = random.Random(5)
+    derived = [copy / "report.html", copy / "ledger.jsonl", copy / "recipe.yaml"]
+    for victim in [*derived, *chooser.sample(files, 5)]:
+        original = victim.read_bytes()
+        changed = bytearray(original)
+        changed[chooser.randrange(len(original))] ^= 1 << chooser.randrange(8)
+        victim.write_bytes(changed)
+        result = pocketlm("verify", copy)
+        assert result.returncode == 1, victim
+        assert victim.name in result.stdout
+        victim.write_bytes(original)
+
+
+def test_why_names_the_setting(rehearsal: Rehearsal) -> None:
+    assert "re-used as it is" in pocketlm("why", rehearsal.folder, "report").stdout
+    result = pocketlm("why", rehearsal.folder, "report", "--set", "rlvr.learning_rate=0.5")
+    assert "rlvr.learning_rate: 0.0003 -> 0.5" in result.stdout
+
+
+def test_generation_depends_on_the_seed_alone(rehearsal: Rehearsal) -> None:
+    arguments = ("generate", rehearsal.folder, "--prompt", "The function", "--max-tokens", 12, "--seed")
+    first, second, other = (pocketlm(*arguments, seed).stdout for seed in (3, 3, 4))
+    assert first == second != other
+    assert first.startswith("The function")
+
+
+def test_chat_answers_from_a_pipe(rehearsal: Rehearsal) -> None:
+    command = [sys.executable, "-m", "pocketlm", "chat", str(rehearsal.folder)]
+    result = subprocess.run(command, input="3+4=\n\n", capture_output=True, text=True, timeout=120, check=True)
+    assert result.stdout.strip()
+
+
+def test_evaluation_of_run_artifact_and_export_agree(rehearsal: Rehearsal, tmp_path: Path) -> None:
+    exported = tmp_path / "exported"
+    assert pocketlm("export", rehearsal.folder, "--to", "hf", exported).returncode == 0
+    scores = []
+    for model in (rehearsal.folder, rehearsal.folder / "artifacts" / "rlvr", exported):
+        out = tmp_path / "scores.json"
+        data = ("--data", rehearsal.folder) if model == exported else ()
+        result = pocketlm("eval", model, "--tasks", "last_word_cloze", "--limit", 5, "--out", out, *data)
+        assert result.returncode == 0, result.stderr
+        scores.append(json.loads(out.read_text(encoding="utf-8"))["scores"])
+    assert scores[0] == scores[1] == scores[2]
+
+
+def test_plan_and_doctor_answer(rehearsal: Rehearsal) -> None:
+    plan = pocketlm("plan", "quickstart", "--scale", "rehearsal")
+    assert plan.returncode == 0
+    assert "pretrain" in plan.stdout
+    assert pocketlm("doctor").returncode == 0
+
+
+def test_too_little_text_says_how_much_is_needed(tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for number in range(20):
+        (texts / f"{number}.txt").write_text(f"A short note, number {number}.", encoding="utf-8")
+    result = rehearse(tmp_path / "run", "--set", f"sources.docs.path={texts}")
+    assert result.returncode == 2
+    assert "too little text" in result.stderr
+    assert "MB are needed" in result.stderr
+
+
+def test_no_network_attempt(tmp_path: Path) -> None:
+    """A process without any network interface but a dead loopback: whatever wants out, fails."""
+    probe = subprocess.run(["unshare", "--net", "--map-root-user", "true"], capture_output=True, check=False)
+    if probe.returncode:
+        pytest.skip("this machine does not let us cut the network off (unshare --net)")
+    command = [sys.executable, "-X", "faulthandler", "-c", _NO_SOCKETS, "run", "quickstart", "--scale", "rehearsal"]
+    result = subprocess.run(
+        ["unshare", "--net", "--map-root-user", *command, "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "connection attempt" not in result.stderr
+
+
+_NO_SOCKETS = """
+import socket, sys
+def refuse(self, address, *rest):
+    print("connection attempt", address, file=sys.stderr)
+    raise OSError("no network in this test")
+socket.socket.connect = refuse
+socket.socket.connect_ex = refuse
+from pocketlm.cli import main
+main()
+"""
+
+
+def test_terminated_run_exits_75_and_continues_to_the_same_digests(rehearsal: Rehearsal, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "pocketlm", "run", "quickstart", "--scale", "rehearsal", "--out", str(folder)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    ledger = folder / "ledger.jsonl"
+    while process.poll() is None and not (ledger.exists() and '"stage":"pretrain"' in ledger.read_text()):
+        time.sleep(0.05)
+    time.sleep(1.0)
+    held = rehearse(folder)
+    assert held.returncode == 73, held.stderr
+    assert str(process.pid) in held.stderr
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 75
+    assert rehearse(folder).returncode == 0
+    for stage in (*STAGES, "continued_sft"):
+        assert manifest(folder, stage)["digest"] == manifest(rehearsal.folder, stage)["digest"], stage
+
+
+def _idle() -> bool:
+    import os
+
+    return os.getloadavg()[0] < 1.2
