@@ -9,7 +9,7 @@ quickstart: .venv/ready
 	$(BIN)/pocketlm run quickstart --out $(OUT)
 
 test: .venv/ready-development check
-	$(BIN)/python -m pytest -n 2 -m "not long"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long"
 
 test-long: .venv/ready-development
 	$(BIN)/python -m pytest -m long

@@ -20,8 +20,8 @@ from statistics import median
 from typing import Any
 
 import torch
-from bench.common import alternate, paired_ratio, write_result
 
+from bench.common import alternate, paired_ratio, write_result
 from pocketlm.generation.engine import Engine, Request
 from pocketlm.model.config import preset
 from pocketlm.model.formats.hugging_face import export_weights, load_hugging_face

@@ -42,7 +42,9 @@ def main() -> None:
         "kills_survived": len(kills) if not differing else 0,
         "differing": differing,
     }
-    print(json.dumps({"kills": len(kills), "stages": sorted({kill["stage"] for kill in kills}), "differing": differing}))
+    print(
+        json.dumps({"kills": len(kills), "stages": sorted({kill["stage"] for kill in kills}), "differing": differing})
+    )
     write_result(f"kill_and_resume_{kind}", payload)
     sys.exit(bool(differing))
 

@@ -10,7 +10,7 @@ import typer
 
 from pocketlm import __version__
 from pocketlm.errors import InputError, PocketError, VerificationError
-from pocketlm.pipeline.offline import go_offline
+from pocketlm.pipeline.process import prepare_process
 
 app = typer.Typer(
     name="pocketlm",
@@ -248,7 +248,7 @@ def _options(
 
 def main() -> NoReturn:
     """Entry point: user errors become one line and an exit code, bugs keep their traceback."""
-    go_offline()
+    prepare_process()
     try:
         app(standalone_mode=False)
     except PocketError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocketlm.errors import InputError
-from pocketlm.pipeline.offline import allow_hub
+from pocketlm.pipeline.process import allow_hub
 from pocketlm.pipeline.recipe import load_recipe
 from pocketlm.pipeline.runner import RECIPE, Runner, RunResult
 from pocketlm.pipeline.runs import Explanation, explain

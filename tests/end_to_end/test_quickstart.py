@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import shutil
@@ -38,13 +39,15 @@ def test_everything_is_there(rehearsal: Rehearsal) -> None:
 
 def test_every_manifest_states_what_others_rely_on(rehearsal: Rehearsal) -> None:
     for stage in (*STAGES, "continued_sft"):
-        assert {"fingerprint", "digest", "files", "inputs", "settings", "metrics"} <= set(manifest(rehearsal.folder, stage))
+        assert {"fingerprint", "digest", "files", "inputs", "settings", "metrics"} <= set(
+            manifest(rehearsal.folder, stage)
+        )
 
 
 def test_funnel_adds_up(rehearsal: Rehearsal) -> None:
     steps = json.loads((rehearsal.folder / "artifacts" / "curate" / "funnel.json").read_text(encoding="utf-8"))
     assert len(steps) > 5
-    for step, following in zip(steps, steps[1:], strict=False):
+    for step, following in itertools.pairwise(steps):
         assert step["input"] == step["kept"] + step["rejected"]
         assert following["input"] == step["kept"] - step["held_out"]
 
