@@ -75,3 +75,14 @@ def rlvr_blocks(
             "Sampled at the training temperature; unbiased estimate. Live groups predict whether training can move.",
         ),
     ]
+
+
+def summary(metrics: Mapping[str, Any], prompts: int, samples: int) -> str:
+    """One paragraph by rule."""
+    start, end = metrics["selection.exact_match.before"]["value"], metrics["selection.exact_match"]["value"]
+    return (
+        f"{metrics['steps']} steps of {prompts} prompts x {samples} completions; the pass@k profile predicted "
+        f"{metrics['live_groups.predicted']['value']:.0%} live groups, training saw {metrics['live_groups.mean']:.0%}. "
+        f"Exact match on the selection split went from {start:.1%} to {end:.1%} "
+        f"(step {metrics['chosen_step']}, the best scored one). Ended: {metrics['stopped']}."
+    )

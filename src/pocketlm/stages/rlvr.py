@@ -60,7 +60,7 @@ def rlvr(settings: RlvrSettings, inputs: Inputs, context: Context) -> Artifact:
     from pocketlm.posttraining.folder import open_model, write_model
     from pocketlm.posttraining.interpolation import copy_weights
     from pocketlm.posttraining.policy_gradient import PolicyGradientObjective
-    from pocketlm.posttraining.rlvr_figures import rlvr_blocks, rlvr_metrics
+    from pocketlm.posttraining.rlvr_figures import rlvr_blocks, rlvr_metrics, summary
     from pocketlm.posttraining.rollouts import NoLiveGroups, RolloutBatches, Sampler, live_share, spread
     from pocketlm.posttraining.scoring import divergence_from, selection_validation
     from pocketlm.problems.verifier import verify
@@ -115,15 +115,4 @@ def rlvr(settings: RlvrSettings, inputs: Inputs, context: Context) -> Artifact:
         "divergence_from_start": figure(divergence_from(start_model, after, sampler), unit="nats per token"),
         "stopped": stopped or "ran all steps",
     }
-    return draft.commit(metrics, rlvr_blocks(log, curve, before, after, summary(metrics, count, settings)))
-
-
-def summary(metrics: dict[str, Any], prompts: int, settings: RlvrSettings) -> str:
-    """One paragraph by rule."""
-    start, end = metrics["selection.exact_match.before"]["value"], metrics["selection.exact_match"]["value"]
-    return (
-        f"{metrics['steps']} steps of {prompts} prompts x {settings.rollouts.samples} completions; the pass@k profile "
-        f"predicted {metrics['live_groups.predicted']['value']:.0%} live groups, training saw "
-        f"{metrics['live_groups.mean']:.0%}. Exact match on the selection split went from {start:.1%} to {end:.1%} "
-        f"(step {metrics['chosen_step']}, the best scored one). Ended: {metrics['stopped']}."
-    )
+    return draft.commit(metrics, rlvr_blocks(log, curve, before, after, summary(metrics, count, settings.rollouts.samples)))
