@@ -50,13 +50,19 @@ def test_sft_stops_when_the_selection_split_stops_improving(inputs, tmp_path):
     load_model(made.path)
 
 
+def test_sft_does_not_claim_a_convergence_that_it_has_not_shown(inputs, tmp_path):
+    settings = SftSettings(steps=2, batch_rows=12, warmup_steps=1, validate_every=2, patience=3, max_tokens=4)
+    made, _ = run(sft, settings, inputs, tmp_path)
+    assert made.metrics["converged"] == "not shown"
+
+
 def test_continued_sft_spends_the_tokens_of_its_budget(inputs, tmp_path):
     inputs["budget"] = world.model_artifact(tmp_path / "rl", world.taught_model(), {"optimized_tokens": 3000})
     settings = SftSettings(steps=1, batch_rows=12, warmup_steps=0, validate_every=50, patience=None, max_tokens=4)
     made, _ = run(sft, settings, inputs, tmp_path)
     assert 3000 <= made.metrics["optimized_tokens"] < 3000 + 12 * 20
     assert made.metrics["steps"] > 1
-    assert made.metrics["converged"] == "ran all steps"
+    assert made.metrics["converged"] == "not asked"
     inputs["budget"] = inputs["model"]
     with pytest.raises(InputError, match="states no optimized_tokens"):
         run(sft, settings, inputs, tmp_path / "again")

@@ -138,8 +138,8 @@ def level_shares(pools: Mapping[str, int], count: int) -> dict[str, int]:
         left -= shares[level]
     if left > 0:
         raise InputError(
-            f"a step takes {count} prompts, but there are only {sum(pools.values())} RL prompts and a step may take one "
-            f"in {REHEARSAL} of each level; lower batch_rows or leave more pairs to the prompts"
+            f"a step takes {count} prompts, but there are only {sum(pools.values())} RL prompts and a step may take "
+            f"one in {REHEARSAL} of each level; lower batch_rows or leave more pairs to the prompts"
         )
     return {level: shares[level] for level in pools}
 

@@ -115,4 +115,6 @@ def rlvr(settings: RlvrSettings, inputs: Inputs, context: Context) -> Artifact:
         "divergence_from_start": figure(divergence_from(start_model, after, sampler), unit="nats per token"),
         "stopped": stopped or "ran all steps",
     }
-    return draft.commit(metrics, rlvr_blocks(log, curve, before, after, summary(metrics, count, settings.rollouts.samples)))
+    return draft.commit(
+        metrics, rlvr_blocks(log, curve, before, after, summary(metrics, count, settings.rollouts.samples))
+    )

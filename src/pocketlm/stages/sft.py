@@ -97,22 +97,26 @@ def sft(settings: SftSettings, inputs: Inputs, context: Context) -> Artifact:
     chosen = next(row for row in result.validation_rows if row["step"] == result.best_step)
     curve = [start, *result.validation_rows]
     draft.write_jsonl("validation.jsonl", curve)
+    if settings.patience is None:
+        converged, ended = "not asked", "ran all steps, without early stopping"
+    elif result.stopped_early:
+        converged, ended = "yes", f"converged: {settings.patience} scores in a row brought no new best"
+    else:
+        converged, ended = "not shown", "ran all steps before early stopping: convergence is not shown"
     metrics = {
         "solved_problems": len(solved),
-        "instructions": len(instructions),
+        "instructions": len(instructions) if from_instructions else 0,
         "steps": result.steps,
         "chosen_step": chosen["step"],
-        "converged": "yes" if result.stopped_early else "ran all steps",
+        "converged": converged,
         "optimized_tokens": result.tokens,
         "selection.exact_match": figure(chosen["exact_match"], n=len(selection)),
     }
     blocks = [
         paragraph(
-            f"{len(solved):,} solved problems and {len(instructions):,} instructions; {result.steps:,} steps, "
-            f"{result.tokens:,} tokens. "
-            + ("Stopped when the selection split had not improved " if result.stopped_early else "Ran all its steps ")
-            + (f"for {settings.patience} scores in a row. " if result.stopped_early else "(no early stopping). ")
-            + f"Kept: step {chosen['step']:,}, the best on the selection split."
+            f"{metrics['solved_problems']:,} solved problems, {metrics['instructions']:,} instructions, "
+            f"{result.tokens:,} tokens in {result.steps:,} steps; {ended}. "
+            f"Kept: step {chosen['step']:,}, the best on the selection split."
         ),
         line_chart("Exact match on the selection split", share_rows(curve), "step", "exact match", "level"),
         line_chart(
