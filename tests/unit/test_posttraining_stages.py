@@ -44,6 +44,9 @@ def test_sft_stops_when_the_selection_split_stops_improving(inputs, tmp_path):
     assert [row["step"] for row in curve] == list(range(0, made.metrics["steps"] + 1, 2))
     assert made.metrics["selection.exact_match"]["value"] == max(row["exact_match"] for row in curve[1:])
     assert made.metrics["chosen_step"] == made.metrics["steps"] - 2 * 3
+    same = settings.model_copy(update={"steps": made.metrics["steps"]})
+    last, _ = run(sft, same, inputs, tmp_path / "same")
+    assert last.metrics["converged"] == "yes", "patience that runs out on the very last step counts"
     assert made.metrics["selection.exact_match"]["n"] == 10
     for name in ("config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja", "log.jsonl"):
         assert made.file(name).stat().st_size > 0

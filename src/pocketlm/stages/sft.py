@@ -97,9 +97,10 @@ def sft(settings: SftSettings, inputs: Inputs, context: Context) -> Artifact:
     chosen = next(row for row in result.validation_rows if row["step"] == result.best_step)
     curve = [start, *result.validation_rows]
     draft.write_jsonl("validation.jsonl", curve)
+    without_new_best = sum(row["step"] > chosen["step"] for row in result.validation_rows)
     if settings.patience is None:
         converged, ended = "not asked", "ran all steps, without early stopping"
-    elif result.stopped_early:
+    elif without_new_best >= settings.patience:
         converged, ended = "yes", f"converged: {settings.patience} scores in a row brought no new best"
     else:
         converged, ended = "not shown", "ran all steps before early stopping: convergence is not shown"
