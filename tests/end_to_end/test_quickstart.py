@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -87,7 +88,7 @@ def test_flipped_bytes_are_found_and_named(rehearsal: Rehearsal, tmp_path: Path)
 def test_why_names_the_setting(rehearsal: Rehearsal) -> None:
     assert "re-used as it is" in pocketlm("why", rehearsal.folder, "report").stdout
     result = pocketlm("why", rehearsal.folder, "report", "--set", "rlvr.learning_rate=0.5")
-    assert "rlvr.learning_rate: 0.0003 -> 0.5" in result.stdout
+    assert re.search(r"rlvr\.learning_rate: [\d.e-]+ -> 0\.5", result.stdout)
 
 
 def test_generation_depends_on_the_seed_alone(rehearsal: Rehearsal) -> None:
@@ -112,7 +113,7 @@ def test_evaluation_of_run_artifact_and_export_agree(rehearsal: Rehearsal, tmp_p
         data = ("--data", rehearsal.folder) if model == exported else ()
         result = pocketlm("eval", model, "--tasks", "last_word_cloze", "--limit", 5, "--out", out, *data)
         assert result.returncode == 0, result.stderr
-        scores.append(json.loads(out.read_text(encoding="utf-8"))["scores"])
+        scores.append(json.loads(out.read_text(encoding="utf-8"))["tasks"])
     assert scores[0] == scores[1] == scores[2]
 
 
@@ -166,7 +167,7 @@ main()
 def test_terminated_run_exits_75_and_continues_to_the_same_digests(rehearsal: Rehearsal, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "pocketlm", "run", "quickstart", "--scale", "rehearsal", "--out", str(folder)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     ledger = folder / "ledger.jsonl"
     while process.poll() is None and not (ledger.exists() and '"stage":"pretrain"' in ledger.read_text()):
         time.sleep(0.05)

@@ -41,7 +41,7 @@ class Reference:
             return [0.0, 0.5, 1.0, 1.5]
         share = n[1] / (n[1] + 2 * n[2])
         raw = [k - (k + 1) * share * n[k + 1] / n[k] for k in (1, 2, 3)]
-        return [0.0, *(min(max(value, 0.0), k - 0.05) for k, value in zip((1, 2, 3), raw, strict=True))]
+        return [0.0, *(min(max(value, 0.05), k - 0.05) for k, value in zip((1, 2, 3), raw, strict=True))]
 
     def probability(self, history: bytes, byte: int, length: int) -> float:
         if length == 0:
@@ -101,3 +101,12 @@ def test_longer_contexts_predict_repeated_text_better() -> None:
 def test_what_cannot_be_fitted_is_refused(segments: list[bytes], order: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ByteNgram.fit(segments, order)
+
+
+def test_a_byte_that_was_never_read_stays_possible() -> None:
+    """Many pairs seen four times and few three times make the discount of frequent pairs negative: it must not become 0,
+    or what follows a context that was only seen in frequent pairs is impossible."""
+    seen = {1: b"ab", 2: b"cd", 3: b"ef"}
+    segments = [pair for times, pair in seen.items() for _ in range(times)]
+    segments += [bytes([100 + place, 130 + place]) for place in range(20) for _ in range(4)]
+    assert np.isfinite(ByteNgram.fit(segments, 2).bits([bytes([100, 255])])).all()

@@ -89,9 +89,9 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
         return np.array([0.0, 0.5, 1.0, 1.5])
     share = ones / (ones + 2 * twos)
     raw = [1 - 2 * share * twos / ones, 2 - 3 * share * threes / twos, 3 - 4 * share * fours / threes]
-    # Every count keeps something, and no discount is negative, however odd the counts of counts.
+    # Every count keeps something and gives something, however odd the counts of counts: an unseen byte stays possible.
     return np.array(
-        [0.0, *(float(np.clip(value, 0.0, limit)) for value, limit in zip(raw, (0.95, 1.95, 2.95), strict=True))]
+        [0.0, *(float(np.clip(value, 0.05, limit)) for value, limit in zip(raw, (0.95, 1.95, 2.95), strict=True))]
     )
 
 

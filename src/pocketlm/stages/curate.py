@@ -57,6 +57,7 @@ def curate(settings: CurateSettings, inputs: Inputs, context: Context) -> Artifa
         context.check_stop()
         funnel.apply(name, step)
 
+    _require_text(curation.text_bytes(funnel.documents), len(funnel.documents), settings.minimum_bytes)
     split = held_out.split_documents(funnel.documents["text"].to_pylist(), settings.held_out)
     report = funnel.documents.filter(pa.array(split == held_out.REPORT)).combine_chunks()
     selection = funnel.documents.filter(pa.array(split == held_out.SELECTION)).combine_chunks()
