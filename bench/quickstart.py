@@ -1,8 +1,8 @@
 """The quickstart twice from scratch and once from cache: wall time, memory, headline figures, equal digests.
 
-    python -m bench.quickstart runs/first runs/second
+    python -m bench.quickstart runs/first [runs/second]
 
-A folder that does not exist is made by a run; of one that does, only the cached run is new. Times and memory are those
+Without a second folder digests are not compared (`bench.kill_and_resume` compares them too). A folder that does not exist is made by a run; of one that does, only the cached run is new. Times and memory are those
 of the ledger (first start to seal), so a run made by `make quickstart` counts as it was. Writes
 bench/results/quickstart.json.
 """
@@ -35,21 +35,22 @@ FIGURES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("first", type=Path)
-    parser.add_argument("second", type=Path)
+    parser.add_argument("second", type=Path, nargs="?")
     arguments = parser.parse_args()
-    for folder in (arguments.first, arguments.second):
+    folders = [folder for folder in (arguments.first, arguments.second) if folder is not None]
+    for folder in folders:
         if not folder.exists():
             _run(folder)
     began = time.monotonic()
     _run(arguments.first)
     cached = time.monotonic() - began
-    digests, others = _digests(arguments.first), _digests(arguments.second)
+    digests = _digests(arguments.first)
     committed = _events(arguments.first, "stage_committed")
     payload: dict[str, Any] = {
         "machine": machine(),
         "versions": versions("lm_eval", "transformers", "tokenizers", "numba", "pyarrow"),
         "wall_seconds": {
-            "from_scratch": [_first_session_seconds(folder) for folder in (arguments.first, arguments.second)],
+            "from_scratch": [_first_session_seconds(folder) for folder in folders],
             "all_cached": round(cached, 1),
         },
         "peak_memory_gb": round(max(entry["body"]["peak_memory_bytes"] for entry in committed) / 1e9, 2),
@@ -57,8 +58,10 @@ def main() -> None:
         "figures": _figures(arguments.first),
         "digests": digests,
         "stages": len(digests),
-        "stages_with_equal_digests": sum(others.get(name) == digest for name, digest in digests.items()),
     }
+    if arguments.second is not None:
+        others = _digests(arguments.second)
+        payload["stages_with_equal_digests"] = sum(others.get(name) == digest for name, digest in digests.items())
     print(json.dumps({key: payload[key] for key in payload if key not in ("digests", "figures")}, indent=2))
     write_result("quickstart", payload)
 
