@@ -2,9 +2,9 @@
 
     python -m bench.quickstart runs/first [runs/second]
 
-Without a second folder digests are not compared (`bench.kill_and_resume` compares them too). A folder that does not exist is made by a run; of one that does, only the cached run is new. Times and memory are those
-of the ledger (first start to seal), so a run made by `make quickstart` counts as it was. Writes
-bench/results/quickstart.json.
+Without a second folder digests are not compared (`bench.kill_and_resume` compares them too). A folder that does not
+exist is made by a run; of one that does, only the cached run is new. Times and memory are those of the ledger (first
+start to seal), so a run made by `make quickstart` counts as it was. Writes bench/results/quickstart.json.
 """
 
 from __future__ import annotations
