@@ -139,6 +139,9 @@ def chat(
     model: ModelArgument,
     temperature: Annotated[float, typer.Option(help="0 takes the most likely token.", min=0.0)] = 0.0,
     seed: Annotated[int, typer.Option(help="Same seed and messages, same answers.")] = 0,
+    history: Annotated[
+        bool, typer.Option("--history", help="Give the model the whole conversation, not each message alone.")
+    ] = False,
 ) -> None:
     """Talk to a model. An empty line or Ctrl-D ends it."""
     from pocketlm.commands import open_chat
@@ -153,6 +156,8 @@ def chat(
             break
         if not text.strip():
             break
+        if not history:
+            session.forget()  # the quickstart's model is taught single exchanges; a conversation confuses it
         print(session.reply(text.strip()))
         if session.notice:
             print(f"({session.notice})")
@@ -254,6 +259,9 @@ def main() -> NoReturn:
     except PocketError as error:
         print(f"pocketlm: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        print(f"pocketlm: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+        sys.exit(InputError.exit_code)
     except typer.Abort:
         sys.exit(InputError.exit_code)
     except Exception as error:

@@ -141,4 +141,5 @@ def diagnose() -> Iterator[tuple[str, bool, str]]:
             yield name, False, "not installed; install pocketlm again"
     free = shutil.disk_usage(".").free
     yield "disk", free > 10**9, f"{free / 1e9:.1f} GB free here"
-    yield "offline", os.environ.get("HF_HUB_OFFLINE") == "1", "hub access is off unless a source is remote"
+    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+    yield "offline", True, "hub access is off unless a source is remote" if offline else "hub access was switched on"

@@ -104,8 +104,8 @@ def test_what_cannot_be_fitted_is_refused(segments: list[bytes], order: int, mes
 
 
 def test_a_byte_that_was_never_read_stays_possible() -> None:
-    """Many pairs seen four times and few three times make the discount of frequent pairs negative: it must not become 0,
-    or what follows a context that was only seen in frequent pairs is impossible."""
+    """Many pairs seen four times and few three times make the discount of frequent pairs negative: were it 0, whatever
+    else follows a context of frequent pairs would be impossible."""
     seen = {1: b"ab", 2: b"cd", 3: b"ef"}
     segments = [pair for times, pair in seen.items() for _ in range(times)]
     segments += [bytes([100 + place, 130 + place]) for place in range(20) for _ in range(4)]

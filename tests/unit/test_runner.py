@@ -12,11 +12,14 @@ import pytest
 from pocketlm.errors import CorruptionError, HeldError, InputError, Interrupted
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.ledger import read_ledger
+from pocketlm.pipeline.ledger import Ledger, read_ledger
 from pocketlm.pipeline.progress import Progress
-from pocketlm.pipeline.runner import Runner
+from pocketlm.pipeline.recipe import load_recipe
+from pocketlm.pipeline.runner import Runner, committed_events
 from pocketlm.pipeline.runs import collect_garbage, explain, list_runs, remove
 from pocketlm.pipeline.stage import Inputs, stage
+from pocketlm.pipeline.storage import json_bytes, sha256_file
+from pocketlm.pipeline.verification import verify_run
 from tests import toy
 
 
@@ -160,8 +163,6 @@ def test_interrupted_stage_leaves_nothing_half_written(tmp_path: Path) -> None:
     registry = toy.registry() | {"shout": shout}
     text = toy.RECIPE.replace("other: shout", "")
     path = toy.recipe_file(tmp_path, text.replace("inputs: {text: words, }", "inputs: {text: words}"))
-    from pocketlm.pipeline.recipe import load_recipe
-
     recipe = load_recipe(path, registry)
     with pytest.raises(Interrupted):
         Runner(recipe, tmp_path / "run", toy.publish, Progress(toy.Silent())).run()  # type: ignore[arg-type]
@@ -175,8 +176,6 @@ def test_full_disk_in_a_stage_is_one_message(tmp_path: Path) -> None:
     def words(settings: toy.WordsSettings, inputs: Inputs, context: Context) -> Artifact:
         draft = context.draft("text")
         raise OSError(28, "No space left on device", str(draft.path / "rows.jsonl"))
-
-    from pocketlm.pipeline.recipe import load_recipe
 
     recipe = load_recipe(toy.recipe_file(tmp_path), toy.registry() | {"words": words})
     with pytest.raises(InputError, match="stage words: No space left on device"):
@@ -194,3 +193,79 @@ def test_runs_are_listed_and_collected(tmp_path: Path) -> None:
     assert removed == {"gone", ".tmp-1-x"}
     with pytest.raises(InputError, match="is not a run folder"):
         remove(tmp_path)
+
+
+@pytest.mark.parametrize("stage", ["..", ".", "", "gone", "../artifacts"])
+def test_removing_a_stage_never_removes_more(stage: str, tmp_path: Path) -> None:
+    toy.run(tmp_path / "run")
+    with pytest.raises(InputError, match="has no artifact of a stage"):
+        remove(tmp_path / "run", stage)
+    assert toy.run(tmp_path / "run").executed == ()
+
+
+def test_an_input_made_again_with_other_bytes_reruns_its_dependents(tmp_path: Path) -> None:
+    """The same fingerprint, another digest: what another library version would do."""
+    toy.run(tmp_path / "run")
+    remove(tmp_path / "run", "words")
+
+    @stage(version=1, inputs={}, output="text")
+    def words(settings: toy.WordsSettings, inputs: Inputs, context: Context) -> Artifact:
+        draft = context.draft("text")
+        draft.write_jsonl("rows.jsonl", [{"word": "other"}])
+        return draft.commit({})
+
+    recipe = load_recipe(toy.recipe_file(tmp_path), toy.registry() | {"words": words})
+    result = Runner(recipe, tmp_path / "run", toy.publish, Progress(toy.Silent())).run()  # type: ignore[arg-type]
+    assert result.executed == ("words", "shout", "again", "report")
+    assert not any(check.problems for check in verify_run(tmp_path / "run", toy.registry(), toy.derive))
+
+
+def test_a_run_killed_before_its_first_ledger_line_starts_again(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "ledger.jsonl").write_bytes(b'{"torn')
+    assert len(toy.run(tmp_path / "run").executed) == 4
+
+
+def test_a_missing_source_spoils_no_sealed_run(tmp_path: Path) -> None:
+    def external(settings: toy.WordsSettings) -> str:
+        if settings.path == "gone":
+            raise InputError("words.path: no such folder")
+        return "content"
+
+    @stage(version=1, inputs={}, output="text", external=external)
+    def words(settings: toy.WordsSettings, inputs: Inputs, context: Context) -> Artifact:
+        return context.draft("text").commit({})
+
+    registry = toy.registry() | {"words": words}
+    for path in ("here", "gone"):
+        recipe = load_recipe(toy.recipe_file(tmp_path, "name: toy\nwords: {}\n"), registry, [f"words.path={path}"])
+        runner = Runner(recipe, tmp_path / "run", toy.publish, Progress(toy.Silent()))  # type: ignore[arg-type]
+        if path == "here":
+            runner.run()
+        else:
+            with pytest.raises(InputError, match="no such folder"):
+                runner.run()
+    assert not any(check.problems for check in verify_run(tmp_path / "run", registry, toy.derive))
+
+
+def test_the_first_seal_finds_a_manifest_that_was_resealed(tmp_path: Path) -> None:
+    """A forger edits a manifest, and appends a commit and a seal that fit it."""
+    seal = toy.run(tmp_path / "run").seal
+    manifest = tmp_path / "run" / "artifacts" / "words" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    manifest.write_bytes(json_bytes({**content, "metrics": {"words": 1000}}))
+    ledger = Ledger(tmp_path / "run")
+    bodies = {line["event"]: line["body"] for line in read_ledger(ledger.path) if line["event"] == "seal"}
+    committed = committed_events(tmp_path / "run")["words"]
+    ledger.append("stage_committed", {**committed, "manifest_sha256": sha256_file(manifest)})
+    toy.publish(tmp_path / "run", ledger.append("seal", bodies["seal"]))
+    assert not any(check.problems for check in verify_run(tmp_path / "run", toy.registry(), toy.derive))
+    found = [
+        line for check in verify_run(tmp_path / "run", toy.registry(), toy.derive, seal) for line in check.problems
+    ]
+    assert any("words/manifest.json" in line for line in found)
+
+
+def test_order_of_a_list_input_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    toy.run(tmp_path / "run", "report.inputs.stages=[words, shout]")
+    assert toy.run(tmp_path / "run", "report.inputs.stages=[shout, words]").executed == ("report",)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +159,7 @@ def _local_files(name: str, settings: SourceSettings) -> list[tuple[str, Path]]:
             raise InputError(f"{where}: unknown format. Known are {KNOWN}.")
         return [(path.name, path)]
     if path.is_dir():
-        root, found = path, path.rglob("*")
+        root, found = path, _walk(path, where)
     elif any(sign in settings.path for sign in "*?["):
         root = Path(
             *path.parts[: next(at for at, part in enumerate(path.parts) if any(sign in part for sign in "*?["))]
@@ -174,6 +175,16 @@ def _local_files(name: str, settings: SourceSettings) -> list[tuple[str, Path]]:
     if not files:
         raise InputError(f"{where}: holds no readable file. Known are {KNOWN}.")
     return sorted(files)
+
+
+def _walk(folder: Path, where: str) -> Iterator[Path]:
+    """Every file below a folder; a folder that cannot be opened is an error, not a smaller corpus."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{where}: the folder {error.filename} cannot be opened: {error.strerror}.")
+
+    for place, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(place) / name for name in names)
 
 
 def _hidden(relative: Path) -> bool:

@@ -24,7 +24,7 @@ def generate_text(
     Raises:
         InputError: the prompt leaves no room in the model's context.
     """
-    tokens = [tokenizer.end_of_text, *tokenizer.encode(prompt)]
+    tokens = [tokenizer.end_of_text, *tokenizer.encode(_unicode(prompt))]
     completion = _complete(model, Request(tokens, max_tokens, temperature, seed, stop_tokens=(tokenizer.end_of_text,)))
     return tokenizer.decode([*tokens, *completion.tokens])
 
@@ -58,13 +58,17 @@ class ChatSession:
         self.messages: list[Message] = []
         self.notice = ""
 
+    def forget(self) -> None:
+        """Start a new conversation."""
+        self.messages = []
+
     def reply(self, text: str) -> str:
         """Answer a message of the user.
 
         Raises:
             InputError: the message alone does not fit the context; it is not kept.
         """
-        asked = [*self.messages, {"role": "user", "content": text}]
+        asked = [*self.messages, {"role": "user", "content": _unicode(text)}]
         tokens, left_out = self._fitting(asked)
         seed = derive_seed(self._seed, "chat", len(asked))
         request = Request(
@@ -100,6 +104,15 @@ class ChatSession:
         if completion.finish == "length":
             notices.append(f"the answer was cut after {len(completion.tokens)} tokens")
         return "; ".join(notices)
+
+
+def _unicode(text: str) -> str:
+    """The text, unless it holds bytes that the terminal or the shell could not decode."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError("the text is not valid UTF-8; check the encoding of your terminal or file") from None
+    return text
 
 
 def _complete(model: Transformer, request: Request) -> Completion:

@@ -7,6 +7,7 @@ that line is the run's seal.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -46,10 +47,16 @@ class Ledger:
             "previous": self._previous,
         }
         entry["hash"] = line_hash(entry)
-        with open(self.path, "ab") as stream:
-            stream.write((canonical_json(entry) + "\n").encode())
-            stream.flush()
-            os.fsync(stream.fileno())
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with open(self.path, "ab") as stream:
+                stream.write((canonical_json(entry) + "\n").encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(self.path, size)  # half a line would break the chain for whoever appends next
+            raise
         self._previous, self._sequence = str(entry["hash"]), self._sequence + 1
         return self._previous
 
@@ -82,6 +89,8 @@ def check_ledger(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         data = path.read_bytes()
     except FileNotFoundError:
         return [f"{path} is missing"], lines
+    if not data:
+        return [], lines  # killed before the first line
     for number, raw in enumerate(data.split(b"\n")[:-1] if data.endswith(b"\n") else data.split(b"\n"), start=1):
         where = f"{path} line {number}"
         try:

@@ -86,8 +86,8 @@ def load_recipe(
     raw = load_yaml(path)
     scales = raw.pop("scales", None) or {}
     if scale is not None:
-        if not isinstance(scales, dict) or scale not in scales:
-            raise InputError(f"{path.name} has no scale {scale!r}; it has: {', '.join(scales) or 'none'}")
+        if not isinstance(scales, dict) or not isinstance(scales.get(scale), dict):
+            raise InputError(f"{path.name} has no scale {scale!r}; it has: {', '.join(map(str, scales)) or 'none'}")
         for setting, value in scales[scale].items():
             apply_override(raw, setting, value, RESERVED)
     for override in overrides:
@@ -132,7 +132,9 @@ def parse_recipe(raw: Mapping[str, Any], registry: Registry, where: str) -> Reci
     for entry in stages.values():
         _check_kinds(entry, stages, where)
     model = raw.get("model")
-    if model is not None and (model not in stages or stages[model].definition.output != "model"):
+    if model is not None and (
+        not isinstance(model, str) or model not in stages or stages[model].definition.output != "model"
+    ):
         models = [item.name for item in stages.values() if item.definition.output == "model"]
         raise InputError(f"{where}: model: {model!r} is not a stage that makes a model; those are: {', '.join(models)}")
     return Recipe(name, seed, runtime, stages, model, str(raw.get("description") or ""), raw)
@@ -144,7 +146,7 @@ def _entry(key: str, value: Any, registry: Registry, entries: list[str], where: 
     if not key.replace("_", "").replace("-", "").isalnum():
         raise InputError(f"{where}: {key!r} is no stage name: use letters, digits, - and _")
     kind = value.get("stage", key)
-    if kind not in registry:
+    if not isinstance(kind, str) or kind not in registry:
         raise InputError(
             f"{where}: {key}: there is no stage {kind!r}{_suggest(str(kind), registry)}; stages: {', '.join(registry)}"
         )

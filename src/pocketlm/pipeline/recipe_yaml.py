@@ -12,6 +12,7 @@ from pocketlm.errors import InputError
 
 MAXIMUM_BYTES = 1_000_000
 MAXIMUM_DEPTH = 40
+BROKEN_SCALARS = (ValueError, TypeError, IndexError, AttributeError, KeyError)  # `!!int ''` and its like
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -26,6 +27,8 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
             if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark
@@ -51,8 +54,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InputError(f"{path}{line}: {error.problem}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InputError(f"{path} is not readable YAML: {str(error).splitlines()[0]}") from None
+    except (yaml.YAMLError, RecursionError, *BROKEN_SCALARS) as error:
+        raise InputError(f"{path} is not readable YAML: {[*str(error).splitlines(), ''][0]}") from None
     if not isinstance(document, dict):
         raise InputError(f"{path} must hold a mapping of settings at its top level")
     for key in document:
@@ -72,7 +75,7 @@ def parse_value(text: str) -> Any:
     """The value of a `PATH=VALUE` override: YAML where it is YAML, else the text itself."""
     try:
         value = yaml.load(text, Loader=_StrictLoader)
-    except (yaml.YAMLError, RecursionError, ValueError):
+    except (yaml.YAMLError, RecursionError, *BROKEN_SCALARS):
         return text
     # a comment sign alone would silently become null
     return text if value is None and text.strip() not in ("", "~", "null") else value

@@ -7,7 +7,9 @@ whose fingerprint and bytes still hold.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -22,7 +24,7 @@ from pocketlm.pipeline.context import Context, StopRequest
 from pocketlm.pipeline.environment import EnergyMeter, environment, peak_memory_bytes, person, source_commit
 from pocketlm.pipeline.fingerprint import differences, fingerprint_of
 from pocketlm.pipeline.ledger import LEDGER, Ledger, read_ledger, without_secrets
-from pocketlm.pipeline.lock import RunLock
+from pocketlm.pipeline.lock import LOCK, RunLock
 from pocketlm.pipeline.progress import Progress
 from pocketlm.pipeline.recipe import Recipe, StageEntry
 from pocketlm.pipeline.recipe_yaml import load_yaml
@@ -30,6 +32,7 @@ from pocketlm.pipeline.settings import Runtime
 from pocketlm.pipeline.stage import Inputs
 from pocketlm.pipeline.storage import (
     MANIFEST,
+    TEMPORARY_PREFIX,
     read_manifest,
     remove_leftovers,
     require_disk_space,
@@ -77,12 +80,15 @@ class Runner:
                 self._stop.ignore()
 
     def _run_held(self, only: str | None, lock: RunLock) -> RunResult:
-        (self.folder / ARTIFACTS).mkdir(exist_ok=True)
         for place in (self.folder, self.folder / ARTIFACTS):
             remove_leftovers(place)
         self._ledger = Ledger(self.folder)
         history = committed_events(self.folder)
+        for entry in self.recipe.stages.values():
+            if entry.definition.external is not None:
+                entry.definition.external(entry.settings)  # a missing path is refused before anything is written
         self._ledger.append("run_started", self._opening(lock))
+        (self.folder / ARTIFACTS).mkdir(exist_ok=True)
         write_bytes_atomic(self.folder / RECIPE, self.recipe.to_yaml().encode())
         artifacts: dict[str, Artifact] = {}
         executed: list[str] = []
@@ -91,7 +97,7 @@ class Runner:
             if only is not None and entry.name not in (only, *self._ancestors(only)):
                 continue
             identity = identity_of(self.recipe, entry, artifacts)
-            artifact, reasons = self._cached(entry, identity, history)
+            artifact, reasons = self._cached(entry, identity, artifacts, history)
             if artifact is not None and entry.name != only:
                 self._ledger.append("stage_cached", {"stage": entry.name, "fingerprint": artifact.fingerprint})
             elif only is not None and entry.name != only:
@@ -122,17 +128,20 @@ class Runner:
         }
 
     def _cached(
-        self, entry: StageEntry, identity: dict[str, Any], history: Mapping[str, dict[str, Any]]
+        self,
+        entry: StageEntry,
+        identity: dict[str, Any],
+        artifacts: Mapping[str, Artifact],
+        history: Mapping[str, dict[str, Any]],
     ) -> tuple[Artifact | None, list[str]]:
         """The artifact if its fingerprint is current and its bytes hold, else None and the reasons to run."""
         path = self.folder / ARTIFACTS / entry.name
         if not path.exists():
             return None, ["it has not been made yet"]
-        manifest = read_manifest(path)
-        if manifest.get("fingerprint") != fingerprint_of(identity):
-            return None, differences(manifest.get("identity", {}), identity) or ["its identity changed"]
-        remedy = f"remove it with `pocketlm runs rm {self.folder} --stage {entry.name}` and run again"
+        remedy = f"remove it with `pocketlm runs rm {shlex.quote(str(self.folder))} --stage {entry.name}` and run again"
         try:
+            if reasons := out_of_date(read_manifest(path), entry, identity, artifacts):
+                return None, reasons
             artifact = Artifact.open(path)
         except CorruptionError as error:
             raise CorruptionError(f"{error}; {remedy}") from None
@@ -180,7 +189,8 @@ class Runner:
             self._ledger.append(kind, {"stage": entry.name, "message": str(error)})
             raise
         except OSError as error:
-            self._ledger.append("stage_failed", {"stage": entry.name, "message": str(error)})
+            with contextlib.suppress(OSError):  # the disk that failed the stage may fail the ledger too
+                self._ledger.append("stage_failed", {"stage": entry.name, "message": str(error)})
             raise InputError(
                 f"stage {entry.name}: {error.strerror or error}: {error.filename or self.folder}"
             ) from error
@@ -263,26 +273,33 @@ def prepare_folder(folder: Path, recipe: Recipe) -> None:
             raise InputError(f"{folder} holds a run of the recipe {name!r}, not {recipe.name!r}; choose another --out")
     elif (folder / LEDGER).exists():
         return
-    elif any(item.name != ".lock" and not item.name.startswith(".tmp-") for item in folder.iterdir()):
+    elif any(item.name != LOCK and not item.name.startswith(TEMPORARY_PREFIX) for item in folder.iterdir()):
         raise InputError(f"{folder} is not empty and holds no run; choose another --out")
 
 
-def identity_of(recipe: Recipe, entry: StageEntry, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
-    """Everything that decides what a stage makes: the content of its fingerprint."""
+def identity_of(
+    recipe: Recipe, entry: StageEntry, artifacts: Mapping[str, Artifact], external: str | None = None
+) -> dict[str, Any]:
+    """Everything that decides what a stage makes: the content of its fingerprint.
+
+    `external`, if given, stands for the identity of what the stage reads from outside the run.
+    """
     inputs: dict[str, Any] = {}
     for name, reference in entry.inputs.items():
         if isinstance(reference, str):
             inputs[name] = artifacts[reference].fingerprint
         else:
-            inputs[name] = {source: artifacts[source].fingerprint for source in reference}
-    external = entry.definition.external
+            # a list, for the order of the stages counts too
+            inputs[name] = [[source, artifacts[source].fingerprint] for source in reference]
+    if external is None and entry.definition.external is not None:
+        external = entry.definition.external(entry.settings)
     return {
         "stage": entry.definition.name,
         "version": entry.definition.version,
         "seed": recipe.seed,
         "settings": entry.settings.identity(),
         "inputs": inputs,
-        "external": external(entry.settings) if external else None,
+        "external": external,
     }
 
 
@@ -307,13 +324,30 @@ def manifest_of(
         "fingerprint": fingerprint,
         "identity": identity,
         "settings": entry.settings.identity(),
-        "inputs": {
-            name: artifacts[reference].reference()
-            if isinstance(reference, str)
-            else {item: artifacts[item].reference() for item in reference}
-            for name, reference in entry.inputs.items()
-        },
+        "inputs": references_of(entry, artifacts),
     }
+
+
+def references_of(entry: StageEntry, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+    """What a manifest records of its inputs: stage, fingerprint and digest of each."""
+    return {
+        name: artifacts[reference].reference()
+        if isinstance(reference, str)
+        else {item: artifacts[item].reference() for item in reference}
+        for name, reference in entry.inputs.items()
+    }
+
+
+def out_of_date(
+    manifest: Mapping[str, Any], entry: StageEntry, identity: dict[str, Any], artifacts: Mapping[str, Artifact]
+) -> list[str]:
+    """Why an artifact does not stand for its stage any more, one line a difference; empty when it does.
+
+    An input of the same fingerprint but another digest (made again by other libraries, say) counts as changed.
+    """
+    if manifest.get("fingerprint") != fingerprint_of(identity):
+        return differences(manifest.get("identity", {}), identity) or ["its identity changed"]
+    return differences(manifest.get("inputs", {}), references_of(entry, artifacts), "inputs")
 
 
 def committed_events(folder: Path) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -11,13 +12,12 @@ from typing import Any
 
 from pocketlm.errors import CorruptionError, InputError
 from pocketlm.pipeline.artifact import Artifact
-from pocketlm.pipeline.fingerprint import differences, fingerprint_of
 from pocketlm.pipeline.ledger import LEDGER, read_ledger
 from pocketlm.pipeline.lock import RunLock
 from pocketlm.pipeline.recipe import Recipe
 from pocketlm.pipeline.recipe_yaml import load_yaml
-from pocketlm.pipeline.runner import ARTIFACTS, RECIPE, WORK, identity_of
-from pocketlm.pipeline.storage import TEMPORARY_PREFIX, read_manifest
+from pocketlm.pipeline.runner import ARTIFACTS, RECIPE, WORK, identity_of, out_of_date
+from pocketlm.pipeline.storage import TEMPORARY_PREFIX, read_manifest, temporary_beside
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,16 @@ def _summary(folder: Path) -> RunSummary:
 def remove(folder: Path, stage: str | None = None) -> Path:
     """Delete a run folder, or one stage's artifact in it. Refuses anything that is not a run folder."""
     _require_run(folder)
+    target = folder if stage is None else folder / ARTIFACTS / stage
+    known = {path.name for path in (folder / ARTIFACTS).glob("[!.]*")}
+    if stage is not None and stage not in known:
+        raise InputError(f"{folder} has no artifact of a stage {stage!r}; it has: {', '.join(sorted(known)) or 'none'}")
+    if target.is_symlink():
+        raise InputError(f"{target} is a link; name the folder that it points to")
     with RunLock(folder):
-        target = folder if stage is None else folder / ARTIFACTS / stage
-        if stage is not None and (Path(stage).name != stage or not target.is_dir()):
-            raise InputError(f"{folder} has no artifact of a stage {stage!r}")
-        shutil.rmtree(target)
+        doomed = temporary_beside(target.absolute())
+        os.rename(target, doomed)  # at once, so that nobody finds half of it
+        shutil.rmtree(doomed)
     return target
 
 
@@ -84,8 +89,8 @@ def _garbage(folder: Path) -> Iterator[Path]:
     if (folder / RECIPE).exists():
         stages = set(load_yaml(folder / RECIPE))
         yield from (path for path in sorted(artifacts.glob("[!.]*")) if path.name not in stages)
-    if (folder / WORK).exists():
-        yield folder / WORK
+    if (folder / WORK).exists() and read_ledger(folder / LEDGER)[-1]["event"] == "seal":
+        yield folder / WORK  # of an unfinished run it holds the checkpoints that the next start continues from
 
 
 def _require_run(folder: Path) -> None:
@@ -138,8 +143,6 @@ def _own_differences(recipe: Recipe, stage: str, path: Path, artifacts: dict[str
         manifest: dict[str, Any] = read_manifest(path)
     except CorruptionError as error:
         return [str(error)]
-    identity = identity_of(recipe, recipe.stages[stage], artifacts)
-    if fingerprint_of(identity) == manifest.get("fingerprint"):
-        return []
-    lines = differences(manifest.get("identity", {}), identity)
+    entry = recipe.stages[stage]
+    lines = out_of_date(manifest, entry, identity_of(recipe, entry, artifacts), artifacts)
     return [line.removeprefix("settings.") for line in lines]

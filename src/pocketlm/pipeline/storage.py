@@ -143,7 +143,12 @@ def commit_folder(temporary: Path, final: Path, manifest: Mapping[str, Any]) -> 
     if final.exists():
         replaced = temporary_beside(final)
         os.rename(final, replaced)
-    os.rename(temporary, final)
+    try:
+        os.rename(temporary, final)
+    except OSError:
+        if replaced is not None:
+            os.rename(replaced, final)
+        raise
     fsync_folder(final.parent)
     if replaced is not None:
         shutil.rmtree(replaced, ignore_errors=True)
@@ -157,9 +162,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise CorruptionError(f"{path} is missing: the folder was never committed or was tampered with") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise CorruptionError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
         raise CorruptionError(f"{path} is not JSON ({error}): the folder was damaged") from None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
         raise CorruptionError(f"{path} has no list of files: the folder was damaged")
     return manifest
 
@@ -193,6 +201,8 @@ def folder_problems(folder: Path) -> list[str]:
         elif sha256_file(path) != entry.get("sha256"):
             problems.append(f"{path} holds other bytes than its manifest promises (sha256 differs)")
     problems += [f"{path} is not listed in the manifest" for path in present.values()]
+    links = [path for path in [folder, *folder.rglob("*")] if path.is_symlink()]
+    problems += [f"{path} is a link: what it points to can change" for path in links]
     if not problems and digest_of(listed) != manifest.get("digest"):
         problems.append(f"{folder / MANIFEST} states another digest than that of its files")
     return problems

@@ -13,12 +13,20 @@ from typing import Any
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context, StopRequest
-from pocketlm.pipeline.fingerprint import fingerprint_of
+from pocketlm.pipeline.fingerprint import differences, fingerprint_of
 from pocketlm.pipeline.ledger import LEDGER, check_ledger
 from pocketlm.pipeline.lock import LOCK
 from pocketlm.pipeline.progress import Progress
 from pocketlm.pipeline.recipe import Recipe, Registry, load_recipe
-from pocketlm.pipeline.runner import ARTIFACTS, RECIPE, WORK, inputs_of, resolve_runtime
+from pocketlm.pipeline.runner import (
+    ARTIFACTS,
+    RECIPE,
+    WORK,
+    identity_of,
+    inputs_of,
+    references_of,
+    resolve_runtime,
+)
 from pocketlm.pipeline.storage import MANIFEST, folder_problems, read_manifest, sha256_file
 
 Derive = Callable[[Path, str], Mapping[str, bytes]]
@@ -47,7 +55,7 @@ def verify_run(folder: Path, registry: Registry, derive: Derive, seal: str | Non
         return checks
     body = sealed["body"]
     checks.append(_check_recipe(folder, body))
-    checks.append(_check_artifacts(folder, body, lines))
+    checks.append(_check_artifacts(folder, body, lines[: sealed["sequence"]]))
     checks.append(_check_stray_files(folder, body))
     if any(check.problems for check in checks):
         return checks
@@ -60,7 +68,7 @@ def verify_run(folder: Path, registry: Registry, derive: Derive, seal: str | Non
 
 def _sealed(lines: list[dict[str, Any]], seal: str | None) -> tuple[dict[str, Any] | None, list[str]]:
     seals = [line for line in lines if line["event"] == "seal"]
-    if not lines or lines[-1]["event"] != "seal":
+    if not lines or lines[-1]["event"] != "seal" or not isinstance(lines[-1]["body"].get("artifacts"), dict):
         return None, ["the ledger does not end with a seal: the run is unfinished, or the ledger's tail was cut"]
     if seal is None:
         return lines[-1], []
@@ -136,17 +144,12 @@ def _check_fingerprints(folder: Path, recipe: Recipe) -> Check:
         identity = artifact.manifest["identity"]
         if fingerprint_of(identity) != artifact.fingerprint:
             problems.append(f"{path / MANIFEST}: the fingerprint is not that of its identity")
-        if identity["settings"] != entry.settings.identity():
-            problems.append(f"{path / MANIFEST}: its settings are not those of {RECIPE}")
-        for name, reference in entry.inputs.items():
-            recorded = artifact.manifest["inputs"].get(name)
-            expected: Any = (
-                artifacts[reference].reference()
-                if isinstance(reference, str)
-                else {item: artifacts[item].reference() for item in reference}
-            )
-            if recorded != expected:
-                problems.append(f"{path / MANIFEST}: input {name} is not the artifact that the recipe names")
+        # what a source held then is not there to be read again: its recorded hash stands
+        expected = identity_of(recipe, entry, artifacts, external=identity.get("external"))
+        problems += [f"{path / MANIFEST}: not as in {RECIPE}: {line}" for line in differences(expected, identity)]
+        recorded = artifact.manifest["inputs"]
+        changed = differences(references_of(entry, artifacts), recorded, "inputs")
+        problems += [f"{path / MANIFEST}: not the artifact that {RECIPE} names: {line}" for line in changed]
     return Check("fingerprints and inputs", len(artifacts), tuple(problems))
 
 
