@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketlm.errors import CorruptionError, InputError
+from pocketlm.pipeline.artifact import Artifact, Draft
 from pocketlm.pipeline.ledger import Ledger, check_ledger, without_secrets
 from pocketlm.pipeline.seeds import derive_seed
 from pocketlm.pipeline.storage import canonical_json, commit_folder, verify_folder
@@ -138,3 +139,11 @@ def test_seeds_are_stable_and_in_range(root: int, purpose: str, indices: list[in
 def test_no_secret_enters_the_ledger() -> None:
     cleaned = without_secrets(["run", "--hub-token", "abc", "--api-key=def", "--max-tokens", "5"])
     assert cleaned == ["run", "--hub-token", "(hidden)", "--api-key=(hidden)", "--max-tokens", "5"]
+
+
+def test_a_committed_artifact_reads_like_a_reopened_one(tmp_path: Path) -> None:
+    """Down to the order of its keys: else a run that was killed in between makes other bytes downstream."""
+    inputs = {"models": {"b": {"stage": "b"}, "a": {"stage": "a"}}}
+    draft = Draft(tmp_path / "made", {"kind": "k", "stage": "s", "inputs": inputs, "fingerprint": "f"})
+    made = draft.commit({"z": 1, "a": (1, 2)})
+    assert json.dumps(made.manifest) == json.dumps(Artifact.open(tmp_path / "made").manifest)

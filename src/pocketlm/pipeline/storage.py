@@ -123,7 +123,7 @@ def digest_of(files: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def commit_folder(temporary: Path, final: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Hash, fsync and rename a finished temporary folder to `final`; returns the whole manifest.
+    """Hash, fsync and rename a finished temporary folder to `final`; returns the whole manifest, as a reader gets it.
 
     `manifest` gains `files` and `digest`. What stood at `final` is replaced; a kill between the two renames costs the
     old folder, never a mixture. Raises OSError when the disk refuses; then `final` is as it was.
@@ -132,9 +132,9 @@ def commit_folder(temporary: Path, final: Path, manifest: Mapping[str, Any]) -> 
         with open(path, "rb") as stream:
             os.fsync(stream.fileno())
     files = describe_files(temporary)
-    complete = {**manifest, "files": files, "digest": digest_of(files)}
+    complete = json_bytes({**manifest, "files": files, "digest": digest_of(files)})
     with open(temporary / MANIFEST, "wb") as stream:
-        stream.write(json_bytes(complete))
+        stream.write(complete)
         stream.flush()
         os.fsync(stream.fileno())
     for folder in [temporary, *(path for path in temporary.rglob("*") if path.is_dir())]:
@@ -152,7 +152,9 @@ def commit_folder(temporary: Path, final: Path, manifest: Mapping[str, Any]) -> 
     fsync_folder(final.parent)
     if replaced is not None:
         shutil.rmtree(replaced, ignore_errors=True)
-    return complete
+    # read back, so that a stage sees the same order of keys whether its input was made just now or found on disk
+    reread: dict[str, Any] = json.loads(complete)
+    return reread
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
