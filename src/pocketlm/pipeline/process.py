@@ -1,7 +1,7 @@
 """What must stand in the process environment before heavy libraries are imported.
 
 Offline by default: no dependency looks for a hub or phones home unless a source of the recipe is remote. And threads
-that wait for each other sleep soon: OpenMP's default of spinning cost five sixths of the speed on a busy machine.
+that wait for each other sleep soon: OpenMP's default of spinning wastes most of the speed on a busy machine.
 """
 
 from __future__ import annotations

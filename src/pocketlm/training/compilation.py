@@ -1,7 +1,7 @@
 """torch.compile for the fixed shapes of training, while rollouts and scores keep the plain module.
 
-On a CPU it gains nothing at a million parameters (10.6 thousand tokens a CPU second either way) and takes most of a
-minute, so it is used there only when `runtime.compile` asks for it.
+On a CPU it gains nothing at a million parameters (bench/results/training.json) and compiling takes time, so it is used
+there only when `runtime.compile` asks for it.
 """
 
 from collections.abc import Iterator
