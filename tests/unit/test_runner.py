@@ -77,6 +77,9 @@ def test_only_runs_one_stage_and_refuses_missing_inputs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="its input words is not up to date"):
         toy.run(tmp_path / "run", only="shout")
     toy.run(tmp_path / "run")
+    with pytest.raises(InputError, match=r"its input words is not up to date \(settings\.count"):
+        toy.run(tmp_path / "run", "words.count=9", only="shout")
+    assert not any(check.problems for check in verify_run(tmp_path / "run", toy.registry(), toy.derive))
     assert toy.run(tmp_path / "run", only="shout").executed == ("shout",)
 
 

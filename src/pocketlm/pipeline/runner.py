@@ -87,6 +87,8 @@ class Runner:
         for entry in self.recipe.stages.values():
             if entry.definition.external is not None:
                 entry.definition.external(entry.settings)  # a missing path is refused before anything is written
+        if only is not None:
+            self._require_inputs(only)
         self._ledger.append("run_started", self._opening(lock))
         (self.folder / ARTIFACTS).mkdir(exist_ok=True)
         write_bytes_atomic(self.folder / RECIPE, self.recipe.to_yaml().encode())
@@ -100,10 +102,6 @@ class Runner:
             artifact, reasons = self._cached(entry, identity, artifacts, history)
             if artifact is not None and entry.name != only:
                 self._ledger.append("stage_cached", {"stage": entry.name, "fingerprint": artifact.fingerprint})
-            elif only is not None and entry.name != only:
-                raise InputError(
-                    f"--only {only}: its input {entry.name} is not up to date ({reasons[0]}); run it first"
-                )
             else:
                 self._progress.start(entry.name, position, len(entries))
                 artifact = self._execute(entry, identity, artifacts, reasons)
@@ -114,6 +112,24 @@ class Runner:
         if only is not None:
             return RunResult(None, tuple(executed), cached)
         return RunResult(self._seal(artifacts), tuple(executed), cached)
+
+    def _require_inputs(self, only: str) -> None:
+        """Refuse `--only` before anything is written when a stage that it depends on is not up to date."""
+        artifacts: dict[str, Artifact] = {}
+        ancestors = self._ancestors(only)
+        for entry in self.recipe.stages.values():
+            if entry.name not in ancestors:
+                continue
+            path = self.folder / ARTIFACTS / entry.name
+            reasons = ["it has not been made yet"]
+            if path.exists():
+                identity = identity_of(self.recipe, entry, artifacts)
+                artifacts[entry.name] = Artifact.open(path, verify=False)
+                reasons = out_of_date(artifacts[entry.name].manifest, entry, identity, artifacts)
+            if reasons:
+                raise InputError(
+                    f"--only {only}: its input {entry.name} is not up to date ({reasons[0]}); run it first"
+                )
 
     def _opening(self, lock: RunLock) -> dict[str, Any]:
         return {
