@@ -12,11 +12,12 @@ from typing import Any
 
 from pocketlm.errors import CorruptionError, InputError
 from pocketlm.pipeline.artifact import Artifact
+from pocketlm.pipeline.identity import identity_of, out_of_date
 from pocketlm.pipeline.ledger import LEDGER, read_ledger
 from pocketlm.pipeline.lock import RunLock
 from pocketlm.pipeline.recipe import Recipe
 from pocketlm.pipeline.recipe_yaml import load_yaml
-from pocketlm.pipeline.runner import ARTIFACTS, RECIPE, WORK, identity_of, out_of_date
+from pocketlm.pipeline.runner import ARTIFACTS, RECIPE, WORK
 from pocketlm.pipeline.storage import TEMPORARY_PREFIX, read_manifest, temporary_beside
 
 

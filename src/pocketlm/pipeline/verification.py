@@ -14,19 +14,12 @@ from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context, StopRequest
 from pocketlm.pipeline.fingerprint import differences, fingerprint_of
+from pocketlm.pipeline.identity import identity_of, inputs_of, references_of
 from pocketlm.pipeline.ledger import LEDGER, check_ledger
 from pocketlm.pipeline.lock import LOCK
 from pocketlm.pipeline.progress import Progress
 from pocketlm.pipeline.recipe import Recipe, Registry, load_recipe
-from pocketlm.pipeline.runner import (
-    ARTIFACTS,
-    RECIPE,
-    WORK,
-    identity_of,
-    inputs_of,
-    references_of,
-    resolve_runtime,
-)
+from pocketlm.pipeline.runner import ARTIFACTS, RECIPE, WORK, resolve_runtime
 from pocketlm.pipeline.storage import MANIFEST, folder_problems, read_manifest, sha256_file
 
 Derive = Callable[[Path, str], Mapping[str, bytes]]
