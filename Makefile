@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/quickstart
 
-.PHONY: quickstart test test-long check bench wheel clean
+.PHONY: quickstart test test-long test-peers test-cluster check bench wheel clean
 
 quickstart: .venv/ready
 	$(BIN)/pocketlm run quickstart --out $(OUT)
@@ -13,6 +13,13 @@ test: .venv/ready-development check
 
 test-long: .venv/ready-development
 	$(BIN)/python -m pytest -m long
+
+# Against the libraries that users would pick, and on a local Ray cluster; in an environment of their own.
+test-peers: .venv-peers/ready
+	.venv-peers/bin/python -m pytest tests/peers
+
+test-cluster: .venv-peers/ready
+	.venv-peers/bin/python -m pytest tests/cluster
 
 check: .venv/ready-development
 	$(BIN)/ruff check src tests bench
@@ -33,5 +40,11 @@ wheel: .venv/ready-development
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[development]'
 	touch $@
 
+.venv-peers/ready: pyproject.toml constraints.txt
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--constraint constraints-peers.txt --editable '.[development,peers]'
+	touch $@
+
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

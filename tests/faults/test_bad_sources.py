@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
-import re
+import os
 import stat
 import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from pocketlm.data.settings import SourceSettings
+from pocketlm.data import remote
+from pocketlm.data.source_settings import SourceSettings
 from pocketlm.data.sources import content_identity, read_source
 from pocketlm.errors import InputError
 
@@ -84,7 +88,7 @@ def test_parquet_without_the_column(tmp_path: Path) -> None:
 def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.txt").write_text("x")
 
-    def deny(self: Path, mode: str) -> None:
+    def deny(self: Path, mode: str, buffering: int = -1) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", deny)
@@ -133,22 +137,14 @@ def test_archives_that_expand_beyond_measure(tmp_path: Path) -> None:
     refused(tmp_path / "a.tar.gz", "over 200 times its size")
 
 
-def test_hub_paths_offline_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    for call in (read, lambda path: content_identity("mine", SourceSettings(path=path))):
-        with pytest.raises(InputError, match=re.escape("sources.mine.path = hf://datasets/someone/something")):
-            call("hf://datasets/someone/something")
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(InputError, match=r"Install pocketlm\[hub\]"):
-        read("hf://datasets/someone/something")
-
-
 MEASURE_LONG_LINE = """
 import resource, sys
-from pocketlm.data.settings import SourceSettings
+from pocketlm.data import remote
+from pocketlm.data.source_settings import SourceSettings
 from pocketlm.data.sources import read_source
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found = list(read_source("mine", SourceSettings(path=sys.argv[1])))
-print(len(found), found[0].content.gate, int(found[0].content.value), found[1].content)
+print(len(found), found[0].content.gate, int(found[0].content.value), found[1].content.decode())
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
@@ -165,3 +161,138 @@ def test_a_line_of_100_mb_is_rejected_in_bounded_memory(tmp_path: Path) -> None:
     ).stdout.split("\n")
     assert printed[0] == "2 oversized 100000013 after"
     assert int(printed[1]) / 1024 < 60, f"{int(printed[1]) / 1024:.0f} MB more"
+
+
+def test_a_zstd_bomb_in_bounded_memory(tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl.zst"
+    frame = zstandard.compress(b"x" * 50_000_000)
+    path.write_bytes(frame * 8 + zstandard.compress(b'\n{"text": "after"}\n'))
+    printed = subprocess.run(
+        [sys.executable, "-c", MEASURE_LONG_LINE, str(path)], capture_output=True, text=True, check=True
+    ).stdout.split("\n")
+    assert printed[0] == "2 oversized 400000001 after"
+    assert int(printed[1]) / 1024 < 90, f"{int(printed[1]) / 1024:.0f} MB more"
+
+
+def test_nul_bytes_are_kept_or_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"some\0text")
+    (tmp_path / "b.jsonl").write_bytes(b'{"text": "a\\u0000b"}\n{"text": "raw \0"}\n' + b"\0" * 500 + b"\n")
+    (tmp_path / "c.txt").write_bytes("utf-16 é".encode("utf-16"))
+    gates = [entry if isinstance(entry, bytes) else entry.gate for entry in read(tmp_path)]  # type: ignore[attr-defined]
+    assert gates == [b"some\0text", b"a\0b", "not_json", "not_json", "invalid_unicode"]
+
+
+def test_what_is_no_file_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.txt").write_text("text")
+    (tmp_path / "folder" / "loop").symlink_to(tmp_path / "folder")
+    (tmp_path / "folder" / "gone.txt").symlink_to(tmp_path / "nowhere.txt")
+    (tmp_path / "folder" / "good.txt").symlink_to(tmp_path / "folder" / "a.txt")
+    os.mkfifo(tmp_path / "folder" / "pipe.txt")
+    expected = [b"text", "dangling_link", b"text", "link_to_folder", "not_a_file"]
+    for path in (tmp_path / "folder", tmp_path / "folder" / "*"):
+        gates = [entry if isinstance(entry, bytes) else entry.gate for entry in read(path)]  # type: ignore[attr-defined]
+        assert gates == expected
+    (tmp_path / "folder" / "a.txt").unlink()
+    refused(tmp_path / "folder", r"holds no readable file.*gone.txt: the link leads to")
+
+
+def test_a_file_that_changes_between_hashing_and_reading(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    settings = SourceSettings(path=str(path))
+    path.write_bytes(JSON_LINES)
+    content_identity("mine", settings)
+    path.write_bytes(JSON_LINES + b'{"text": "more"}\n')
+    refused(path, "changed while the run began")
+    content_identity("mine", settings)
+    (tmp_path / "b.jsonl").write_bytes(JSON_LINES)
+    assert len(read(path)) == 5_001
+
+
+def test_a_file_that_appears_between_hashing_and_reading(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    content_identity("mine", SourceSettings(path=str(tmp_path)))
+    (tmp_path / "b.txt").write_text("more")
+    refused(tmp_path, "changed while the run began")
+
+
+@pytest.mark.parametrize("change", ["append", "replace", "remove"])
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(JSON_LINES)
+    rows = read_source("mine", SourceSettings(path=str(path)))
+    next(rows)
+    if change == "append":
+        with path.open("ab") as stream:
+            stream.write(b'{"text": "more"}\n')
+    else:
+        path.unlink()
+        if change == "replace":
+            path.write_bytes(JSON_LINES)
+    with pytest.raises(InputError, match=r"a\.jsonl: (changed while it was read|cannot be read)"):
+        list(rows)
+
+
+def test_two_members_of_one_name(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.txt", "first")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("a.txt", "second")
+    with tarfile.open(tmp_path / "b.tar", "w") as tar:
+        for content in (b"first", b"second"):
+            details = tarfile.TarInfo("a.txt")
+            details.size = len(content)
+            tar.addfile(details, io.BytesIO(content))
+    gates = [entry if isinstance(entry, bytes) else entry.gate for entry in read(tmp_path)]  # type: ignore[attr-defined]
+    assert gates == [b"first", "duplicate_id"] * 2
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.parquet"])
+@pytest.mark.parametrize("archive", ["x.zip", "x.tar.gz"])
+def test_a_flipped_byte_inside_an_archive(tmp_path: Path, name: str, archive: str) -> None:
+    pq.write_table(pa.table({"text": [f"text {number}" for number in range(5_000)]}), tmp_path / "a.parquet")
+    content = (tmp_path / "a.parquet").read_bytes() if name.endswith("parquet") else JSON_LINES
+    if archive.endswith("zip"):
+        with zipfile.ZipFile(tmp_path / archive, "w", zipfile.ZIP_DEFLATED) as made:
+            made.writestr(name, content)
+    else:
+        with tarfile.open(tmp_path / archive, "w:gz") as tar:
+            details = tarfile.TarInfo(name)
+            details.size = len(content)
+            tar.addfile(details, io.BytesIO(content))
+    damaged = bytearray((tmp_path / archive).read_bytes())
+    damaged[len(damaged) // 2] ^= 0x55
+    (tmp_path / archive).write_bytes(damaged)
+    refused(tmp_path / archive, "unreadable or truncated")
+
+
+def test_a_tar_that_was_cut_or_damaged_between_members(tmp_path: Path) -> None:
+    """What tarfile takes for the end of the archive: a cut at the border of a member, in a header, a damaged header."""
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("a.txt", "b.txt", "c.txt"):
+            details = tarfile.TarInfo(name)
+            details.size = 600
+            tar.addfile(details, io.BytesIO(b"words " * 100))
+    whole = (tmp_path / "a.tar").read_bytes()
+    member = 512 + 1024
+    assert read(tmp_path / "a.tar") == [b"words " * 100] * 3
+    damaged = whole[: 2 * member] + b"?" * 512 + whole[2 * member + 512 :]
+    for content in (whole[: 2 * member], whole[: 2 * member + 100], damaged):
+        (tmp_path / "a.tar").write_bytes(content)
+        refused(tmp_path / "a.tar", "unreadable or truncated")
+
+
+def test_a_disk_that_is_full_is_not_taken_for_a_bad_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal of the disk is raised as it is, not tried again."""
+
+    @contextmanager
+    def full(offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+        def pieces() -> Iterator[bytes]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+            yield b""
+
+        yield 0, pieces()
+
+    monkeypatch.setattr(remote, "WAITS", ())
+    with pytest.raises(OSError, match="No space left"):
+        remote.fetch(tmp_path / "a", 10, full, lambda path: "", "a", lambda: None)

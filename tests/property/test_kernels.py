@@ -7,11 +7,9 @@ from collections import Counter
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketlm.data.duplicates import near_duplicates, signatures, unique_shingles
 from pocketlm.data.gates import measure
 from pocketlm.data.segments import cut_segments, repeats_of, segments_of
 from pocketlm.data.text import Text, Tokens, ngrams_of, tokens_of
@@ -96,44 +94,6 @@ def test_results_do_not_depend_on_batching_or_slicing(texts: list[str], cut: int
         assert getattr(together, name).tolist() == [value for part in apart for value in getattr(part, name).tolist()]
     joined = np.concatenate([part.tokens.hashes for part in apart])
     assert joined.tolist() == together.tokens.hashes.tolist()
-
-
-def jaccard(left: str, right: str) -> float:
-    sets = [
-        {tuple(words[at : at + 5]) for at in range(len(words) - 4)} for words in map(reference_words, (left, right))
-    ]
-    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
-
-
-def edited(text: str, every: int) -> str:
-    return " ".join(f"x{at}" if at % every == every - 1 else word for at, word in enumerate(text.split()))
-
-
-@pytest.mark.parametrize("threshold", [0.3, 0.75, 0.95])
-def test_near_duplicates_equal_brute_force(threshold: float) -> None:
-    originals = [prose(seed) for seed in range(12)]
-    texts = originals + [edited(text, every) for text, every in zip(originals, [12, 25, 50, 100] * 3, strict=True)]
-    found = near_duplicates(tokens_of(text_of(texts)), threshold, bands=64, rows=2)
-    exact = {(a, b): jaccard(texts[a], texts[b]) for a in range(len(texts)) for b in range(a + 1, len(texts))}
-    for (left, right), value in zip(found.pairs.tolist(), found.jaccard.tolist(), strict=True):
-        assert value == pytest.approx(exact[left, right], abs=1e-12)
-    expected = list(range(len(texts)))
-    for (left, right), value in sorted(exact.items()):
-        if value >= threshold:
-            expected[right] = min(expected[right], expected[left])
-    assert found.removals.keeper.tolist() == expected
-    assert found.removals.kept.sum() < len(texts) or threshold > 0.9
-
-
-def test_signatures_estimate_jaccard() -> None:
-    texts = [prose(1, 200), edited(prose(1, 200), 30)]
-    left, right = signatures(unique_shingles(tokens_of(text_of(texts))), 2048)
-    assert float((left == right).mean()) == pytest.approx(jaccard(*texts), abs=0.04)
-
-
-def test_documents_without_shingles_are_nobodys_near_duplicates() -> None:
-    found = near_duplicates(tokens_of(text_of(["", "", "one two", "one two", "a b c d e", "a b c d e"])), 0.75, 25, 5)
-    assert found.removals.keeper.tolist() == [0, 1, 2, 3, 4, 4]
 
 
 @settings(deadline=None, max_examples=60)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from pocketlm.data.curation import Funnel
 from pocketlm.data.documents import DOCUMENTS
 from pocketlm.data.shards import TokenShard
 from pocketlm.data.tokenizer import Tokenizer
@@ -96,7 +94,7 @@ def test_planted_duplicates_are_counted_in_the_report(made: dict[str, Artifact])
     metrics = made["curate"].metrics
     assert metrics["planted.duplicates.90.removed"] == metrics["planted.duplicates.90.planted"] > 0
     assert metrics["planted.duplicates.50.removed"] == 0
-    assert metrics["planted.items.held_out.found"] == metrics["planted.items.held_out.planted"] > 0
+    assert metrics["planted.items.held_out.verbatim.found"] == metrics["planted.items.held_out.verbatim.planted"] > 0
     titles = [block.get("title") for block in made["curate"].read_json("figures.json")["blocks"]]
     assert {"Data funnel", "Rejected documents by gate", "Planted near-duplicates", "Planted evaluation items"} <= set(
         titles
@@ -121,55 +119,11 @@ def test_two_runs_have_equal_digests(made: dict[str, Artifact], tmp_path: Path) 
     }
 
 
-def test_documents_that_hold_evaluation_items_are_rejected(tmp_path: Path) -> None:
-    from pocketlm.data import curation
-    from pocketlm.data.contamination import build_index
-    from pocketlm.data.evaluation_items import problem_items
-
-    (tmp_path / "report.jsonl").write_text(json.dumps({"id": "a/1", "prompt": "12+34=", "answer": "46"}) + "\n")
-    (tmp_path / "prompts.jsonl").write_text(json.dumps({"id": "a/2", "prompt": "56+78=", "operands": [56, 78]}) + "\n")
-    index = build_index(problem_items(tmp_path))
-    texts = [f"{prose(1)} And 12 + 34 = 46.", f"{prose(2)} And 56 + 78 = 134."]
-    funnel = Funnel(pq.read_table(_documents(tmp_path, texts)))
-    funnel.apply("contamination", curation.contamination_step(index, 0.8))
-    (reject,) = funnel.rejects
-    assert (reject.id, reject.gate, reject.value, reject.excerpt) == (
-        "d0",
-        "contamination_arithmetic",
-        1.0,
-        "12 + 34 = 46",
-    )
-    assert "a/1" in reject.reason
-    assert curation.contamination_counts(index, funnel.rejects)[0]["documents rejected"] == 1
-
-
-def _documents(folder: Path, texts: list[str]) -> Path:
-    import pyarrow as pa
-
-    columns = [
-        [f"d{at}" for at in range(len(texts))],
-        ["s"] * len(texts),
-        texts,
-        ["MIT"] * len(texts),
-        ["o"] * len(texts),
-    ]
-    pq.write_table(
-        pa.table(dict(zip(DOCUMENTS.names, columns, strict=True)), schema=DOCUMENTS), folder / "documents.parquet"
-    )
-    return folder / "documents.parquet"
-
-
-def test_a_step_that_loses_a_document_is_a_bug(tmp_path: Path) -> None:
-    funnel = Funnel(pq.read_table(_documents(tmp_path, ["one", "two"])))
-    with pytest.raises(RuntimeError, match="2 documents in, 1 kept and 0 rejected"):
-        funnel.apply("careless", lambda documents: (documents.slice(1), []))
-
-
 def test_twenty_small_files_give_a_message_about_how_much_is_needed(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     for number, text in enumerate(corpus(20)):
         (tmp_path / "texts" / f"{number}.txt").write_text(text)
-    with pytest.raises(InputError, match=r"too little text: 20 documents .* 64 are needed") as caught:
+    with pytest.raises(InputError, match=r"too little text: 20 documents with .* MB .* 64 are needed") as caught:
         run(tmp_path, tmp_path / "texts", "curate.held_out.minimum_documents=16", stages=("sources", "curate"))
     assert caught.value.exit_code == 2
     with pytest.raises(InputError, match=r"too little text: 0\.\d\d MB .* at least 0\.30 MB are needed"):

@@ -3,41 +3,57 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pocketlm.data.evaluation_items import cloze_records, held_out_windows
+from pocketlm.data.duplicates import content_hashes
+from pocketlm.data.engine import open_engine
+from pocketlm.data.evaluation_items import held_out_windows
 from pocketlm.data.held_out import REPORT, SELECTION, TRAIN, cloze_items, split_documents
-from pocketlm.data.planted import planted_duplicates, planted_items
+from pocketlm.data.planted_duplicates import planted_duplicates
 from pocketlm.data.settings import HeldOutSettings, NearDuplicateSettings
+from pocketlm.data.text import Text
 from pocketlm.errors import InputError
+from pocketlm.pipeline.settings import Runtime
 from tests.data_pipeline import corpus, prose
 
 SETTINGS = HeldOutSettings(report_share=0.2, selection_share=0.1, minimum_documents=2)
 CONTEXT = "The river that runs through the valley is long and quiet " * 4
 
 
+def split_of(texts: list[str], settings: HeldOutSettings) -> np.ndarray:
+    text = Text.from_arrow(pa.array(texts, pa.large_string()))
+    return split_documents(content_hashes(text), np.diff(text.offsets), settings)
+
+
 def test_split_depends_on_the_text_alone() -> None:
     texts = corpus(200)
-    split = split_documents(texts, SETTINGS)
+    split = split_of(texts, SETTINGS)
     assert 25 < (split == REPORT).sum() < 55
     assert 8 < (split == SELECTION).sum() < 32
     order = np.random.default_rng(1).permutation(200)
-    assert (split_documents([texts[at] for at in order], SETTINGS) == split[order]).all()
-    half = split_documents(texts[:100], SETTINGS)
+    assert (split_of([texts[at] for at in order], SETTINGS) == split[order]).all()
+    half = split_of(texts[:100], SETTINGS)
     assert (half == split[:100]).all()
 
 
-def test_each_split_gets_the_least_number() -> None:
-    split = split_documents(corpus(40), HeldOutSettings(report_share=0, selection_share=0, minimum_documents=10))
-    assert np.bincount(split, minlength=3)[[TRAIN, REPORT, SELECTION]].tolist() == [20, 10, 10]
+def test_each_split_gets_the_least_number_and_no_more_than_the_bytes() -> None:
+    nothing = HeldOutSettings(report_share=0, selection_share=0, minimum_documents=10)
+    assert np.bincount(split_of(corpus(40), nothing), minlength=3)[[TRAIN, REPORT, SELECTION]].tolist() == [20, 10, 10]
+    texts = corpus(200)
+    limited = SETTINGS.model_copy(update={"maximum_bytes": 20_000})
+    split = split_of(texts, limited)
+    sizes = np.array([len(text.encode()) for text in texts])
+    assert 10_000 < sizes[split == REPORT].sum() <= 20_000
+    assert set(np.flatnonzero(split == REPORT)) <= set(np.flatnonzero(split_of(texts, SETTINGS) == REPORT))
 
 
 def test_too_few_documents_is_an_error_that_says_how_many() -> None:
-    with pytest.raises(InputError, match=r"20 documents with 0\.\d\d million characters .* 64 are needed"):
-        split_documents(corpus(20), HeldOutSettings())
+    with pytest.raises(InputError, match=r"20 documents with 0\.\d\d MB .* 64 are needed"):
+        split_of(corpus(20), HeldOutSettings())
 
 
 def table(*texts: str) -> pa.Table:
@@ -84,18 +100,13 @@ def test_held_out_windows_cover_the_whole_document() -> None:
     assert joined == re.sub(r"\W", "", text)
 
 
-def test_planted_copies_have_the_intended_similarity() -> None:
-    texts = pa.array([prose(seed, 60) for seed in range(160)], pa.large_string())
-    rows = planted_duplicates(texts, NearDuplicateSettings(threshold=0.75))
-    assert [row["planted"] for row in rows] == [40] * 4
-    for row in rows[:3]:
+def test_planted_copies_have_the_intended_similarity(tmp_path: Path) -> None:
+    texts = [prose(seed, 60) for seed in range(320)]
+    with open_engine(Runtime(threads=1)) as engine:
+        rows = planted_duplicates(texts, NearDuplicateSettings(threshold=0.75), tmp_path, engine)
+    assert [row["planted"] for row in rows] == [40] * 8
+    for row in rows:
         assert row["mean exact Jaccard"] == pytest.approx(row["intended Jaccard"], abs=0.02)
-        assert row["proposed by LSH"] >= 38
-    assert [row["removed"] for row in rows] == [40, 40, 0, 0]
-
-
-def test_planted_items_are_found_in_every_form() -> None:
-    texts = pa.array([prose(seed, 60) for seed in range(50)], pa.large_string())
-    items = cloze_records({"id": str(seed), "context": prose(seed, 4), "target": "word"} for seed in range(1000, 1060))
-    rows = planted_items(texts, items, threshold=0.8)
-    assert [(row["planted"], row["found"]) for row in rows] == [(40, 40)] * 3
+        assert row["proposed by LSH"] == pytest.approx(row["expected by theory"], abs=10)
+        assert row["removed below threshold"] == 0
+    assert [row["removed"] for row in rows] == [40, 40, 40, 40, 0, 0, 0, 0]

@@ -43,8 +43,10 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
         ids, offsets = join_documents(tokenizer.encode_batch(part), tokenizer.end_of_text, VOCABULARY)
         np.save(draft.path / f"{name}.npy", ids)
         np.save(draft.path / f"{name}_offsets.npy", offsets)
+        np.save(draft.path / f"{name}_sources.npy", (np.arange(len(offsets)) >= 150).astype(np.uint16))
         counts[name] = {"tokens": len(ids), "documents": len(offsets), "bytes": sum(len(text) for text in part)}
-    draft.write_json("tokens.json", {"vocabulary": VOCABULARY, **counts["train"], "splits": counts})
+    summary = {"vocabulary": VOCABULARY, "sources": ["first", "last"], **counts["train"], "splits": counts}
+    draft.write_json("tokens.json", summary)
     return draft.commit({})
 
 
@@ -91,7 +93,15 @@ def test_the_folder_holds_model_tokenizer_and_log(artifact: Artifact) -> None:
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert [row["step"] for row in artifact.read_jsonl("validation.jsonl")] == [20, 40]
     blocks = json.loads((artifact.path / "figures.json").read_text())["blocks"]
-    assert [block["kind"] for block in blocks] == ["table", *["line_chart"] * 4]
+    assert [block["kind"] for block in blocks] == ["table", *["line_chart"] * 4, "table"]
+
+
+def test_consumed_tokens_are_stated_by_source(tokens: Artifact, artifact: Artifact) -> None:
+    consumed = {name: artifact.metrics[f"consumed.{name}.tokens"] for name in ("first", "last")}
+    assert sum(consumed.values()) == artifact.metrics["tokens"]
+    assert consumed["first"] / artifact.metrics["tokens"] == pytest.approx(0.75, abs=0.1)
+    rows = json.loads((artifact.path / "figures.json").read_text())["blocks"][-1]["rows"]
+    assert {row["source"]: row["tokens consumed"] for row in rows} == consumed
 
 
 def test_it_makes_the_same_bytes_again_also_after_an_interruption(

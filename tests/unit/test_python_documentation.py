@@ -10,7 +10,7 @@ import pytest
 
 from pocketlm.data import python_documentation as documentation
 from pocketlm.data.licences import licence_of, recognised
-from pocketlm.data.settings import SourceSettings
+from pocketlm.data.source_settings import SourceSettings
 from pocketlm.data.sources import content_identity, read_source
 
 MODULE = b'''
@@ -114,12 +114,12 @@ def test_the_three_parts_become_three_sources(monkeypatch: pytest.MonkeyPatch) -
     ]
     assert len({entry.id for entry in found}) == len(found)
     reference = next(entry for entry in found if entry.id == "docs/reference/assert")
-    assert isinstance(reference.content, str)
-    assert reference.content.startswith('The "assert" statement')
+    assert isinstance(reference.content, bytes)
+    assert reference.content.startswith(b'The "assert" statement')
     assert (reference.licence, reference.origin) == ("PSF-2.0", "standard library")
     package = next(entry for entry in found if entry.id == "docs/packages/numpy")
-    assert isinstance(package.content, str)
-    assert package.content.startswith("# numpy\n\nFundamental package for array computing")
+    assert isinstance(package.content, bytes)
+    assert package.content.startswith(b"# numpy\n\nFundamental package for array computing")
     assert package.licence.startswith("BSD-3-Clause")
     assert found == list(read_source("docs", settings))
     loaded = set(sys.modules) - before

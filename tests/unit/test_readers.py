@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from pocketlm.data.readers import Fault
-from pocketlm.data.settings import SourceSettings
+from pocketlm.data.row_forms import Fault
+from pocketlm.data.source_settings import SourceSettings
 from pocketlm.data.sources import Entry, content_identity, read_source
 
 LINES = b'{"text": "one"}\n\n{"text": "two"}\n{"text": "three"}'
@@ -26,7 +26,8 @@ def entries(path: Path | str, **settings: object) -> list[Entry]:
 
 
 def texts(path: Path | str, **settings: object) -> list[str | Fault]:
-    return [entry.content for entry in entries(path, **settings)]
+    found = (entry.content for entry in entries(path, **settings))
+    return [content if isinstance(content, Fault) else content.decode() for content in found]
 
 
 def parquet(path: Path, *values: str | None, column: str = "text") -> Path:
@@ -51,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_is_read_in_name_order_with_unique_ids(folder: Path) -> None:
     found = entries(folder)
-    assert [entry.content for entry in found] == [
+    assert texts(folder) == [
         "first, with a byte order mark",
         "# Second\n",
         *["one", "two", "three"] * 3,

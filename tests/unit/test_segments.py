@@ -1,11 +1,12 @@
-"""Canonical form and accounting of repeated segments (cutting itself: tests/property/test_kernels.py)."""
+"""Canonical form, lengths and the document rule of repeated segments (kernels: tests/property)."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 import pytest
 
-from pocketlm.data.segments import cut_segments, repeats_of, segments_of
+from pocketlm.data.segment_settings import SegmentSettings
+from pocketlm.data.segments import cut_segments, repeats_of, segments_of, too_little_left
 from pocketlm.data.text import Text
 from tests.data_pipeline import prose
 
@@ -48,3 +49,29 @@ def test_a_sentence_of_a_cut_paragraph_is_not_counted_twice() -> None:
     assert repeats.compared.tolist()[0] == 2
     assert repeats.share[1] == 1 / repeats.compared[1]
     assert repeats.first[repeats.cut].tolist() == [0]
+
+
+def test_lengths_are_settings_and_count_characters_not_bytes() -> None:
+    greek = "λ" * 50 + " " + " ".join("αβγδε"[at % 5] * 5 for at in range(17)) + "."  # 153 characters, 305 bytes
+    text = Text.from_arrow(pa.array([greek], pa.large_string()))
+    assert len(segments_of(text).start) == 0
+    assert len(segments_of(text, SegmentSettings(minimum_sentence_characters=153)).start) == 1
+    assert len(segments_of(text, SegmentSettings(minimum_sentence_characters=154)).start) == 0
+    assert len(segments_of(text, SegmentSettings(minimum_sentence_characters=9, minimum_sentence_words=19)).start) == 0
+    assert len(segments_of(text, SegmentSettings(minimum_paragraph_characters=153)).start) == 1
+
+
+def test_a_document_of_repeats_is_rejected_and_at_the_limit_it_stays() -> None:
+    paragraphs = [prose(seed, 4).replace("\n\n", " ") for seed in range(10)]
+    settings = SegmentSettings(minimum_sentence_characters=10_000)
+    documents = [paragraphs, paragraphs[:3] + [prose(seed, 4) for seed in range(20, 27)], paragraphs[:1]]
+    text = Text.from_arrow(pa.array(["\n\n".join(each) for each in documents], pa.large_string()))
+    repeats = repeats_of(segments_of(text, settings), 3)
+    assert repeats.share.tolist() == [0, 0.3, 1]
+    assert repeats.rejected(settings).tolist() == [False, False, True]
+
+
+def test_only_documents_that_were_cut_must_keep_enough() -> None:
+    before = pa.array(["ä" * 199, "ä" * 300, "ä" * 300], pa.large_string())
+    after = pa.array(["ä" * 199, "ä" * 200, "ä" * 199], pa.large_string())
+    assert too_little_left(before, after, SegmentSettings()).tolist() == [False, False, True]

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pocketlm.errors import InputError
 
@@ -21,6 +21,7 @@ MAXIMUM_RATIO = 200
 """Expanded size over archive size; English text compresses 3 to 10 times, a zip bomb a thousand times."""
 RATIO_FLOOR_BYTES = 10_000_000
 """Archives that expand to less are never refused for their ratio."""
+DRAIN_BYTES = 1 << 20
 PARQUET_MEMBER_BYTES = 2_000_000_000
 """A Parquet member must be read as a whole; beyond this it has to be unpacked by hand."""
 
@@ -62,7 +63,7 @@ def _zip_members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[st
 
 def _tar_members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, BinaryIO]]:
     expanded = 0
-    with tarfile.open(path, "r:*") as archive:
+    with tarfile.open(path, "r:*", tarinfo=_StrictMember) as archive:
         for entry in archive:
             if not (entry.isfile() or entry.isdir()):
                 raise _refused(path, entry.name, "is a link or a device")
@@ -72,6 +73,21 @@ def _tar_members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[st
             stream = archive.extractfile(entry) if entry.isfile() and wanted(entry.name) else None
             if stream is not None:
                 yield entry.name, _seekable(path, entry.name, entry.size, stream)  # type: ignore[arg-type]
+        while archive.fileobj is not None and archive.fileobj.read(DRAIN_BYTES):
+            pass  # a compressed archive is checked against its checksum only when it is read to the end
+
+
+class _StrictMember(tarfile.TarInfo):
+    """tarfile takes a damaged, cut or missing header for the end of the archive, and the rest would be lost."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Any:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
+                raise
+            raise tarfile.ReadError(f"a header of a member is damaged, or the archive has no end: {error}") from None
 
 
 def _check_name(path: Path, name: str) -> None:

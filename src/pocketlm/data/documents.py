@@ -1,9 +1,13 @@
-"""Documents and rejects as Arrow tables: their schemas, and a writer that keeps memory bounded."""
+"""Documents and rejects as Parquet: their schemas, a writer with bounded memory, and reading by row group.
+
+A row group of documents is a *unit*: the piece of a corpus that is worked on at once. It is closed when its text has
+reached 8 MB, a rule that depends on the documents alone, so units are the same wherever the file was written.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,6 +19,9 @@ from pocketlm.errors import CorruptionError
 
 EXCERPT_CHARACTERS = 300
 ROW_GROUP_BYTES = 8_000_000
+"""Text of a unit: small enough to have many in memory at once, large enough that the cost of each is nothing."""
+COMPRESSION_LEVEL = 1
+"""zstd: level 3 makes files 13 % smaller and takes half as long again to write."""
 
 DOCUMENTS = pa.schema(
     [
@@ -23,9 +30,13 @@ DOCUMENTS = pa.schema(
         ("text", pa.large_string()),
         ("licence", pa.string()),
         ("origin", pa.string()),
+        ("score", pa.float64()),
+        ("record", pa.large_string()),
     ]
 )
-"""id: unique and stable. licence: SPDX expression or NOASSERTION. origin: relative file name or distribution."""
+"""id: unique and stable. licence: SPDX expression or NOASSERTION. origin: relative file name, distribution, or remote
+place with its revision. score: quality, more is better; null: none. record: the row of chat or instruction data as
+JSON; null for plain text."""
 
 REJECTS = pa.schema(
     [
@@ -41,16 +52,8 @@ REJECTS = pa.schema(
 )
 """gate: the rule that rejected the row. removed_by: the document kept in its place, or the evaluation item it holds."""
 
-
-@dataclass(frozen=True)
-class Document:
-    """One document of a source."""
-
-    id: str
-    source: str
-    text: str
-    licence: str
-    origin: str
+ENCODED = ("source", "licence", "origin", "gate", "reason")
+"""Columns with few values; a dictionary of the others would only cost time and space."""
 
 
 @dataclass(frozen=True)
@@ -77,22 +80,35 @@ class TableWriter:
     """Writes rows to one Parquet file in row groups of bounded size; an empty file still has its schema."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        encoded = [name for name in ENCODED if name in schema.names]
+        self._writer = pq.ParquetWriter(
+            path,
+            schema,
+            compression="zstd",
+            compression_level=COMPRESSION_LEVEL,
+            use_dictionary=encoded,
+            write_statistics=encoded,
+        )
         self._schema = schema
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[Sequence[Any]] = []
         self._bytes = 0
+        self.rows = 0
+        """Rows written so far."""
 
-    def write(self, row: Document | Reject) -> None:
-        """Add one row."""
-        values = asdict(row)
-        self._rows.append(values)
-        self._bytes += sum(len(value) for value in values.values() if isinstance(value, str))
+    def write(self, row: Sequence[Any], size: int) -> None:
+        """Add one row: values in the order of the schema (texts as str or UTF-8 bytes), and the bytes of its text."""
+        self._rows.append(row)
+        self.rows += 1
+        self._bytes += size
         if self._bytes >= ROW_GROUP_BYTES:
             self._flush()
 
     def _flush(self) -> None:
         if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
+            columns = zip(*self._rows, strict=True)
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
+            table = pa.Table.from_arrays(arrays, schema=self._schema)
+            self._writer.write_table(table, row_group_size=len(table))
         self._rows, self._bytes = [], 0
 
     def __enter__(self) -> TableWriter:
@@ -101,9 +117,11 @@ class TableWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._flush()
-        self._writer.close()
+        try:
+            if kind is None:
+                self._flush()
+        finally:
+            self._writer.close()
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -115,15 +133,64 @@ def write_rejects(path: Path, rejects: Iterable[Reject]) -> None:
     """Write rejects in the given order."""
     with TableWriter(path, REJECTS) as writer:
         for reject in rejects:
-            writer.write(reject)
+            writer.write(astuple(reject), len(reject.excerpt))
+
+
+def count_units(path: Path) -> int:
+    """The number of row groups of a documents file; CorruptionError when it is not one."""
+    with _opened(path) as file:
+        return int(file.num_row_groups)
+
+
+def read_unit(path: Path, number: int, columns: Sequence[str] = tuple(DOCUMENTS.names)) -> pa.Table:
+    """Some columns of one row group, every column in one chunk; columns that older files lack are null.
+
+    Raises:
+        CorruptionError: no documents file, or damaged.
+    """
+    with _opened(path) as file:
+        present = [name for name in columns if name in file.schema_arrow.names]
+        try:
+            return _completed(file.read_row_group(number, present), columns).combine_chunks()
+        except (OSError, pa.ArrowException) as error:
+            raise _not_documents(path, error) from error
+
+
+def iterate_documents(path: Path, columns: Sequence[str] = tuple(DOCUMENTS.names)) -> Iterator[pa.Table]:
+    """All units of a documents file in order, one at a time in memory."""
+    for number in range(count_units(path)):
+        yield read_unit(path, number, columns)
 
 
 def read_documents(path: Path) -> pa.Table:
-    """A documents file with the columns of `DOCUMENTS`; CorruptionError when it is not one."""
+    """A whole documents file with the columns of `DOCUMENTS`; CorruptionError when it is not one."""
+    return pa.concat_tables([DOCUMENTS.empty_table(), *iterate_documents(path)])
+
+
+def _opened(path: Path) -> pq.ParquetFile:
     try:
-        return pq.read_table(path, columns=DOCUMENTS.names).cast(DOCUMENTS)
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise CorruptionError(f"{path}: not a documents file ({error}). Run the stage again.") from error
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise _not_documents(path, error) from error
+    if missing := [name for name in ("id", "source", "text") if name not in file.schema_arrow.names]:
+        file.close()
+        raise _not_documents(path, f"no column {', '.join(missing)}")
+    return file
+
+
+def _completed(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """The columns asked for in that order and in the types of `DOCUMENTS`."""
+    arrays = [
+        table[name].cast(DOCUMENTS.field(name).type)
+        if name in table.schema.names
+        else pa.nulls(len(table), DOCUMENTS.field(name).type)
+        for name in columns
+    ]
+    return pa.table(arrays, schema=pa.schema([DOCUMENTS.field(name) for name in columns]))
+
+
+def _not_documents(path: Path, why: object) -> CorruptionError:
+    return CorruptionError(f"{path}: not a documents file ({why}). Run the stage again.")
 
 
 def count_by(rows: Iterable[Mapping[str, Any]], key: str) -> dict[str, int]:

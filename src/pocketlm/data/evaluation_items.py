@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pocketlm.data.contamination import Item
+from pocketlm.data.contamination_index import Item
 from pocketlm.data.text import Text, tokens_of
 
 PROBLEM_FILES = {
@@ -33,12 +33,12 @@ def problem_items(folder: Path) -> list[Item]:
 
 
 def _item(kind: str, row: Mapping[str, str]) -> Item:
-    return Item(kind, row["id"], (row["prompt"], f"{row['prompt']} {row['answer']}"))
+    return Item(kind, row["id"], (row["prompt"], f"{row['prompt']} {row['answer']}"), literal=True)
 
 
 def cloze_records(items: Iterable[Mapping[str, str]]) -> list[Item]:
     """Context with target of every cloze item."""
-    return [Item("cloze", item["id"], (f"{item['context']} {item['target']}",)) for item in items]
+    return [Item("cloze", item["id"], (f"{item['context']} {item['target']}",), literal=True) for item in items]
 
 
 def held_out_windows(ids: Sequence[str], texts: pa.Array) -> list[Item]:
@@ -51,5 +51,5 @@ def held_out_windows(ids: Sequence[str], texts: pa.Array) -> list[Item]:
         for start in range(first, last, WINDOW_WORDS):
             stop = min(start + WINDOW_WORDS, last)
             window = text.data[tokens.starts[start] : tokens.ends[stop - 1]].tobytes().decode("utf-8", "replace")
-            items.append(Item("held_out", f"{name}@word {start - first}", (window,)))
+            items.append(Item("held_out", f"{name}@word {start - first}", (window,), literal=True))
     return items

@@ -8,7 +8,7 @@ from what stands before it; here the word must have occurred there. Unlike LAMBA
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from hashlib import blake2b
 
 import numpy as np
@@ -32,29 +32,43 @@ def unit_hash(text: str, purpose: str) -> float:
     return int.from_bytes(blake2b(text.encode(), digest_size=7, person=purpose.encode()).digest(), "big") / 2**56
 
 
-def split_documents(texts: Sequence[str], settings: HeldOutSettings) -> np.ndarray:
+def split_documents(content: np.ndarray, sizes: np.ndarray, settings: HeldOutSettings) -> np.ndarray:
     """TRAIN, REPORT or SELECTION for every document, int64 [documents].
+
+    Args:
+        content: uint64 [documents, 2], hashes of the texts. sizes: int64 [documents], their bytes.
 
     Raises:
         InputError: two held-out splits of the least size would take more than half of the documents.
     """
     needed = 4 * settings.minimum_documents
-    if len(texts) < needed:
+    if len(content) < needed:
         raise InputError(
-            f"too little text: {len(texts)} documents with {sum(map(len, texts)) / 1e6:.2f} million characters are "
-            f"left after curation, and {needed} are needed to hold out two splits of {settings.minimum_documents}. "
+            f"too little text: {len(content)} documents with {sizes.sum() / 1e6:.2f} MB are left after curation, and "
+            f"{needed} are needed to hold out two splits of {settings.minimum_documents}. "
             "Give more text (long files may be split), loosen curate.gates, or lower curate.held_out.minimum_documents."
         )
-    split = np.full(len(texts), TRAIN, np.int64)
+    split = np.full(len(content), TRAIN, np.int64)
     for name, share, value in (
         ("report", settings.report_share, REPORT),
         ("selection", settings.selection_share, SELECTION),
     ):
-        place = np.array([unit_hash(text, name) for text in texts])
+        place = _places(content, name)
         place[split != TRAIN] = np.inf
-        least = np.partition(place, settings.minimum_documents - 1)[settings.minimum_documents - 1]
-        split[place <= max(share, least)] = value
+        order = np.lexsort((content[:, 1], place))
+        wanted = np.searchsorted(place[order], share, "right")
+        affordable = np.searchsorted(np.cumsum(sizes[order]), settings.maximum_bytes, "right")
+        split[order[: max(min(wanted, affordable), settings.minimum_documents)]] = value
     return split
+
+
+def _places(content: np.ndarray, purpose: str) -> np.ndarray:
+    """A number in [0, 1) for every document that depends on its text and the purpose only, float64 [documents]."""
+    salt = np.frombuffer(blake2b(purpose.encode(), digest_size=8).digest(), np.uint64)
+    value = content[:, 0] ^ salt
+    for shift, factor in ((33, 0xFF51AFD7ED558CCD), (33, 0xC4CEB9FE1A85EC53)):  # MurmurHash3's finalizer
+        value = (value ^ (value >> np.uint64(shift))) * np.uint64(factor)
+    return (value >> np.uint64(11)).astype(np.float64) / 2**53
 
 
 def cloze_items(documents: pa.Table) -> list[dict[str, str]]:

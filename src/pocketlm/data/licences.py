@@ -1,13 +1,24 @@
-"""Licence of an installed distribution as an SPDX expression, from its metadata.
+"""Licences as SPDX expressions: which are allowed, and that of an installed distribution.
 
-In order: License-Expression (PEP 639); a classifier that names exactly one licence; the licence file, recognised by
-sentences that only that licence has; else NOASSERTION. Nothing is guessed: "BSD License" alone stays open.
+A list of allowed licences fails closed: what is unknown, unstated or no expression is not allowed unless it is listed
+letter for letter. Grammar: SPDX specification 2.3, annex D.
+
+The licence of a distribution comes from its metadata. In order: License-Expression (PEP 639); a classifier that names
+exactly one licence; the licence file, recognised by sentences that only that licence has; else NOASSERTION. Nothing is
+guessed: "BSD License" alone stays open.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from importlib.metadata import Distribution
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
 
 NOASSERTION = "NOASSERTION"
 STANDARD_LIBRARY = "PSF-2.0"
@@ -35,6 +46,94 @@ SENTENCES = (
 """First sentence of a licence's text, then others that follow it; of two that begin alike the stricter stands first."""
 
 LICENCE_CHARACTERS = 2_500
+
+EXPRESSION_CHARACTERS = 2_000
+"""A longer expression is not read: it is no licence, and the parser's depth is bounded by it."""
+TOKEN = re.compile(r"\s*([()]|[^\s()]+)")
+IDENTIFIER = re.compile(r"(?:DocumentRef-[A-Za-z0-9.-]+:)?LicenseRef-[A-Za-z0-9.-]+|[A-Za-z0-9][A-Za-z0-9.-]*\+?")
+OPERATORS = {name: name.upper() for name in ("and", "or", "with", "AND", "OR", "WITH")}
+
+
+def is_expression(text: str) -> bool:
+    """Whether a text is an SPDX expression; names are not looked up, only the grammar is checked."""
+    return _evaluated(text, lambda name: True) is not None
+
+
+def licence_allowed(expression: str, allowed: Sequence[str]) -> bool:
+    """Whether text under a licence may be used when the licences of `allowed` may.
+
+    Of an OR one side suffices, of an AND both must be allowed. `X WITH exception` must be listed as such, `X+` is
+    allowed where X is (the user may choose X). NOASSERTION, NONE, an empty text and what is no expression are allowed
+    only when listed letter for letter. Case and spaces do not count.
+    """
+    listed = {_folded(item) for item in allowed}
+    if _folded(expression) in listed:
+        return True
+    return _evaluated(expression, lambda name: name in listed or name.removesuffix("+") in listed) is True
+
+
+def allowed_mask(column: pa.Array, allowed: Sequence[str]) -> np.ndarray:
+    """`licence_allowed` for every value of a column, bool [rows]; null counts as empty. Each value is parsed once."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    encoded = pc.fill_null(column, "").dictionary_encode()
+    verdicts = np.array([licence_allowed(value, allowed) for value in encoded.dictionary.to_pylist()], bool)
+    return np.asarray(verdicts[np.asarray(encoded.indices)])
+
+
+def _folded(expression: str) -> str:
+    return " ".join(expression.lower().split())
+
+
+def _evaluated(expression: str, holds: Callable[[str], bool]) -> bool | None:
+    """The truth of an expression when that of its lower-case names is known; None when it is no expression."""
+    if len(expression) > EXPRESSION_CHARACTERS:
+        return None
+    tokens = TOKEN.findall(expression)
+    try:
+        value = _either(tokens, holds)
+    except (ValueError, RecursionError):
+        return None
+    return value if not tokens else None
+
+
+def _either(tokens: list[str], holds: Callable[[str], bool]) -> bool:
+    value = _both(tokens, holds)
+    while tokens and OPERATORS.get(tokens[0]) == "OR":
+        tokens.pop(0)
+        right = _both(tokens, holds)  # read in any case: a wrong right side makes the whole wrong
+        value = value or right
+    return value
+
+
+def _both(tokens: list[str], holds: Callable[[str], bool]) -> bool:
+    value = _licence(tokens, holds)
+    while tokens and OPERATORS.get(tokens[0]) == "AND":
+        tokens.pop(0)
+        right = _licence(tokens, holds)
+        value = value and right
+    return value
+
+
+def _licence(tokens: list[str], holds: Callable[[str], bool]) -> bool:
+    if tokens and tokens[0] == "(":
+        tokens.pop(0)
+        value = _either(tokens, holds)
+        if not tokens or tokens.pop(0) != ")":
+            raise ValueError("an opening parenthesis is not closed")
+        return value
+    name = _name(tokens)
+    if tokens and OPERATORS.get(tokens[0]) == "WITH":
+        tokens.pop(0)
+        name = f"{name} with {_name(tokens)}"
+    return holds(name)
+
+
+def _name(tokens: list[str]) -> str:
+    if not tokens or tokens[0] in OPERATORS or not IDENTIFIER.fullmatch(tokens[0]):
+        raise ValueError("a licence is missing")
+    return tokens.pop(0).lower()
 
 
 def licence_of(distribution: Distribution) -> str:

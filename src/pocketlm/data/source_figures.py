@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from pocketlm.data.licences import NOASSERTION, STANDARD_LIBRARY
 from pocketlm.data.python_documentation import SCHEME, installed_packages, python_version
-from pocketlm.data.sources import Entry
+from pocketlm.data.row_forms import Fault
+from pocketlm.data.sources import Account, Entry
 from pocketlm.pipeline.figures import Block, table
 
 
@@ -20,15 +21,21 @@ class SourceCounts:
     bytes: Counter[str] = field(default_factory=Counter)
     licences: Counter[tuple[str, str]] = field(default_factory=Counter)
     rejects: Counter[tuple[str, str]] = field(default_factory=Counter)
+    accounts: dict[str, Account] = field(default_factory=dict)
+
+    def account(self, name: str) -> Account:
+        """A new account for a source, to be filled in while it is read."""
+        self.accounts[name] = Account()
+        return self.accounts[name]
 
     def add(self, entry: Entry) -> None:
         """Count one row."""
-        if isinstance(entry.content, str):
-            self.documents[entry.source] += 1
-            self.bytes[entry.source] += len(entry.content.encode())
-            self.licences[entry.source, entry.licence] += 1
-        else:
+        if isinstance(entry.content, Fault):
             self.rejects[entry.source, entry.content.gate] += 1
+        else:
+            self.documents[entry.source] += 1
+            self.bytes[entry.source] += len(entry.content)
+            self.licences[entry.source, entry.licence] += 1
 
     def documents_of(self, name: str) -> int:
         """Documents of a source and of its parts (`name/...`)."""
@@ -49,6 +56,8 @@ class SourceCounts:
             "documents": self.documents.total(),
             "bytes": self.bytes.total(),
             "rejected": self.rejects.total(),
+            "not_sampled": sum(account.not_sampled for account in self.accounts.values()),
+            "stopped_early": sum(bool(account.stopped) for account in self.accounts.values()),
             "without_licence": sum(count for (_, licence), count in self.licences.items() if licence == NOASSERTION),
         }
 
@@ -69,6 +78,20 @@ class SourceCounts:
             table("Sources, in order of priority", ["source", "documents", "MB"], by_source),
             table("Licences", ["source", "licence", "documents"], by_licence, "NOASSERTION: no licence is stated."),
         ]
+        selected = [
+            {
+                "source": name,
+                "commit": account.revision,
+                "not sampled": account.not_sampled,
+                "stopped at": f"{name}.{account.stopped}" if account.stopped else "",
+            }
+            for name, account in self.accounts.items()
+            if account.revision or account.not_sampled or account.stopped
+        ]
+        if selected:
+            note = "Not sampled: documents that sample_share left out. Stopped at: the limit before the last document."
+            columns = ["source", "commit", "not sampled", "stopped at"]
+            blocks.append(table("Revisions, samples and limits", columns, selected, note))
         if by_rule:
             blocks.append(
                 table("Rows that are no documents", ["source", "rule", "rows"], by_rule, "In rejects.parquet.")

@@ -1,90 +1,265 @@
 """From the settings of one source to its rows and to the identity of its content.
 
-A location is a folder (read recursively, hidden files left out), a file, a glob, an archive, an `hf://` path (Hugging
-Face Hub, through its file system) or `python://documentation`. Files are read in the order of their relative names.
+A location is a folder (read recursively, hidden files left out), a file, a glob, an archive, a data set on the Hugging
+Face Hub, a place in an object store, or `python://documentation`. Files are read in the order of their relative names.
+Remote files are downloaded before they are read; nothing else uses the network.
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
-import os
+from array import array
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, NamedTuple
 
 from pocketlm.data import python_documentation as documentation
-from pocketlm.data.archives import ARCHIVE_SUFFIXES, is_archive, members
+from pocketlm.data.archives import is_archive, members
+from pocketlm.data.data_files import DataFile, Located, Tick, local_files, unchanged
 from pocketlm.data.licences import NOASSERTION, STANDARD_LIBRARY
-from pocketlm.data.readers import SUFFIXES, Fault, read_rows, readable
-from pocketlm.data.settings import SourceSettings
+from pocketlm.data.readers import BUFFER_BYTES, excerpt_of_bytes, is_whole, read_rows, readable
+from pocketlm.data.row_forms import Fault, Record
+from pocketlm.data.source_settings import HUB_SCHEME, S3_SCHEME, SourceSettings
 from pocketlm.errors import InputError
 from pocketlm.pipeline.storage import sha256_file
 
-HUB = "hf://"
 DOCUMENTATION_BYTES = 40_000_000
-KNOWN = " ".join((*SUFFIXES, *ARCHIVE_SUFFIXES))
+HASH_VALUES = 2**64
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One row of a source, text or fault, with the columns that a document needs."""
+class Entry(NamedTuple):
+    """One row of a source: its text as UTF-8 or its fault, with the columns that a document needs."""
 
     id: str
     source: str
-    content: str | Fault
+    content: bytes | Fault
     licence: str
     origin: str
     progress: float
-    """Share of the source's files that were read before this row."""
+    """Share of the source that was read before this row."""
+    score: float | None = None
+    record: bytes | None = None
 
 
-def read_source(name: str, settings: SourceSettings) -> Iterator[Entry]:
-    """All rows of one source in a fixed order.
+@dataclass
+class Account:
+    """What else is to be said of reading a source.
+
+    Attributes:
+        not_sampled: documents that `sample_share` left out.
+        stopped: the setting that ended the reading before the last document; "" when all were read.
+        revision: the commit that was read. passed_over: files of unknown format, by suffix.
+        with_score, with_licence: rows that hold the columns of these settings.
+    """
+
+    not_sampled: int = 0
+    stopped: str = ""
+    revision: str = ""
+    passed_over: Counter[str] = field(default_factory=Counter)
+    with_score: int = 0
+    with_licence: int = 0
+
+
+_identified: dict[tuple[str, SourceSettings], str] = {}
+"""The identity that this process last gave to a source: what is read must still have it."""
+
+
+def read_source(
+    name: str, settings: SourceSettings, account: Account | None = None, tick: Tick = lambda: None
+) -> Iterator[Entry]:
+    """All rows of one source in a fixed order, as far as its settings take them.
+
+    Args:
+        account: is filled in while rows are read. tick: called during downloads; raises to stop.
 
     Raises:
-        InputError: the location is missing, holds no readable file, or a file is damaged.
+        InputError: the location is missing, holds no readable file, a file is damaged or changes, or no row has a
+            column that the settings name.
     """
+    account = account if account is not None else Account()
     if settings.path.startswith(documentation.SCHEME):
-        yield from _documentation(name, settings)
+        yield from _selected(_documentation(name, settings), settings, None, account)
         return
-    read_bytes = 0
-    for entry in _rows_of_files(name, settings):
-        read_bytes += len(entry.content.encode()) if isinstance(entry.content, str) else 0
-        if settings.maximum_bytes is not None and read_bytes > settings.maximum_bytes:
-            return
+    located = _located(name, settings)
+    if _identified.get((name, settings), identity := _identity(name, located)) != identity:
+        raise InputError(f"sources.{name}.path = {settings.path}: its files changed while the run began. Run again.")
+    account.revision, account.passed_over = located.revision, located.passed_over
+    rows = _rows_of_files(name, settings, located, account, tick)
+    documents = 0
+    for entry in _selected(rows, settings, settings.maximum_bytes, account):
+        documents += not isinstance(entry.content, Fault)
         yield entry
+    for option, count in (("score_column", account.with_score), ("licence_column", account.with_licence)):
+        if documents and not count and getattr(settings, option):
+            column = getattr(settings, option)
+            raise InputError(f"sources.{name}.{option} = {column}: not one row has it. Check the name.")
 
 
 def content_identity(name: str, settings: SourceSettings) -> str:
     """sha256 over the names and content hashes of everything that `read_source` would read."""
+    if settings.path.startswith(documentation.SCHEME):
+        digest = hashlib.sha256(name.encode())
+        for relative, content in _documentation_contents(settings):
+            digest.update(f"\0{relative}\0{content}".encode())
+        return digest.hexdigest()
+    identity = _identified[name, settings] = _identity(name, _located(name, settings))
+    return identity
+
+
+def _identity(name: str, located: Located) -> str:
     digest = hashlib.sha256(name.encode())
-    for relative, content in _contents(name, settings):
-        digest.update(f"\0{relative}\0{content}".encode())
+    for file in located.files:
+        digest.update(f"\0{file.origin}\0{file.content_hash()}".encode())
     return digest.hexdigest()
 
 
-def _contents(name: str, settings: SourceSettings) -> Iterator[tuple[str, str]]:
-    if settings.path.startswith(documentation.SCHEME):
-        packages = _packages(settings)
-        yield "topics", sha256_file(documentation.topics_path())
-        files = list(documentation.source_files(packages))
-        for _, file, content in documentation.documented_files(files, _budget(settings)):
-            yield f"{file.origin}/{file.name}/{file.licence}", hashlib.sha256(content).hexdigest()
-        for package in packages:
-            yield f"{package.name}/{package.licence}", documentation.description(package)
-    elif settings.path.startswith(HUB):
-        system, paths = _hub_files(name, settings)
-        for path in paths:
-            details = system.info(path)
-            yield (
-                path,
-                str(details.get("lfs") or details.get("blob_id") or (details["size"], details.get("last_commit"))),
-            )
-    else:
-        for relative, file_path in _local_files(name, settings):
-            yield relative, sha256_file(file_path)
+def _located(name: str, settings: SourceSettings) -> Located:
+    if settings.path.startswith(HUB_SCHEME):
+        from pocketlm.data.hub import hub_files
+
+        return hub_files(name, settings)
+    if settings.path.startswith(S3_SCHEME):
+        from pocketlm.data.object_store import stored_files
+
+        return stored_files(name, settings)
+    return local_files(name, settings)
+
+
+def _selected(
+    entries: Iterator[Entry], settings: SourceSettings, maximum_bytes: int | None, account: Account
+) -> Iterator[Entry]:
+    """All faults, and the documents that sampling and limits take."""
+    documents = size = 0
+    limit = int(settings.sample_share * HASH_VALUES)
+    for entry in entries:
+        if not isinstance(entry.content, Fault):
+            if limit < HASH_VALUES and _hash_of(entry.content) >= limit:
+                account.not_sampled += 1
+                continue
+            documents += 1
+            size += len(entry.content)
+            if settings.maximum_documents is not None and documents > settings.maximum_documents:
+                account.stopped = "maximum_documents"
+                return
+            if maximum_bytes is not None and size > maximum_bytes:
+                account.stopped = "maximum_bytes"
+                return
+        yield entry
+
+
+def _rows_of_files(
+    name: str, settings: SourceSettings, located: Located, account: Account, tick: Tick
+) -> Iterator[Entry]:
+    """Rows of all files; a row whose id was there before is a fault."""
+    known = SeenKeys()
+    licence = settings.licence or NOASSERTION
+    for position, file in enumerate(located.files):
+        for relative, stream, size in _streams(file, account, tick):
+            if isinstance(stream, Fault):
+                yield Entry(f"{name}/{relative}", name, stream, licence, file.origin, position / len(located.files))
+                continue
+            whole = is_whole(relative)
+            for number, found in read_rows(stream, relative, settings):
+                row = found if isinstance(found, Fault) else _first_of_its_id(found, known)
+                progress = (position + (stream.tell() / size if size else 0.0)) / len(located.files)
+                row_id = f"{name}/{relative}" if whole else f"{name}/{relative}:{number}"
+                if isinstance(row, Fault):
+                    yield Entry(row_id, name, row, licence, file.origin, progress)
+                    continue
+                account.with_score += row.score is not None
+                account.with_licence += bool(row.licence)
+                row_id = row_id if row.id is None else f"{name}/{row.id}"
+                facts = row.licence or licence, file.origin, progress, row.score, row.record
+                yield Entry(row_id, name, row.text, *facts)
+
+
+def _first_of_its_id(row: Record, known: SeenKeys) -> Record | Fault:
+    """The row, or a fault when its id was there before."""
+    if row.id is None or known.add(_hash_of(row.id.encode())):
+        return row
+    reason = f"its id '{row.id[:80]}' was there before; the first row stays"
+    return Fault("duplicate_id", reason, excerpt=excerpt_of_bytes(row.text))
+
+
+def _streams(file: DataFile, account: Account, tick: Tick) -> Iterator[tuple[str, BinaryIO | Fault, int]]:
+    """(name, bytes or fault, size if it is known) of a file, or of the members of an archive."""
+    if file.fault is not None:
+        yield file.name, file.fault, 0
+        return
+
+    def wanted(member: str) -> bool:
+        if not readable(member):
+            account.passed_over[PurePosixPath(member).suffix.lower()] += 1
+        return readable(member)
+
+    path = file.local(tick)
+    with unchanged(path):
+        if not is_archive(path.name):
+            with _open(path) as stream:
+                yield file.name, stream, path.stat().st_size
+            return
+        before: set[str] = set()
+        for member, stream in members(path, wanted):
+            if member in before:
+                fault = Fault("duplicate_id", "the archive holds two members of that name; the first stays")
+                yield f"{file.name}!{member}", fault, 0
+            else:
+                yield f"{file.name}!{member}", stream, 0
+            before.add(member)
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb", BUFFER_BYTES)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened ({error.strerror}). Check its permissions.") from error
+
+
+class SeenKeys:
+    """A set of 64-bit keys in 16 to 32 bytes each (open addressing), for sets of ids that Python's would make five
+    times as large. Two different ids share a key once in 2^64: one of 100 million documents with probability 3e-4."""
+
+    def __init__(self) -> None:
+        self._slots = array("Q", bytes(8 << 10))
+        self._count = 0
+
+    def add(self, key: int) -> bool:
+        """Add a key; False when it was there."""
+        place = self._place(key or 1)  # 0 marks a free slot
+        if self._slots[place]:
+            return False
+        self._slots[place] = key or 1
+        self._count += 1
+        if 2 * self._count > len(self._slots):
+            before, self._slots = self._slots, array("Q", bytes(16 * len(self._slots)))
+            for old in before:
+                if old:
+                    self._slots[self._place(old)] = old
+        return True
+
+    def _place(self, key: int) -> int:
+        slots, mask = self._slots, len(self._slots) - 1
+        place = key & mask
+        while slots[place] and slots[place] != key:
+            place = (place + 1) & mask
+        return place
+
+
+def _hash_of(data: bytes) -> int:
+    """64 uniform bits of the sha256 of some bytes: the same on every machine."""
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
+
+
+def _documentation_contents(settings: SourceSettings) -> Iterator[tuple[str, str]]:
+    packages = _packages(settings)
+    yield "topics", sha256_file(documentation.topics_path())
+    files = list(documentation.source_files(packages))
+    for _, file, content in documentation.documented_files(files, _budget(settings)):
+        yield f"{file.origin}/{file.name}/{file.licence}", hashlib.sha256(content).hexdigest()
+    for package in packages:
+        yield f"{package.name}/{package.licence}", documentation.description(package)
 
 
 def _documentation(name: str, settings: SourceSettings) -> Iterator[Entry]:
@@ -93,7 +268,7 @@ def _documentation(name: str, settings: SourceSettings) -> Iterator[Entry]:
     known = settings.licence
 
     def entry(source: str, relative: str, text: str, licence: str, origin: str, progress: float) -> Entry:
-        content = text if text.strip() else Fault("empty", "no documentation in it")
+        content = text.encode() if text.strip() else Fault("empty", "no documentation in it")
         return Entry(f"{source}/{relative}", source, content, known or licence, origin, progress)
 
     for topic, text in documentation.topics().items():
@@ -115,101 +290,3 @@ def _packages(settings: SourceSettings) -> list[documentation.Package]:
 
 def _budget(settings: SourceSettings) -> int:
     return DOCUMENTATION_BYTES if settings.maximum_bytes is None else settings.maximum_bytes
-
-
-def _rows_of_files(name: str, settings: SourceSettings) -> Iterator[Entry]:
-    for progress, relative, stream in _streams(name, settings):
-        with stream:
-            for number, content in read_rows(stream, relative, settings.text_column, settings.maximum_document_bytes):
-                row_id = (
-                    f"{name}/{relative}"
-                    if relative.lower().endswith((".txt", ".md"))
-                    else f"{name}/{relative}:{number}"
-                )
-                yield Entry(row_id, name, content, settings.licence or NOASSERTION, relative, progress)
-
-
-def _streams(name: str, settings: SourceSettings) -> Iterator[tuple[float, str, BinaryIO]]:
-    """(share of files read before, relative name, bytes) of every readable file."""
-    if settings.path.startswith(HUB):
-        system, paths = _hub_files(name, settings)
-        for position, name_on_hub in enumerate(paths):
-            yield position / len(paths), name_on_hub, system.open(name_on_hub, "rb")
-        return
-    files = _local_files(name, settings)
-    for position, (relative, path) in enumerate(files):
-        progress = position / len(files)
-        if is_archive(path.name):
-            for member, stream in members(path, readable):
-                yield progress, f"{relative}!{member}", stream
-            continue
-        try:
-            stream = path.open("rb")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be opened ({error.strerror}). Check its permissions.") from error
-        yield progress, relative, stream
-
-
-def _local_files(name: str, settings: SourceSettings) -> list[tuple[str, Path]]:
-    """(relative name, path) of every readable file of a location, in name order."""
-    path = Path(settings.path).expanduser()
-    where = f"sources.{name}.path = {settings.path}"
-    if path.is_file():
-        if not (readable(path.name) or is_archive(path.name)):
-            raise InputError(f"{where}: unknown format. Known are {KNOWN}.")
-        return [(path.name, path)]
-    if path.is_dir():
-        root, found = path, _walk(path, where)
-    elif any(sign in settings.path for sign in "*?["):
-        root = Path(
-            *path.parts[: next(at for at, part in enumerate(path.parts) if any(sign in part for sign in "*?["))]
-        )
-        found = (Path(match) for match in glob.iglob(str(path), recursive=True))
-    else:
-        raise InputError(f"{where}: no such file or folder. Check the spelling; ~ and globs are expanded.")
-    files = [
-        (file.relative_to(root).as_posix(), file)
-        for file in found
-        if (readable(file.name) or is_archive(file.name)) and file.is_file() and not _hidden(file.relative_to(root))
-    ]
-    if not files:
-        raise InputError(f"{where}: holds no readable file. Known are {KNOWN}.")
-    return sorted(files)
-
-
-def _walk(folder: Path, where: str) -> Iterator[Path]:
-    """Every file below a folder; a folder that cannot be opened is an error, not a smaller corpus."""
-
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{where}: the folder {error.filename} cannot be opened: {error.strerror}.")
-
-    for place, _, names in os.walk(folder, onerror=refuse):
-        yield from (Path(place) / name for name in names)
-
-
-def _hidden(relative: Path) -> bool:
-    return any(part.startswith(".") for part in relative.parts)
-
-
-def _hub_files(name: str, settings: SourceSettings) -> tuple[Any, list[str]]:
-    try:
-        from huggingface_hub import HfFileSystem
-    except ImportError as error:
-        raise InputError(
-            f"sources.{name}.path = {settings.path}: needs huggingface_hub. Install pocketlm[hub]."
-        ) from error
-    pattern = settings.path.removeprefix(HUB)
-    system = HfFileSystem()
-    try:
-        found = system.glob(pattern) if any(sign in pattern for sign in "*?[") else system.find(pattern)
-    except Exception as error:  # httpx, huggingface_hub and fsspec raise their own, with no common base
-        raise InputError(
-            f"sources.{name}.path = {settings.path}: the Hugging Face Hub cannot be reached or has no such path "
-            f"({error}). Go online, or download the files and give their folder."
-        ) from error
-    paths = sorted(path for path in found if readable(path))
-    if not paths:
-        raise InputError(
-            f"sources.{name}.path = {settings.path}: holds no readable file. Known are {' '.join(SUFFIXES)}."
-        )
-    return system, paths

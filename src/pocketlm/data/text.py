@@ -19,7 +19,12 @@ import numba
 import numpy as np
 import pyarrow as pa
 
+from pocketlm.data.kernels import kernel
+
 UINT8 = np.dtype(np.uint8)
+LOWER = np.array([byte + 32 if 65 <= byte <= 90 else byte for byte in range(256)], np.uint8)
+LOWER[[byte for byte in range(128) if not chr(byte).isalnum()]] = 0
+"""For each byte of a word its lower-cased form, for each other ASCII byte 0."""
 BASE = np.uint64(0x9E3779B97F4A7C15)
 """Base of the polynomial hash over tokens (odd, from the golden ratio)."""
 
@@ -53,6 +58,11 @@ class Text:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def to_arrow(self) -> pa.Array:
+        """The documents as a large_string array that shares their memory."""
+        offsets, data = (np.ascontiguousarray(array) for array in (self.offsets, self.data))
+        return pa.LargeStringArray.from_buffers(len(self), pa.py_buffer(offsets), pa.py_buffer(data))
+
     def bytes_of(self, document: int) -> bytes:
         """UTF-8 bytes of one document."""
         return self.data[self.offsets[document] : self.offsets[document + 1]].tobytes()
@@ -84,11 +94,22 @@ class Ngrams:
 def tokens_of(text: Text) -> Tokens:
     """The words of every document."""
     offsets = np.zeros(len(text) + 1, np.int64)
-    nothing, no_positions = np.empty(0, np.uint64), np.empty(0, np.int64)
-    total = _scan_tokens(text.data, text.offsets, nothing, no_positions, no_positions, offsets, False)
-    hashes, starts, ends = np.empty(total, np.uint64), np.empty(total, np.int64), np.empty(total, np.int64)
-    _scan_tokens(text.data, text.offsets, hashes, starts, ends, offsets, True)
-    return Tokens(hashes, starts, ends, offsets)
+    room = int(text.offsets[-1] - text.offsets[0])  # memory that no word touches is never resident
+    hashes, starts, ends = np.empty(room, np.uint64), np.empty(room, np.int64), np.empty(room, np.int64)
+    count = _scan_tokens(text.data, text.offsets, LOWER, hashes, starts, ends, offsets)
+    return Tokens(hashes[:count], starts[:count], ends[:count], offsets)
+
+
+def kept_documents(text: Text, tokens: Tokens, kept: np.ndarray) -> tuple[Text, Tokens]:
+    """The documents marked in a bool array, with their words."""
+    if kept.all():
+        return text, tokens
+    fewer = Text.from_arrow(text.to_arrow().filter(pa.array(kept)))
+    counts = np.diff(tokens.offsets)
+    rows = np.repeat(kept, counts)
+    shift = np.repeat(fewer.offsets[:-1] - text.offsets[:-1][kept], counts[kept])
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts[kept])])
+    return fewer, Tokens(tokens.hashes[rows], tokens.starts[rows] + shift, tokens.ends[rows] + shift, offsets)
 
 
 def ngrams_of(tokens: Tokens, size: int) -> Ngrams:
@@ -149,47 +170,53 @@ def number_mark(data: np.ndarray, at: int, end: int) -> bool:
     return (data[at] == 46 or data[at] == 44) and at + 1 < end and 48 <= data[at + 1] <= 57
 
 
-@numba.njit(nogil=True)
-def _scan_tokens(data, documents, hashes, starts, ends, offsets, fill):  # type: ignore[no-untyped-def]
+@kernel
+def _scan_tokens(data, documents, lower, hashes, starts, ends, offsets):  # type: ignore[no-untyped-def]
     count = 0
     for document in range(len(documents) - 1):
         offsets[document] = count
         at, end = documents[document], documents[document + 1]
         after_digit = False
         while at < end:
-            width = punctuation_width(data, at, end) if data[at] >= 128 else 0
-            if width:
-                at += width
-                after_digit = False
-                continue
             byte = data[at]
-            start = at
-            value = np.uint64(14695981039346656037)
-            while at < end:
-                letter = word_byte(data[at])
-                if letter == 0 and at > start and after_digit and number_mark(data, at, end):
-                    letter = data[at]
-                if letter == 0 or (letter >= 128 and punctuation_width(data, at, end)):
-                    break
-                value = (value ^ np.uint64(letter)) * np.uint64(1099511628211)
-                after_digit = letter <= 57
-                at += 1
-            if at == start:
+            letter = lower[byte]
+            if letter == 0:
                 at += 1
                 if after_digit and (byte == 41 or byte == 42 or byte == 43 or byte == 45 or byte == 47):
-                    value = np.uint64(byte)
+                    hashes[count], starts[count], ends[count] = mix(np.uint64(byte)), at - 1, at
+                    count += 1
                     after_digit = False
                 else:
                     after_digit = after_digit and byte == 32
+                continue
+            if letter >= 128:
+                width = punctuation_width(data, at, end)
+                if width:
+                    at += width
+                    after_digit = False
                     continue
-            if fill:
-                hashes[count], starts[count], ends[count] = mix(value), start, at
+            start = at
+            value = np.uint64(14695981039346656037)
+            while True:
+                value = (value ^ np.uint64(letter)) * np.uint64(1099511628211)
+                after_digit = letter <= 57
+                at += 1
+                if at == end:
+                    break
+                letter = lower[data[at]]
+                if letter == 0:
+                    if not (after_digit and number_mark(data, at, end)):
+                        break
+                    letter = data[at]
+                elif letter >= 128 and punctuation_width(data, at, end):
+                    break
+            hashes[count], starts[count], ends[count] = mix(value), start, at
             count += 1
     offsets[len(documents) - 1] = count
     return count
 
 
-@numba.njit(nogil=True)
+@kernel
 def _roll(tokens, token_offsets, size, hashes, offsets):  # type: ignore[no-untyped-def]
     leaving = np.uint64(1)
     for _ in range(size - 1):
@@ -206,7 +233,7 @@ def _roll(tokens, token_offsets, size, hashes, offsets):  # type: ignore[no-unty
             hashes[offsets[document] + row] = mix(value)
 
 
-@numba.njit(nogil=True)
+@kernel
 def _count_distinct(hashes, offsets):  # type: ignore[no-untyped-def]
     counts = np.zeros(len(offsets) - 1, np.int64)
     for document in range(len(counts)):

@@ -5,20 +5,27 @@ the vocabulary, so `decode(encode(text)) == text` for every string that UTF-8 ca
 the ids 0, 1, 2 and are *never* produced from text: a user who types "<|im_end|>" gets the ordinary tokens of those ten
 characters. Only `data.chat` and the document border put special ids into a sequence.
 
-Not covered: foreign tokenizers whose vocabulary lacks bytes (they drop text silently).
+This module is the reference: single texts, and the format. Whole units of documents are encoded by
+`data.fast_encoding` and merges learned by `data.bpe_training`, both with the results of the tokenizers library.
+
+A foreign tokenizer may lack bytes: it drops them silently here, `data.fast_encoding` counts them.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pocketlm.errors import InputError
 
 if TYPE_CHECKING:
     import tokenizers
+
+    from pocketlm.data.word_pieces import PieceCounts
 
 END_OF_TEXT = "<|endoftext|>"
 IM_START = "<|im_start|>"
@@ -36,6 +43,9 @@ SPLIT_PATTERN = (
 )
 """Pre-tokenizer pattern of Qwen2 (known as `qwen2` to llama.cpp and gigatoken): contractions, words with one leading
 character, single digits, punctuation, line ends, spaces."""
+
+
+_BATCH_CHARACTERS = 8_000_000
 
 
 class Tokenizer:
@@ -80,6 +90,11 @@ class Tokenizer:
             raise InputError(f"{file}: not a tokenizers file ({error}). Build it again or restore it.") from error
         return cls(backend, origin=str(file))
 
+    def definition(self) -> dict[str, Any]:
+        """The content of tokenizer.json."""
+        definition: dict[str, Any] = json.loads(self._backend.to_str())
+        return definition
+
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, without any special token."""
         return self._backend.encode(text, add_special_tokens=False).ids
@@ -94,24 +109,60 @@ class Tokenizer:
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> tokenizers.Tokenizer:
-    """Byte-level BPE learned from `texts`: equal texts in equal order give equal bytes, whatever the thread count.
+    """Byte-level BPE learned from `texts`, read once: equal texts give equal bytes, in any order.
+
+    Raises:
+        InputError: see `build_tokenizer`.
+    """
+    import pyarrow
+
+    from pocketlm.data.text import Text
+    from pocketlm.data.word_pieces import PieceCounter
+
+    counter = PieceCounter()
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size > _BATCH_CHARACTERS:
+            counter.add(Text.from_arrow(pyarrow.array(batch, pyarrow.large_string())))
+            batch, size = [], 0
+    counter.add(Text.from_arrow(pyarrow.array(batch, pyarrow.large_string())))
+    return build_tokenizer(counter.counts(), vocabulary)
+
+
+def build_tokenizer(pieces: PieceCounts, vocabulary: int) -> tokenizers.Tokenizer:
+    """The tokenizer that the trainer of the tokenizers library would learn from the same pieces.
 
     Args:
-        texts: training documents, read once.
+        pieces: what the training text was cut into, counted.
         vocabulary: number of ids in all: 3 special tokens, 256 bytes, the rest merges.
 
     Raises:
         InputError: `vocabulary` cannot hold the bytes, or the text is too small to learn that many merges.
     """
-    from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+    from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
     from tokenizers import Tokenizer as Backend
+
+    from pocketlm.data.bpe_training import learn_merges
 
     if vocabulary < SMALLEST_VOCABULARY:
         raise InputError(
             f"tokenizer.vocabulary = {vocabulary} is too small: 256 bytes and {len(SPECIAL_TOKENS)} special tokens "
             f"need {SMALLEST_VOCABULARY}. Set it to {SMALLEST_VOCABULARY} or more."
         )
-    backend = Backend(models.BPE())
+    characters = byte_characters()
+    alphabet = sorted(range(256), key=lambda byte: characters[byte])
+    learned = learn_merges(pieces, alphabet, len(SPECIAL_TOKENS), vocabulary)
+    spelled = [*SPECIAL_TOKENS, *("".join(characters[byte] for byte in token) for token in learned.tokens)]
+    if len(spelled) != vocabulary:
+        raise InputError(
+            f"tokenizer.vocabulary = {vocabulary}, but the text holds only {len(spelled)} distinct tokens. "
+            "Give more text or set a smaller vocabulary."
+        )
+    merges = [(spelled[left], spelled[right]) for left, right in learned.pairs.tolist()]
+    backend = Backend(models.BPE(vocab={token: number for number, token in enumerate(spelled)}, merges=merges))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated"),
@@ -119,20 +170,17 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> tokenizers.Tokeniz
         ]
     )
     backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS],
-        show_progress=False,
-    )
-    backend.train_from_iterator(_drop_empty(texts), trainer=trainer)
-    learned = backend.get_vocab_size(with_added_tokens=True)
-    if learned != vocabulary:
-        raise InputError(
-            f"tokenizer.vocabulary = {vocabulary}, but the text holds only {learned} distinct tokens. "
-            "Give more text or set a smaller vocabulary."
-        )
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     return backend
+
+
+@cache
+def byte_characters() -> tuple[str, ...]:
+    """The character that stands for each byte in a byte-level vocabulary (Radford et al. 2019, GPT-2's encoder):
+    printable Latin-1 stands for itself, the other bytes take U+0100 onwards."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return tuple(chr(byte) if byte in printable else chr(0x100 + others.index(byte)) for byte in range(256))
 
 
 def tokenizer_config() -> dict[str, object]:
@@ -153,7 +201,3 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     """Copy the files of a tokenizer from one artifact folder to another."""
     for name in TOKENIZER_FILES:
         shutil.copyfile(source / name, target / name)
-
-
-def _drop_empty(texts: Iterable[str]) -> Iterator[str]:
-    return (text for text in texts if text)

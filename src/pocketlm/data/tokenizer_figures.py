@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pocketlm.data.tokenizer import Tokenizer
 from pocketlm.pipeline.figures import Block, samples, table
+
+if TYPE_CHECKING:
+    from pocketlm.data.fast_encoding import FastEncoder
 
 LONGEST = 40
 
@@ -35,16 +39,25 @@ class Compression:
         return self.used / self.vocabulary
 
 
-def measure_compression(tokenizer: Tokenizer, texts: Sequence[str]) -> Compression:
-    """Encode the texts and count."""
-    encoded = tokenizer.encode_batch(texts)
-    return Compression(
-        bytes=sum(len(text.encode()) for text in texts),
-        words=sum(len(text.split()) for text in texts),
-        tokens=sum(map(len, encoded)),
-        used=len(set().union(*encoded)) if encoded else 0,
-        vocabulary=tokenizer.vocabulary,
-    )
+def measure_compression(encoder: FastEncoder, file: Path) -> Compression:
+    """Encode the documents of a file, one row group at a time, and count."""
+    import numpy as np
+
+    from pocketlm.data.documents import iterate_documents
+
+    size = words = tokens = 0
+    used = np.zeros(0, np.bool_)
+    for unit in iterate_documents(file, ("text",)):
+        texts = unit["text"]
+        ids = encoder.encode(texts).ids
+        seen = np.bincount(ids, minlength=len(used)) > 0
+        seen[: len(used)] |= used
+        used = seen
+        tokens += len(ids)
+        for text in texts.to_pylist():
+            size += len(text.encode())
+            words += len(text.split())
+    return Compression(size, words, tokens, int(used.sum()), encoder.tokenizer.vocabulary)
 
 
 def compression_block(compression: Compression) -> Block:

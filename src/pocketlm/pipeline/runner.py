@@ -197,7 +197,7 @@ class Runner:
             self._stop,
         )
         self._ledger.append("stage_started", {"stage": entry.name, "fingerprint": fingerprint, "reasons": reasons})
-        began, energy = time.monotonic(), EnergyMeter()
+        began, worked, energy = time.monotonic(), time.process_time(), EnergyMeter()
         try:
             artifact = entry.definition.function(entry.settings, inputs, context)
         except PocketError as error:
@@ -214,7 +214,12 @@ class Runner:
             for draft in drafts:
                 draft.discard()
         seconds = round(time.monotonic() - began, 3)
-        measured = {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes(), "energy_joules": energy.joules()}
+        measured = {
+            "seconds": seconds,
+            "processor_seconds": round(time.process_time() - worked, 3),
+            "peak_memory_bytes": peak_memory_bytes(),
+            "energy_joules": energy.joules(),
+        }
         self._ledger.append("stage_committed", self._commit_body(entry, artifact) | measured)
         shutil.rmtree(work, ignore_errors=True)
         self._progress.finish(f"done in {seconds:.1f} s")
@@ -230,6 +235,7 @@ class Runner:
             "inputs": artifact.manifest["inputs"],
             "figures": dict(artifact.metrics),
             "seconds": None,
+            "processor_seconds": None,
             "peak_memory_bytes": None,
             "energy_joules": None,
         }

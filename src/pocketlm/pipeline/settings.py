@@ -5,9 +5,9 @@ A field annotated `Annotated[T, EXECUTION]` never enters a fingerprint; everythi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class ExecutionMarker:
@@ -50,6 +50,12 @@ class Runtime(Settings):
 
     threads: int = 0
     """CPU threads for kernels; 0 takes the cores that this process may use."""
+    engine: Literal["embedded", "ray"] = "embedded"
+    """Where documents are worked on: the threads of this process, or a Ray cluster."""
+    address: str | None = None
+    """Address of the Ray cluster (`auto`, `ray://host:port`, `host:port`); unset starts one on this machine."""
+    partitions: int = Field(default=0, ge=0)
+    """Groups in which units of documents are handed out; 0 hands out each alone."""
     device: str = "auto"
     """`auto`, `cpu` or `cuda`."""
     compile: bool | None = None

@@ -34,9 +34,10 @@ def optional(kind: str) -> InputSpecification:
     return InputSpecification(kind, optional=True)
 
 
-def many(kind: str) -> InputSpecification:
-    """A list of stages; `inputs.many(name)` is a dictionary stage name -> Artifact. Kind `*` takes any."""
-    return InputSpecification(kind, many=True)
+def many(kind: str, *, optional: bool = False) -> InputSpecification:
+    """A list of stages; `inputs.many(name)` is a dictionary stage name -> Artifact, empty when an optional list was
+    left out. Kind `*` takes any."""
+    return InputSpecification(kind, many=True, optional=optional)
 
 
 class Inputs:
@@ -57,7 +58,7 @@ class Inputs:
 
     def many(self, name: str) -> dict[str, Artifact]:
         """A list input: stage name -> artifact, in recipe order."""
-        artifacts = self._artifacts[name]
+        artifacts = self._artifacts.get(name, {})
         if isinstance(artifacts, Artifact):
             raise TypeError(f"input {name} is one artifact: use inputs[{name!r}]")
         return dict(artifacts)

@@ -17,6 +17,7 @@ STAGES = (
     "curate",
     "tokenizer",
     "tokenize",
+    "mixture",
     "pretrain",
     "sft",
     "interpolate",

@@ -1,121 +1,83 @@
 """Stage `curate`: from raw documents to training text and held-out text, every rejection kept with its reason.
 
-Order: clean, quality gates, exact duplicates, near-duplicates across sources, repeated segments, gates again (cutting
-shortens), held-out split by text hash, contamination of the training text by anything that models are judged by. Out
-come train.parquet, heldout.parquet (report), heldout_selection.parquet, cloze.jsonl, rejects.parquet, funnel.json and
-licences.json.
+Order: licences, clean, quality gates, exact duplicates, near-duplicates across sources and earlier runs, repeated
+segments and spans, gates again (cutting shortens), held-out split by text hash, contamination of the training text by
+benchmarks and by anything that models are judged by. Out come train.parquet, heldout.parquet (report),
+heldout_selection.parquet, cloze.jsonl, rejects.parquet, contaminated_items.jsonl, funnel.json, licences.json, the index
+that later runs are compared with, and a data card with Croissant metadata.
 
-It does not identify languages, score quality by a model, or mix sources by weight.
+Texts pass unit by unit (8 MB), on threads or on a Ray cluster; only hashes meet. It does not mix sources by weight
+(`mixture` does) and does not judge quality by a model of its own.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-
-from pydantic import Field
-
-from pocketlm.data.settings import GateSettings, HeldOutSettings, NearDuplicateSettings, Share
-from pocketlm.errors import InputError
+from pocketlm.data.curation_settings import CurationSettings
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.settings import Settings
-from pocketlm.pipeline.stage import Inputs, optional, stage
+from pocketlm.pipeline.stage import Inputs, many, optional, stage
 
 
-class CurateSettings(Settings):
+class CurateSettings(CurationSettings):
     """Thresholds of every step."""
 
-    gates: GateSettings = GateSettings()
-    near_duplicates: NearDuplicateSettings = NearDuplicateSettings()
-    maximum_repeated_segment_share: Share = 0.3
-    contamination_threshold: Share = 0.8
-    held_out: HeldOutSettings = HeldOutSettings()
-    minimum_bytes: int = Field(default=300_000, ge=0)
-    """Less training text than this is an error: no tokenizer and no model can be made of it."""
+
+def identity(settings: CurateSettings) -> str:
+    """sha256 over the files that the settings name: benchmarks and the language model."""
+    from pocketlm.data.curation_files import files_identity
+
+    return files_identity(settings)
 
 
-@stage(version=1, inputs={"documents": "documents", "problems": optional("problems")}, output="documents")
+@stage(
+    version=2,
+    inputs={"documents": "documents", "problems": optional("problems"), "earlier": many("documents", optional=True)},
+    output="documents",
+    external=identity,
+)
 def curate(settings: CurateSettings, inputs: Inputs, context: Context) -> Artifact:
     """Clean, gate, deduplicate, hold out and decontaminate documents."""
-    import pyarrow as pa
-
-    from pocketlm.data import curation, curation_figures, evaluation_items, held_out, planted
+    from pocketlm.data import curation, repeats, scan, writing
     from pocketlm.data.contamination import build_index
-    from pocketlm.data.documents import read_documents, write_rejects, write_table
+    from pocketlm.data.curation_report import curation_report
+    from pocketlm.data.earlier import Earlier
+    from pocketlm.data.engine import open_engine
+    from pocketlm.data.held_out import cloze_items
+    from pocketlm.data.judged_items import judged_items
+    from pocketlm.data.planting import plant
 
-    funnel = curation.Funnel(read_documents(inputs["documents"].file("documents.parquet")))
-    steps = {
-        "clean": curation.clean_step,
-        "gates": curation.gate_step(settings.gates),
-        "exact duplicates": curation.exact_step,
-        "near-duplicates": curation.near_step(settings.near_duplicates),
-        "repeated segments": curation.segment_step(settings.maximum_repeated_segment_share),
-        "gates again": curation.gate_step(settings.gates),
-    }
-    for done, (name, step) in enumerate(steps.items()):
-        context.progress(done, len(steps) + 2, documents=len(funnel.documents))
+    def progress(step: str, done: int, total: int) -> None:
+        context.progress(done, total, f"units, {step}")
         context.check_stop()
-        funnel.apply(name, step)
 
-    _require_text(curation.text_bytes(funnel.documents), len(funnel.documents), settings.minimum_bytes)
-    split = held_out.split_documents(funnel.documents["text"].to_pylist(), settings.held_out)
-    report = funnel.documents.filter(pa.array(split == held_out.REPORT)).combine_chunks()
-    selection = funnel.documents.filter(pa.array(split == held_out.SELECTION)).combine_chunks()
-    funnel.hold_out(split == held_out.TRAIN)
-    cloze = held_out.cloze_items(report)
-
-    items = evaluation_items.cloze_records(cloze)
-    if problems := inputs.get("problems"):
-        items += evaluation_items.problem_items(problems.path)
-    for part in (report, selection):
-        items += evaluation_items.held_out_windows(part["id"].to_pylist(), part["text"].combine_chunks())
-    index = build_index(items)
-    context.progress(len(steps), len(steps) + 2, documents=len(funnel.documents))
-    funnel.apply("contamination", curation.contamination_step(index, settings.contamination_threshold))
-    train = funnel.documents
-    _require_text(curation.text_bytes(train), len(train), settings.minimum_bytes)
-
-    context.progress(len(steps) + 1, len(steps) + 2, documents=len(train))
-    sample = train["text"].combine_chunks()
-    duplicates = planted.planted_duplicates(sample, settings.near_duplicates)
-    found_items = planted.planted_items(sample, items, settings.contamination_threshold)
-
+    earlier = Earlier([artifact.path for artifact in inputs.many("earlier").values()], settings.near_duplicates)
     draft = context.draft("documents")
-    for name, part in {"train": train, "heldout": report, "heldout_selection": selection}.items():
-        write_table(draft.path / f"{name}.parquet", part)
-    write_rejects(draft.path / "rejects.parquet", funnel.rejects)
-    licences = curation.licences_of(train)
-    draft.write_json("funnel.json", funnel.steps)
-    draft.write_json("licences.json", licences)
+    with open_engine(context.runtime) as engine:
+        documents = inputs["documents"].file("documents.parquet")
+        corpus = curation.open_corpus(documents, context.work, settings, earlier, engine, progress)
+        curation.reject_exact_duplicates(corpus)
+        comparisons = curation.reject_near_duplicates(corpus, engine)
+        segments = repeats.reject_repetitive(corpus, engine)
+        cuts = repeats.cut_repeats(corpus, engine, segments, repeats.repeated_span_windows(corpus, engine))
+
+        curation.require_text(corpus, settings.minimum_bytes)
+        split = curation.hold_out(corpus, settings.held_out)
+        held_out = curation.held_out_documents(corpus, split)
+        cloze = cloze_items(held_out.report)
+        problems = inputs.get("problems")
+        items = judged_items(settings, problems.path if problems else None, cloze, held_out)
+        index = build_index(items)
+        planted = plant(corpus, index, settings, context.work, engine)
+        found = scan.find(corpus, index, engine)
+        contaminated = scan.contaminated_items(corpus, found)
+        scan.remove(corpus, found, settings.contamination, engine)
+        curation.require_text(corpus, settings.minimum_bytes)
+
+        contents = writing.write_corpus(draft.path, corpus, split, progress)
+        writing.write_corpus_index(draft.path, corpus, split, settings.near_duplicates)
     draft.write_jsonl("cloze.jsonl", cloze)
-    blocks = [
-        curation_figures.funnel_block(funnel.steps),
-        *curation_figures.reject_blocks(funnel.rejects),
-        curation_figures.duplicate_block(funnel.rejects),
-        curation_figures.contamination_block(curation.contamination_counts(index, funnel.rejects)),
-        *curation_figures.planted_blocks(duplicates, found_items, settings.near_duplicates.threshold),
-        curation_figures.licence_block(licences),
-    ]
-    metrics = {
-        "input.documents": funnel.steps[0]["input"],
-        "train.documents": len(train),
-        "train.bytes": curation.text_bytes(train),
-        "heldout.documents": len(report),
-        "heldout.bytes": curation.text_bytes(report),
-        "heldout_selection.documents": len(selection),
-        "heldout_selection.bytes": curation.text_bytes(selection),
-        "cloze.items": len(cloze),
-        "rejected": len(funnel.rejects),
-        **{f"rejected.{gate}": count for gate, count in sorted(Counter(row.gate for row in funnel.rejects).items())},
-        **curation_figures.planted_metrics(duplicates, found_items),
-    }
-    return draft.commit(metrics, blocks)
-
-
-def _require_text(available: int, documents: int, needed: int) -> None:
-    if available < needed:
-        raise InputError(
-            f"too little text: {available / 1e6:.2f} MB in {documents} documents are left for training after curation, "
-            f"at least {needed / 1e6:.2f} MB are needed. Give more text, loosen curate.gates, "
-            "or lower curate.minimum_bytes."
-        )
+    draft.write_jsonl("contaminated_items.jsonl", contaminated)
+    figures = curation_report(
+        draft.path, context.stage, corpus, split, contents, comparisons, cuts, found, planted, settings
+    )
+    return draft.commit(*figures)

@@ -45,10 +45,12 @@ class PretrainSettings(TrainingSettings):
     """Documents of the selection split that those scores look at, the first window of each."""
 
 
-@stage(version=1, inputs={"tokens": "tokens"}, output="model")
+@stage(version=2, inputs={"tokens": "tokens"}, output="model")
 def pretrain(settings: PretrainSettings, inputs: Inputs, context: Context) -> Artifact:
     """Train a decoder on the tokens and compare its held-out bits per byte with byte n-grams."""
+    from pocketlm.data.mixture_figures import consumed_block, consumed_metrics
     from pocketlm.data.shards import TokenShard
+    from pocketlm.data.token_ledger import consumed_by_source, sources_of_documents
     from pocketlm.evaluation.held_out_text import HeldOutText, training_text
     from pocketlm.evaluation.token_bytes import token_bytes
     from pocketlm.model.transformer import Transformer
@@ -64,6 +66,7 @@ def pretrain(settings: PretrainSettings, inputs: Inputs, context: Context) -> Ar
     bytes_of = token_bytes(tokens.file("tokenizer.json"))
     window = settings.model.context
     train, heldout, selection = (TokenShard.open(tokens.path, s) for s in ("train", "heldout", "heldout_selection"))
+    source_of = sources_of_documents(train, tokens.path)
     glimpse = HeldOutText.from_shard(selection, bytes_of, settings.validation_documents, window)
     model = Transformer(settings.model.with_vocabulary(train.vocabulary))
     model.init_weights(context.seed("weights"))
@@ -79,6 +82,7 @@ def pretrain(settings: PretrainSettings, inputs: Inputs, context: Context) -> Ar
     ).run()
 
     text = HeldOutText.from_shard(heldout, bytes_of)
+    consumed = consumed_by_source(train, source_of, batches.reads(result.steps), window, result.tokens)
     read = training_text(train.tokens, batches.spans(result.steps), bytes_of)
     bits = {"model": text.model_bits(model)}
     for name, order in BASELINES.items():
@@ -98,10 +102,12 @@ def pretrain(settings: PretrainSettings, inputs: Inputs, context: Context) -> Ar
         "updates_skipped": result.skipped,
         "training_bytes": sum(map(len, read)),
         "heldout.bytes": sum(text.lengths),
+        **consumed_metrics(consumed),
         **{f"heldout.bits_per_byte.{name}": _figure(estimate) for name, estimate in estimates.items()},
         **{f"heldout.bits_per_byte_below.{name}": _figure(gain) for name, gain in gains.items()},
     }
-    return draft.commit(metrics, _blocks(result, estimates, sum(map(len, read))))
+    blocks = [*_blocks(result, estimates, sum(map(len, read))), consumed_block(consumed, result.steps)]
+    return draft.commit(metrics, blocks)
 
 
 def _figure(estimate: Estimate) -> dict[str, Any]:

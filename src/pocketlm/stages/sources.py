@@ -3,6 +3,7 @@
     sources:
       docs: {path: "python://documentation"}
       mine: {path: "~/my_texts", licence: CC-BY-4.0}
+      web: {path: "hf://datasets/OWNER/NAME/data/*.parquet", score_column: score, sample_share: 0.1}
 
 Rows that are no documents (bytes that are not UTF-8, lines that are not JSON, empty or oversized texts) are rejected,
 counted and kept with the reason. It does not judge quality: `curate` does.
@@ -14,7 +15,7 @@ from hashlib import sha256
 
 from pydantic import ConfigDict, model_validator
 
-from pocketlm.data.settings import SourceSettings
+from pocketlm.data.source_settings import SourceSettings
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
@@ -52,10 +53,11 @@ def identity(settings: SourcesSettings) -> str:
     ).hexdigest()
 
 
-@stage(version=1, inputs={}, output="documents", external=identity)
+@stage(version=2, inputs={}, output="documents", external=identity)
 def sources(settings: SourcesSettings, inputs: Inputs, context: Context) -> Artifact:
     """Read every source into documents.parquet; rows that are no documents go to rejects.parquet."""
-    from pocketlm.data.documents import DOCUMENTS, REJECTS, Document, Reject, TableWriter, excerpt_of
+    from pocketlm.data.documents import DOCUMENTS, REJECTS, TableWriter, excerpt_of
+    from pocketlm.data.row_forms import Fault
     from pocketlm.data.source_figures import SourceCounts, version_blocks
     from pocketlm.data.sources import read_source
 
@@ -66,21 +68,26 @@ def sources(settings: SourcesSettings, inputs: Inputs, context: Context) -> Arti
         TableWriter(draft.path / "rejects.parquet", REJECTS) as rejected,
     ):
         for done, (name, source) in enumerate(settings.by_name.items()):
-            for entry in read_source(name, source):
+            account = counts.account(name)
+            for entry in read_source(name, source, account, context.check_stop):
                 counts.add(entry)
                 content = entry.content
-                if isinstance(content, str):
-                    kept.write(Document(entry.id, entry.source, content, entry.licence, entry.origin))
-                else:
+                if isinstance(content, Fault):
                     limits = (content.gate, content.value, content.threshold, content.reason)
-                    rejected.write(Reject(entry.id, entry.source, *limits, excerpt_of(content.excerpt)))
-                share = done + entry.progress
-                context.progress(share, len(settings.by_name), "source", documents=counts.documents.total())
+                    excerpt = excerpt_of(content.excerpt)
+                    rejected.write((entry.id, entry.source, *limits, excerpt, ""), len(excerpt))
+                else:
+                    facts = (entry.licence, entry.origin, entry.score, entry.record)
+                    kept.write((entry.id, entry.source, content, *facts), len(content))
+                context.progress(done + entry.progress, len(settings.by_name), "source", documents=kept.rows)
                 context.check_stop()
             if not counts.documents_of(name):
                 raise InputError(
                     f"sources.{name} holds no document (rejected rows: {counts.rejects_of(name)}). "
                     f"Give files with text; for JSONL and Parquet check sources.{name}.text_column."
                 )
+            if account.passed_over:
+                others = ", ".join(f"{suffix or 'no suffix'} {count}" for suffix, count in account.passed_over.items())
+                context.warn(f"sources.{name}: files of unknown format were not read: {others}", source=name)
     blocks = [*counts.blocks(), *version_blocks(source.path for source in settings.by_name.values())]
     return draft.commit(counts.metrics(), blocks)

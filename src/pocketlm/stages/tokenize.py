@@ -1,61 +1,77 @@
 """Stage `tokenize`: curated documents to token arrays, ready to be memory-mapped.
 
-Each split becomes `<split>.npy` (documents in order, each closed by <|endoftext|>) and `<split>_offsets.npy`; the
-layout is documented in `data/shards.py`. Nothing is shuffled, packed or cut: training makes batches from the step.
+Each split becomes `<split>.npy` (documents in order, each closed by <|endoftext|>), `<split>_offsets.npy` and
+`<split>_sources.npy`; the layout is documented in `data/shards.py`. Units (row groups) are encoded side by side and
+written in order, so memory does not grow with the corpus. Nothing is shuffled, packed or cut: training makes batches
+from the step.
 """
 
 from __future__ import annotations
 
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.figures import table
+from pocketlm.pipeline.figures import paragraph, table
 from pocketlm.pipeline.settings import Settings
 from pocketlm.pipeline.stage import Inputs, stage
-
-BATCH_DOCUMENTS = 64
 
 
 class TokenizeSettings(Settings):
     """There is nothing to set: documents and tokenizer decide."""
 
 
-@stage(version=1, inputs={"documents": "documents", "tokenizer": "tokenizer"}, output="tokens")
+@stage(version=2, inputs={"documents": "documents", "tokenizer": "tokenizer"}, output="tokens")
 def tokenize(settings: TokenizeSettings, inputs: Inputs, context: Context) -> Artifact:
-    """Encode train, heldout and heldout_selection; count their bytes and tokens."""
-    import numpy as np
+    """Encode train, heldout and heldout_selection; count bytes and tokens; compare a sample with `tokenizers`."""
+    from pocketlm.data.engine import open_engine
+    from pocketlm.data.fast_encoding import encoder_of
+    from pocketlm.data.shards import SPLITS, ShardWriter
+    from pocketlm.data.token_units import CheckCounts, encode_unit, units_of
+    from pocketlm.data.tokenizer import copy_tokenizer
 
-    from pocketlm.data.documents import read_documents
-    from pocketlm.data.shards import SPLITS, join_documents
-    from pocketlm.data.tokenizer import Tokenizer, copy_tokenizer
-
-    encoder = Tokenizer.load(inputs["tokenizer"].path)
-    tables = {split: read_documents(inputs["documents"].file(f"{split}.parquet")) for split in SPLITS}
-    total = sum(len(documents) for documents in tables.values())
+    made = str(inputs["tokenizer"].path.resolve()), inputs["tokenizer"].digest
+    encoder = encoder_of(*made)
+    if encoder.refusal:
+        context.warn(f"all documents are encoded by the tokenizers library, slowly: {encoder.refusal}")
+    tasks = {split: units_of(inputs["documents"].file(f"{split}.parquet"), *made) for split in SPLITS}
+    total = sum(map(len, tasks.values()))
     draft = context.draft("tokens")
-    counts = {}
-    done = 0
-    for split, documents in tables.items():
-        encoded: list[list[int]] = []
-        size = 0
-        for start in range(0, len(documents), BATCH_DOCUMENTS):
-            batch = documents["text"].slice(start, BATCH_DOCUMENTS).to_pylist()
-            encoded += encoder.encode_batch(batch)
-            size += sum(len(text.encode()) for text in batch)
-            done += len(batch)
-            context.progress(done, total, "document")
-            context.check_stop()
-        tokens, offsets = join_documents(encoded, encoder.end_of_text, encoder.vocabulary)
-        np.save(draft.path / f"{split}.npy", tokens, allow_pickle=False)
-        np.save(draft.path / f"{split}_offsets.npy", offsets, allow_pickle=False)
-        counts[split] = {"tokens": len(tokens), "documents": len(documents), "bytes": size}
-    draft.write_json("tokens.json", {"vocabulary": encoder.vocabulary, **counts["train"], "splits": counts})
+    sources: dict[str, int] = {}
+    counts, checks, done = {}, CheckCounts(), 0
+    with open_engine(context.runtime) as engine:
+        for split, units in tasks.items():
+            with ShardWriter(draft.path, split, encoder.tokenizer.vocabulary, sources) as writer:
+                for unit in engine.map(encode_unit, units):
+                    writer.write(unit.tokens, unit.lengths, unit.sizes, unit.sources)
+                    checks.add(unit)
+                    done += 1
+                    context.progress(done, total, "unit")
+                    context.check_stop()
+            counts[split] = writer.counts()
+    totals = {name: counts["train"][name] for name in ("tokens", "documents", "bytes")}
+    summary = {"vocabulary": encoder.tokenizer.vocabulary, "sources": list(sources), **totals, "splits": counts}
+    draft.write_json("tokens.json", summary)
     copy_tokenizer(inputs["tokenizer"].path, draft.path)
-    metrics = {f"{split}.{name}": value for split, row in counts.items() for name, value in row.items()}
+    metrics = {f"{split}.{name}": row[name] for split, row in counts.items() for name in totals}
     rows = [
-        {"split": split, **row, "bytes per token": round(row["bytes"] / row["tokens"], 3)}
+        {"split": split, **{name: row[name] for name in totals}, "bytes per token": _ratio(row)}
         for split, row in counts.items()
     ]
+    by_source = [
+        {"split": split, "source": name, **own, "bytes per token": _ratio(own)}
+        for split, row in counts.items()
+        for name, own in row["by_source"].items()
+    ]
+    columns = ["documents", "tokens", "bytes", "bytes per token"]
     note = "Tokens include one document border per document; bytes are those of the text."
     return draft.commit(
-        metrics, [table("Tokens", ["split", "documents", "tokens", "bytes", "bytes per token"], rows, note)]
+        {**metrics, **checks.metrics()},
+        [
+            table("Tokens", ["split", *columns], rows, note),
+            table("Tokens by source", ["split", "source", *columns], by_source),
+            paragraph(checks.sentence()),
+        ],
     )
+
+
+def _ratio(row: dict[str, int]) -> float:
+    return round(row["bytes"] / max(row["tokens"], 1), 3)

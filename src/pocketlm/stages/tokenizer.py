@@ -1,50 +1,83 @@
-"""Stage `tokenizer`: a byte-level BPE tokenizer learned from the curated training text.
+"""Stage `tokenizer`: a byte-level BPE tokenizer learned from the curated training text, or one that is given.
 
-All 256 bytes are tokens, digits stand alone (arithmetic can be learned digit by digit), the chat form's special tokens
-have the ids 0, 1, 2. The folder loads in transformers with `AutoTokenizer.from_pretrained`.
+Learned: all 256 bytes are tokens, digits stand alone (arithmetic can be learned digit by digit), the chat form's
+special tokens have the ids 0, 1, 2. Given (`path`): its tokenizer.json is kept byte for byte; the chat form is ours.
+The folder loads in transformers with `AutoTokenizer.from_pretrained`.
 """
 
 from __future__ import annotations
 
-from pydantic import Field
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field, model_validator
+
+from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.settings import Settings
+from pocketlm.pipeline.settings import EXECUTION, Settings
 from pocketlm.pipeline.stage import Inputs, stage
 
 
 class TokenizerSettings(Settings):
-    """Size of the vocabulary: 3 special tokens, 256 bytes, the rest learned merges."""
+    """Size of the vocabulary and how much text it is learned from; or a tokenizer that exists."""
 
     vocabulary: int = Field(default=2048, ge=259, le=1_000_000)
+    """Number of ids: 3 special tokens, 256 bytes, the rest learned merges."""
+    maximum_bytes: int = Field(default=100_000_000, ge=1)
+    """Text to learn from; of a larger corpus, documents are chosen by the hash of their content."""
+    path: Annotated[str | None, EXECUTION] = None
+    """Folder with tokenizer.json (or that file) to take instead; its content enters the identity, the path does not."""
+
+    @model_validator(mode="after")
+    def _learned_or_given(self) -> TokenizerSettings:
+        if self.path is not None and (given := {"vocabulary", "maximum_bytes"} & self.model_fields_set):
+            raise ValueError(f"a tokenizer is given (path), so {' and '.join(sorted(given))} would do nothing")
+        return self
 
 
-@stage(version=1, inputs={"documents": "documents"}, output="tokenizer")
+def identity(settings: TokenizerSettings) -> str:
+    """sha256 of the given tokenizer.json; empty when the tokenizer is learned."""
+    return sha256(_read(settings.path)).hexdigest() if settings.path is not None else ""
+
+
+@stage(version=2, inputs={"documents": "documents"}, output="tokenizer", external=identity)
 def tokenizer(settings: TokenizerSettings, inputs: Inputs, context: Context) -> Artifact:
-    """Learn the merges from train.parquet; report the compression on held-out text, which it has not seen."""
+    """Learn the merges from train.parquet, or take what is given; report the compression on held-out text."""
     from pocketlm.data.chat import CHAT_TEMPLATE
-    from pocketlm.data.documents import read_documents
-    from pocketlm.data.tokenizer import Tokenizer, tokenizer_config, train_tokenizer
+    from pocketlm.data.fast_encoding import FastEncoder
+    from pocketlm.data.tokenizer import Tokenizer, build_tokenizer, tokenizer_config
     from pocketlm.data.tokenizer_figures import compression_block, longest_tokens_block, measure_compression
+    from pocketlm.data.tokenizer_text import count_pieces
 
-    texts = read_documents(inputs["documents"].file("train.parquet"))["text"].to_pylist()
-    unseen = read_documents(inputs["documents"].file("heldout_selection.parquet"))["text"].to_pylist()
     context.progress(0, 1)
-    context.check_stop()
-    trained = train_tokenizer(texts, settings.vocabulary)
-
+    metrics: dict[str, float] = {}
+    if settings.path is not None:
+        content = _read(settings.path)
+    else:
+        sample = count_pieces(inputs["documents"].file("train.parquet"), settings.maximum_bytes, context.check_stop)
+        content = build_tokenizer(sample.pieces, settings.vocabulary).to_str(pretty=False).encode()
+        metrics = {"training_bytes": sample.bytes, "training_documents": sample.documents}
     draft = context.draft("tokenizer")
-    (draft.path / "tokenizer.json").write_text(trained.to_str(pretty=False), encoding="utf-8")
+    (draft.path / "tokenizer.json").write_bytes(content)
     (draft.path / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
     draft.write_json("tokenizer_config.json", tokenizer_config())
     loaded = Tokenizer.load(draft.path)
-    compression = measure_compression(loaded, unseen)
-    metrics = {
+    compression = measure_compression(FastEncoder(loaded), inputs["documents"].file("heldout_selection.parquet"))
+    metrics |= {
         "vocabulary": loaded.vocabulary,
-        "training_bytes": sum(len(text.encode()) for text in texts),
         "heldout_selection.bytes_per_token": compression.bytes_per_token,
         "heldout_selection.tokens_per_word": compression.tokens_per_word,
         "heldout_selection.used_share": compression.used_share,
     }
     return draft.commit(metrics, [compression_block(compression), longest_tokens_block(loaded)])
+
+
+def _read(path: str) -> bytes:
+    file = Path(path).expanduser()
+    file = file / "tokenizer.json" if file.is_dir() else file
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(f"tokenizer.path: {file} cannot be read ({error.strerror}).") from error

@@ -106,9 +106,16 @@ class PretrainBatches:
         whole = torch.from_numpy(rows)
         return Batch(tokens_BT=whole[:, :-1].contiguous(), targets_BT=whole[:, 1:].contiguous())
 
+    def reads(self, steps: int) -> np.ndarray:
+        """How often the first `steps` steps read each window, int64 [windows]."""
+        epochs, rest = divmod(steps * self.rows, self.windows)
+        counts = np.full(self.windows, epochs, np.int64)
+        counts[self._order(epochs)[:rest]] += 1
+        return counts
+
     def spans(self, steps: int) -> list[tuple[int, int]]:
         """Stretches [start, stop) of the stream that the first `steps` steps read, in order and apart."""
-        seen = np.unique(np.concatenate([self.window_indices(step) for step in range(steps)]))
+        seen = np.flatnonzero(self.reads(steps))
         runs = np.split(seen, np.flatnonzero(np.diff(seen) > 1) + 1)
         return [(int(run[0]) * self.context, (int(run[-1]) + 1) * self.context + 1) for run in runs]
 

@@ -1,0 +1,29 @@
+"""Text for the benchmarks: the documents of a folder of JSONL files, whole or cut into pieces at paragraph borders."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def documents(folder: Path) -> Iterator[tuple[str, str]]:
+    """(file, text) of every row of the .jsonl and .jsonl.gz files of a folder, in name order."""
+    for path in sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")]):
+        open_text = gzip.open if path.suffix == ".gz" else open
+        with open_text(path, "rt", encoding="utf-8") as stream:
+            for line in stream:
+                yield path.name, json.loads(line)["text"]
+
+
+def pieces(folder: Path, least: int = 1000, most: int = 3000) -> Iterator[str]:
+    """Paragraphs joined until they have `least` characters; pieces of more than `most` are left out."""
+    for _, text in documents(folder):
+        piece = ""
+        for paragraph in text.split("\n\n"):
+            piece = f"{piece}\n\n{paragraph}" if piece else paragraph
+            if len(piece) >= least:
+                if len(piece) <= most:
+                    yield piece
+                piece = ""

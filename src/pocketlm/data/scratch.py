@@ -1,0 +1,123 @@
+"""Scratch files of a stage: what one unit of the corpus leaves for the next step. They live in the stage's work folder.
+
+A file appears under its name only when it is whole, so a step that was killed goes on with the files that are there.
+Texts are spilled uncompressed, so that single documents can be read from the middle. A full disk is an InputError that
+says how much was to be written; nothing half-written is left.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pocketlm.data.text import Text
+from pocketlm.errors import CorruptionError, InputError
+from pocketlm.pipeline.storage import temporary_beside
+
+
+def write_scratch(path: Path, *arrays: np.ndarray) -> None:
+    """Write the bytes of arrays, one after the other, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(path)
+    try:
+        with open(temporary, "wb") as stream:
+            for array in arrays:
+                stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            size = sum(array.nbytes for array in arrays)
+            raise InputError(
+                f"{path.parent}: the disk is full; {size / 1e6:,.1f} MB more were to be written. Curation needs about "
+                "two and a half times the size of the text beside the run. Free some space; the same command continues."
+            ) from error
+        raise
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays as one .npz, whole or not at all."""
+    from io import BytesIO
+
+    buffer = BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    write_scratch(path, np.frombuffer(buffer.getbuffer(), np.uint8))
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Named arrays of `save_arrays`; CorruptionError names a file that is damaged or gone."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, KeyError) as error:
+        raise CorruptionError(f"{path}: unreadable ({error}). Remove the run's work folder and run again.") from error
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write one array as .npy, whole or not at all."""
+    from io import BytesIO
+
+    buffer = BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_scratch(path, np.frombuffer(buffer.getbuffer(), np.uint8))
+
+
+def save_table(path: Path, table: pa.Table) -> None:
+    """Write an Arrow table (IPC file), whole or not at all."""
+    buffer = pa.BufferOutputStream()
+    with pa.ipc.new_file(buffer, table.schema) as writer:
+        writer.write_table(table)
+    write_scratch(path, np.frombuffer(buffer.getvalue(), np.uint8))
+
+
+def load_table(path: Path) -> pa.Table:
+    """A table of `save_table`; CorruptionError names a file that is damaged or gone."""
+    try:
+        with pa.OSFile(str(path)) as stream:
+            return pa.ipc.open_file(stream).read_all()
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptionError(f"{path}: unreadable ({error}). Remove the run's work folder and run again.") from error
+
+
+def write_text(path: Path, text: Text) -> None:
+    """Spill a batch of documents: int64 number of documents, offsets from 0, bytes."""
+    first, last = text.offsets[0], text.offsets[-1]
+    write_scratch(path, np.array([len(text)], np.int64), text.offsets - first, text.data[first:last])
+
+
+def read_text(path: Path) -> Text:
+    """A spilled batch, whole."""
+    raw = np.fromfile(path, np.uint8)
+    documents = int(raw[:8].view(np.int64)[0])
+    start = 8 * (documents + 2)
+    return Text(raw[start:], raw[8:start].view(np.int64))
+
+
+def read_some(path: Path, documents: np.ndarray) -> Text:
+    """Some documents of a spilled batch, in the given order, without reading the others."""
+    with open(path, "rb", buffering=0) as stream:
+        count = int(np.frombuffer(stream.read(8), np.int64)[0])
+        offsets = np.frombuffer(stream.read(8 * (count + 1)), np.int64)
+        start = 8 * (count + 2)
+        parts = [
+            os.pread(stream.fileno(), int(offsets[document + 1] - offsets[document]), int(start + offsets[document]))
+            for document in documents
+        ]
+    sizes = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
+    return Text(np.frombuffer(b"".join(parts), np.uint8), sizes)
+
+
+def join_texts(texts: list[Text]) -> Text:
+    """Several batches as one, in order."""
+    sizes = [np.zeros(1, np.int64)]
+    end = 0
+    for text in texts:
+        sizes.append(text.offsets[1:] - text.offsets[0] + end)
+        end = int(sizes[-1][-1]) if len(sizes[-1]) else end
+    data = [text.data[text.offsets[0] : text.offsets[-1]] for text in texts]
+    return Text(np.concatenate(data) if data else np.empty(0, np.uint8), np.concatenate(sizes))
