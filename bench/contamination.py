@@ -27,10 +27,10 @@ import numpy as np
 import pyarrow as pa
 
 from bench.common import RESULTS, alternate, paired_ratio, write_result
-from pocketlm.data.benchmarks import READERS, load_benchmark
-from pocketlm.data.contamination import EVIDENCE, TEMPLATE_EVIDENCE, Hits, build_index, find_contamination
-from pocketlm.data.contamination_index import Index, Item
-from pocketlm.data.planted_items import FORMS, INSIDE, NEGATIVES, PASSAGE, SHORT_PROBE
+from pocketlm.data.contamination.benchmarks import READERS, load_benchmark
+from pocketlm.data.contamination.contamination import EVIDENCE, TEMPLATE_EVIDENCE, Hits, build_index, find_contamination
+from pocketlm.data.contamination.contamination_index import Index, Item
+from pocketlm.data.contamination.planted_items import FORMS, INSIDE, NEGATIVES, PASSAGE, SHORT_PROBE
 from pocketlm.data.text import Text, tokens_of
 
 BOOKS = ("openstax", "techbooks", "classic_books")

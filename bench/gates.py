@@ -26,7 +26,7 @@ def main() -> None:
     arguments = _arguments()
     import pyarrow as pa
 
-    from pocketlm.data.cleaning import clean
+    from pocketlm.data.gates.cleaning import clean
 
     pa.set_cpu_count(1)
     raw = pa.array(_documents(arguments.documents, arguments.megabytes * 1e6), pa.large_string())
@@ -102,11 +102,11 @@ def _best(run: Callable[[], Any]) -> tuple[float, Any]:
 
 def _ours(raw: Any, texts: Any) -> tuple[dict[str, float], dict[str, list[bool]]]:
     """Seconds of each part of ours, and what each set keeps."""
-    from pocketlm.data.c4_lines import cut_c4_lines
-    from pocketlm.data.cleaning import clean
-    from pocketlm.data.gate_settings import GateSettings
-    from pocketlm.data.gates import judge, measure
-    from pocketlm.data.masking import mask
+    from pocketlm.data.gates.c4_lines import cut_c4_lines
+    from pocketlm.data.gates.cleaning import clean
+    from pocketlm.data.gates.gate_settings import GateSettings
+    from pocketlm.data.gates.gates import judge, measure
+    from pocketlm.data.gates.masking import mask
     from pocketlm.data.text import Text, tokens_of
 
     tokens = tokens_of(Text.from_arrow(texts))
@@ -131,9 +131,9 @@ def _ours(raw: Any, texts: Any) -> tuple[dict[str, float], dict[str, list[bool]]
 
 
 def _all_sets(texts: Any) -> list[Any]:
-    from pocketlm.data.c4_lines import cut_c4_lines
-    from pocketlm.data.gate_settings import GateSettings
-    from pocketlm.data.gates import judge, measure
+    from pocketlm.data.gates.c4_lines import cut_c4_lines
+    from pocketlm.data.gates.gate_settings import GateSettings
+    from pocketlm.data.gates.gates import judge, measure
 
     whole = judge(measure(texts), GateSettings(sets=("l20-edu", "gopher", "fineweb")))
     return [whole, judge(measure(cut_c4_lines(texts)), GateSettings(sets=("c4",)))]
@@ -141,9 +141,9 @@ def _all_sets(texts: Any) -> list[Any]:
 
 def _ours_on(texts: Any) -> tuple[float, dict[str, list[bool]]]:
     """Seconds of all sets on the documents that the peer gets, and what each set keeps of them."""
-    from pocketlm.data.c4_lines import cut_c4_lines
-    from pocketlm.data.gate_settings import GateSettings
-    from pocketlm.data.gates import judge, measure
+    from pocketlm.data.gates.c4_lines import cut_c4_lines
+    from pocketlm.data.gates.gate_settings import GateSettings
+    from pocketlm.data.gates.gates import judge, measure
 
     kept = {}
     for name in ("gopher", "fineweb", "c4"):
@@ -196,7 +196,7 @@ def _words_ratio(texts: Any) -> float:
     """Mean over the documents of our number of words and signs over the peer's."""
     from datatrove.utils.text import split_into_words
 
-    from pocketlm.data.gates import measure
+    from pocketlm.data.gates.gates import measure
 
     peer = [len(split_into_words(text)) for text in texts.to_pylist()]
     ratios = [ours / theirs for ours, theirs in zip(measure(texts).pieces.tolist(), peer, strict=True) if theirs]
@@ -207,8 +207,8 @@ def _language(texts: Any, model: str) -> dict[str, float]:
     """Identification by the beginning of each document, against reading whole documents with the same model."""
     import numpy as np
 
-    from pocketlm.data import language
-    from pocketlm.data.gate_settings import GateSettings
+    from pocketlm.data.gates import language
+    from pocketlm.data.gates.gate_settings import GateSettings
 
     asked, source = [GateSettings(minimum_language_confidence=0.65)], np.zeros(len(texts), np.int64)
     seconds, confidence = _best(lambda: language.identify(texts, model, asked, source))

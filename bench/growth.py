@@ -4,7 +4,7 @@
 
 The corpus (JSONL files of the folder) is repeated until there is enough text; in every copy but the first each word
 is replaced with probability 0.45 by another word of the corpus of the same length, so that copies are no duplicates of
-each other (a 5-word shingle survives in both of two copies with probability 0.55^10). Each size is a process of its own,
+each other (a 5-word shingle survives in both of two copies with probability 0.55^10). Each size is its own process,
 `pocketlm run`, of sources, curate, tokenizer and tokenize; times and memory are those of its ledger. Kernels are
 compiled before. Times are processor seconds: of all threads, so per core. The tokenizer is trained on a fixed sample,
 a cost that does not grow, and is stated apart. Needs about five times the largest size as disk space.

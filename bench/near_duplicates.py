@@ -28,10 +28,10 @@ import pyarrow as pa
 
 from bench.common import write_result
 from bench.pieces import pieces
-from pocketlm.data.duplicates import Removals
+from pocketlm.data.duplicates.duplicates import Removals
+from pocketlm.data.duplicates.minhash import band_keys, candidate_probability
+from pocketlm.data.duplicates.near_duplicates import Comparisons, near_duplicates
 from pocketlm.data.engine import open_engine
-from pocketlm.data.minhash import band_keys, candidate_probability
-from pocketlm.data.near_duplicates import Comparisons, near_duplicates
 from pocketlm.data.scratch import write_text
 from pocketlm.data.settings import NearDuplicateSettings
 from pocketlm.data.text import Text, tokens_of

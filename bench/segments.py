@@ -27,11 +27,9 @@ import pyarrow as pa
 
 from bench.common import write_result
 from bench.pieces import documents
-from pocketlm.data.cleaning import clean
-from pocketlm.data.cutting import cut_ranges
-from pocketlm.data.segments import repeated_segments, resolve, segment_keys, segments_of
-from pocketlm.data.shuffle import key_count, key_ranges, write_keys
-from pocketlm.data.spans import (
+from pocketlm.data.duplicates.cutting import cut_ranges
+from pocketlm.data.duplicates.segments import repeated_segments, resolve, segment_keys, segments_of
+from pocketlm.data.duplicates.spans import (
     Spans,
     fingerprint_keys,
     fingerprints_of,
@@ -42,6 +40,8 @@ from pocketlm.data.spans import (
     window_keys,
     windows_of,
 )
+from pocketlm.data.gates.cleaning import clean
+from pocketlm.data.shuffle import key_count, key_ranges, write_keys
 from pocketlm.data.text import Text, tokens_of
 
 UNIT_BYTES = 8_000_000

@@ -45,9 +45,9 @@ def write_forms(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Path]:
 def read_and_write(path: Path, target: Path) -> int:
     """What the stage does with a source; returns the bytes of text."""
     from pocketlm.data.documents import DOCUMENTS, TableWriter
-    from pocketlm.data.row_forms import Fault
-    from pocketlm.data.source_settings import SourceSettings
-    from pocketlm.data.sources import read_source
+    from pocketlm.data.sources.row_forms import Fault
+    from pocketlm.data.sources.source_settings import SourceSettings
+    from pocketlm.data.sources.sources import read_source
 
     size = 0
     with TableWriter(target, DOCUMENTS) as kept:

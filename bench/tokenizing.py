@@ -28,10 +28,10 @@ import numpy as np
 import pyarrow as pa
 
 from bench.common import write_result
-from pocketlm.data.fast_encoding import FastEncoder
 from pocketlm.data.text import Text
-from pocketlm.data.token_units import closed_documents
-from pocketlm.data.tokenizer import Tokenizer, train_tokenizer
+from pocketlm.data.tokens.fast_encoding import FastEncoder
+from pocketlm.data.tokens.token_units import closed_documents
+from pocketlm.data.tokens.tokenizer import Tokenizer, train_tokenizer
 from tests.tokenizer_reference import train_with_tokenizers
 
 UNIT_BYTES = 8_000_000

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pocketlm.data.data_card import CardFigures
+from pocketlm.data.curation.data_card import CardFigures
 
 ROWS = {
     "train": [("a/1", "docs/a", "First text."), ("a/2", "docs/a", "Zweiter | Text"), ("b/1", "docs/b", "Third\nline")],

@@ -17,8 +17,8 @@ import pyarrow
 import torch
 from pyarrow import parquet
 
-from pocketlm.data.chat import CHAT_TEMPLATE, encode_chat
-from pocketlm.data.tokenizer import Tokenizer, tokenizer_config, train_tokenizer
+from pocketlm.data.tokens.chat import CHAT_TEMPLATE, encode_chat
+from pocketlm.data.tokens.tokenizer import Tokenizer, tokenizer_config, train_tokenizer
 from pocketlm.model.config import ModelSettings
 from pocketlm.model.loss import head_cross_entropy
 from pocketlm.model.storage import save_model

@@ -11,8 +11,8 @@ import pyarrow
 import pyarrow.parquet
 import torch
 
-from pocketlm.data.chat import CHAT_TEMPLATE
-from pocketlm.data.tokenizer import Tokenizer, train_tokenizer
+from pocketlm.data.tokens.chat import CHAT_TEMPLATE
+from pocketlm.data.tokens.tokenizer import Tokenizer, train_tokenizer
 from pocketlm.model.config import ModelSettings
 from pocketlm.model.storage import save_model
 from pocketlm.model.transformer import Transformer

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pocketlm.data.shards import SPLITS, join_documents
-from pocketlm.data.tokenizer import TOKENIZER_FILES
+from pocketlm.data.tokens.shards import SPLITS, join_documents
+from pocketlm.data.tokens.tokenizer import TOKENIZER_FILES
 from pocketlm.pipeline.artifact import Artifact, Draft
 
 Documents = Sequence[tuple[str, Sequence[int]]]

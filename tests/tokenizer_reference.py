@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from pocketlm.data.tokenizer import SPECIAL_TOKENS, SPLIT_PATTERN, byte_characters
+from pocketlm.data.tokens.tokenizer import SPECIAL_TOKENS, SPLIT_PATTERN, byte_characters
 
 
 def train_with_tokenizers(texts: Iterable[str], vocabulary: int) -> Tokenizer:

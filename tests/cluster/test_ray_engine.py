@@ -18,7 +18,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from pocketlm.data import documents as documents_module
-from pocketlm.data import writing
+from pocketlm.data.curation import writing
 from pocketlm.data.engine import open_engine
 from pocketlm.errors import InputError
 from pocketlm.pipeline.settings import Runtime
@@ -56,7 +56,7 @@ def slow_square(task: tuple[int, str]) -> tuple[int, int]:
 def test_one_of_two_workers_is_killed_half_way(cluster: Cluster, tmp_path: Path) -> None:
     folder = tmp_path / "traces"
     folder.mkdir()
-    victim = list(cluster.worker_nodes)[0]
+    victim = next(iter(cluster.worker_nodes))
 
     def kill() -> None:
         while len(list(folder.iterdir())) < 10:
@@ -79,7 +79,7 @@ def test_curation_has_the_same_digest_and_outlives_a_worker(cluster: Cluster, tm
     documents = write_documents(tmp_path / "sources", corpus())
     embedded = run(tmp_path / "embedded", documents, threads=1)
     prepared = tmp_path / "cluster" / "work" / "prepared"
-    victim = list(cluster.worker_nodes)[0]
+    victim = next(iter(cluster.worker_nodes))
     killed = threading.Event()
 
     def kill() -> None:

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from pocketlm.data import remote
-from pocketlm.data.source_settings import SourceSettings
-from pocketlm.data.sources import content_identity, read_source
+from pocketlm.data.sources import remote
+from pocketlm.data.sources.source_settings import SourceSettings
+from pocketlm.data.sources.sources import content_identity, read_source
 from pocketlm.errors import InputError
 
 JSON_LINES = b"".join(b'{"text": "line %d and some more words"}\n' % number for number in range(5_000))
@@ -139,9 +139,9 @@ def test_archives_that_expand_beyond_measure(tmp_path: Path) -> None:
 
 MEASURE_LONG_LINE = """
 import resource, sys
-from pocketlm.data import remote
-from pocketlm.data.source_settings import SourceSettings
-from pocketlm.data.sources import read_source
+from pocketlm.data.sources import remote
+from pocketlm.data.sources.source_settings import SourceSettings
+from pocketlm.data.sources.sources import read_source
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found = list(read_source("mine", SourceSettings(path=sys.argv[1])))
 print(len(found), found[0].content.gate, int(found[0].content.value), found[1].content.decode())

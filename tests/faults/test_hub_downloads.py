@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pocketlm.data import remote
-from pocketlm.data.row_forms import Fault
-from pocketlm.data.source_settings import SourceSettings
-from pocketlm.data.sources import Account, Entry, content_identity, read_source
+from pocketlm.data.sources import remote
+from pocketlm.data.sources.row_forms import Fault
+from pocketlm.data.sources.source_settings import SourceSettings
+from pocketlm.data.sources.sources import Account, Entry, content_identity, read_source
 from pocketlm.errors import InputError
 from tests.hub_stand_in import COMMIT, REPOSITORY, Hub, hub_server
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pocketlm.data import remote
-from pocketlm.data.source_settings import SourceSettings
-from pocketlm.data.sources import Entry, content_identity, read_source
+from pocketlm.data.sources import remote
+from pocketlm.data.sources.source_settings import SourceSettings
+from pocketlm.data.sources.sources import Entry, content_identity, read_source
 from pocketlm.errors import InputError
 from tests.object_store_stand_in import BUCKET, Store, object_store
 

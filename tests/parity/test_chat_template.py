@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pocketlm.data.chat import CHAT_TEMPLATE, encode_chat, render
-from pocketlm.data.tokenizer import Tokenizer, tokenizer_config, train_tokenizer
+from pocketlm.data.tokens.chat import CHAT_TEMPLATE, encode_chat, render
+from pocketlm.data.tokens.tokenizer import Tokenizer, tokenizer_config, train_tokenizer
 from pocketlm.errors import InputError
 from tests.data_pipeline import corpus
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from pocketlm.data.data_card import write_data_card
+from pocketlm.data.curation.data_card import write_data_card
 from tests.card_folder import ROWS, write_documents
 
 

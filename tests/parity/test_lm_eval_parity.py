@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from pocketlm.data.chat import render
+from pocketlm.data.tokens.chat import render
 from pocketlm.errors import InputError
 from pocketlm.evaluation.adapter import PocketLM
 from pocketlm.evaluation.harness import Evaluation, Suite, open_suite

@@ -9,7 +9,7 @@ import mlcroissant
 import pytest
 
 from pocketlm.data.croissant import token_croissant
-from pocketlm.data.data_card import write_data_card
+from pocketlm.data.curation.data_card import write_data_card
 from tests.card_folder import ROWS, write_documents
 from tests.token_folders import documents, held_out, write_tokens
 

@@ -30,12 +30,12 @@ from datatrove.pipeline.filters.gopher_quality_filter import GopherQualityFilter
 from datatrove.pipeline.filters.gopher_repetition_filter import GopherRepetitionFilter
 from datatrove.pipeline.formatters.pii import PIIFormatter
 
-from pocketlm.data.c4_lines import cut_c4_lines
 from pocketlm.data.characters import TERMINAL, character_classes
-from pocketlm.data.cleaning import clean
-from pocketlm.data.gate_settings import GateSettings
-from pocketlm.data.gates import GATES, judge, measure
-from pocketlm.data.masking import ADDRESS, EMAIL, mask
+from pocketlm.data.gates.c4_lines import cut_c4_lines
+from pocketlm.data.gates.cleaning import clean
+from pocketlm.data.gates.gate_settings import GateSettings
+from pocketlm.data.gates.gates import GATES, judge, measure
+from pocketlm.data.gates.masking import ADDRESS, EMAIL, mask
 from tests import gate_oracle
 
 BY_NAME = {gate.name: gate for gate in GATES}

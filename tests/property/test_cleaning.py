@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketlm.data.cleaning import _may_need_nfc, clean
+from pocketlm.data.gates.cleaning import _may_need_nfc, clean
 from pocketlm.data.text import Text
 from tests.data_pipeline import prose
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketlm.data.cutting import cut_ranges
+from pocketlm.data.duplicates.cutting import cut_ranges
 from pocketlm.data.text import Text
 
 MARK = "\ue000"

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketlm.data.fast_encoding import CHECK_TEXTS, FastEncoder, differing_documents
-from pocketlm.data.token_units import closed_documents
-from pocketlm.data.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
+from pocketlm.data.tokens.fast_encoding import CHECK_TEXTS, FastEncoder, differing_documents
+from pocketlm.data.tokens.token_units import closed_documents
+from pocketlm.data.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
 from tests.data_pipeline import corpus
 from tests.tokenizer_reference import train_like_smollm2
 
@@ -77,7 +77,7 @@ def test_a_slice_of_an_array_is_encoded_from_its_own_offsets() -> None:
 
 def test_threads_share_an_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each thread has its own engine; engines that begin anew give the same ids."""
-    monkeypatch.setattr("pocketlm.data.fast_encoding.RENEW_AFTER_BYTES", 10_000)
+    monkeypatch.setattr("pocketlm.data.tokens.fast_encoding.RENEW_AFTER_BYTES", 10_000)
     texts = corpus(8)
     expected = encoder("ours").tokenizer.encode_batch(texts)
     with ThreadPoolExecutor(3) as pool:
@@ -107,7 +107,7 @@ def test_other_tokenizers_go_through_tokenizers(change: dict[str, object], reaso
 
 def test_an_engine_that_differs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """gigatoken handed another order of merges: the self-check finds it."""
-    from pocketlm.data import fast_encoding
+    from pocketlm.data.tokens import fast_encoding
 
     load = fast_encoding._load_engine
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketlm.data.gates import boilerplate_phrases, measure
-from pocketlm.data.measured import BOILERPLATE, lorem_ipsum
+from pocketlm.data.gates.gates import boilerplate_phrases, measure
+from pocketlm.data.gates.measured import BOILERPLATE, lorem_ipsum
 from tests import gate_oracle
 
 SIGNS = st.sampled_from("ab.,'_ \n-(){#3\u2026\u2022\u2019\u3002\u00e9\u0301\u2003\u00a0!?\"\t")

@@ -10,8 +10,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketlm.data.gates import measure
-from pocketlm.data.segments import cut_segments, repeats_of, segments_of
+from pocketlm.data.duplicates.segments import cut_segments, repeats_of, segments_of
+from pocketlm.data.gates.gates import measure
 from pocketlm.data.text import Text, Tokens, ngrams_of, tokens_of
 from tests.data_pipeline import prose
 

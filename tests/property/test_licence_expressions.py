@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocketlm.data.licences import allowed_mask, is_expression, licence_allowed
+from pocketlm.data.sources.licences import allowed_mask, is_expression, licence_allowed
 
 NAMES = ["MIT", "Apache-2.0", "GPL-3.0-only", "LicenseRef-own.1", "CC-BY-4.0"]
 leaves = st.sampled_from(NAMES)

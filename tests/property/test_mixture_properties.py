@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from pocketlm.data import mixture
-from pocketlm.data.mixture_release import Release
-from pocketlm.data.mixture_shares import SourceOfStage, allocate, resolve
-from pocketlm.data.shards import TokenShard
-from pocketlm.data.token_ledger import consumed_by_source, consumed_tokens, sources_of_documents
+from pocketlm.data.tokens import mixture
+from pocketlm.data.tokens.mixture_release import Release
+from pocketlm.data.tokens.mixture_shares import SourceOfStage, allocate, resolve
+from pocketlm.data.tokens.shards import TokenShard
+from pocketlm.data.tokens.token_ledger import consumed_by_source, consumed_tokens, sources_of_documents
 from pocketlm.errors import InputError
 from pocketlm.training.batches import PretrainBatches
 from tests.token_folders import held_out, read_documents, write_tokens

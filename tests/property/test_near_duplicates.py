@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pocketlm.data.duplicates import Groups, Removals, content_hashes, exact_duplicates
+from pocketlm.data.duplicates.duplicates import Groups, Removals, content_hashes, exact_duplicates
+from pocketlm.data.duplicates.minhash import NO_KEY, band_keys, candidate_probability
+from pocketlm.data.duplicates.near_duplicates import Comparisons, near_duplicates
 from pocketlm.data.engine import open_engine
-from pocketlm.data.minhash import NO_KEY, band_keys, candidate_probability
-from pocketlm.data.near_duplicates import Comparisons, near_duplicates
 from pocketlm.data.scratch import write_text
 from pocketlm.data.text import Text, tokens_of
 from pocketlm.data.text_store import ParquetUnit, SpilledUnit, TextPart, TextStore

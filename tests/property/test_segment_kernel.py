@@ -13,9 +13,9 @@ import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pocketlm.data.first_occurrences import first_rows, joined_keys
-from pocketlm.data.segment_settings import SegmentSettings
-from pocketlm.data.segments import repeated_segments, repeats_of, resolve, segment_keys, segments_of
+from pocketlm.data.duplicates.first_occurrences import first_rows, joined_keys
+from pocketlm.data.duplicates.segment_settings import SegmentSettings
+from pocketlm.data.duplicates.segments import repeated_segments, repeats_of, resolve, segment_keys, segments_of
 from pocketlm.data.shuffle import key_ranges, write_keys
 from pocketlm.data.text import Text
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pocketlm.data import spans as module
-from pocketlm.data.cutting import cut_ranges
+from pocketlm.data.duplicates import spans as module
+from pocketlm.data.duplicates.cutting import cut_ranges
+from pocketlm.data.duplicates.span_samples import span_keys, span_samples
+from pocketlm.data.duplicates.spans import KeyFilter, Spans, repeated_spans
 from pocketlm.data.shuffle import key_count, key_ranges, write_keys
-from pocketlm.data.span_samples import span_keys, span_samples
-from pocketlm.data.spans import KeyFilter, Spans, repeated_spans
 from pocketlm.data.text import Text, tokens_of
 from tests.data_pipeline import prose, words
 

@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketlm.data.chat import encode_chat
-from pocketlm.data.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
-from pocketlm.data.word_pieces import character_classes, piece_end
+from pocketlm.data.tokens.chat import encode_chat
+from pocketlm.data.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
+from pocketlm.data.tokens.word_pieces import character_classes, piece_end
 from tests.data_pipeline import corpus
 from tests.tokenizer_reference import cut_by_tokenizers, train_with_tokenizers
 

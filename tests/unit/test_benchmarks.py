@@ -13,9 +13,9 @@ import pytest
 import zstandard
 from pydantic import ValidationError
 
-from pocketlm.data.benchmarks import HUB_FILES, READERS, Columns, load_benchmark
-from pocketlm.data.contamination_index import Item
-from pocketlm.data.contamination_settings import BenchmarkSettings, ContaminationSettings
+from pocketlm.data.contamination.benchmarks import HUB_FILES, READERS, Columns, load_benchmark
+from pocketlm.data.contamination.contamination_index import Item
+from pocketlm.data.contamination.contamination_settings import BenchmarkSettings, ContaminationSettings
 from pocketlm.errors import InputError
 
 CHOICES = {"text": ["a red fox of the hills", "snow"], "label": ["A", "B"]}

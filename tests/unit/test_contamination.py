@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketlm.data.contamination import Hits, Item, build_index, find_contamination
-from pocketlm.data.contamination_index import SEED_WORDS, SHORTEST_RECORD
+from pocketlm.data.contamination.contamination import Hits, Item, build_index, find_contamination
+from pocketlm.data.contamination.contamination_index import SEED_WORDS, SHORTEST_RECORD
 from pocketlm.data.text import Text, tokens_of
 from tests.data_pipeline import prose
 

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pocketlm.data.documents import DOCUMENTS
-from pocketlm.data.shards import TokenShard
-from pocketlm.data.tokenizer import Tokenizer
+from pocketlm.data.tokens.shards import TokenShard
+from pocketlm.data.tokens.tokenizer import Tokenizer
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from tests.data_pipeline import corpus, prose, run, write_jsonl

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pocketlm.data import documents as documents_module
-from pocketlm.data import prepare as prepare_module
-from pocketlm.data import scratch, writing
+from pocketlm.data import scratch
+from pocketlm.data.curation import prepare as prepare_module
+from pocketlm.data.curation import writing
 from pocketlm.data.documents import DOCUMENTS, TableWriter
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact, Draft

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pocketlm.data.croissant import CONFORMS_TO, croissant, inline_records, licence_links
-from pocketlm.data.data_card import CardFigures, hub_licence, size_category, write_data_card
+from pocketlm.data.curation.data_card import CardFigures, hub_licence, size_category, write_data_card
 from pocketlm.pipeline.storage import sha256_file
 from tests.card_folder import write_documents
 

@@ -15,7 +15,7 @@ import pytest
 import typer.main
 
 from pocketlm.cli import app
-from pocketlm.data.source_settings import SourceSettings
+from pocketlm.data.sources.source_settings import SourceSettings
 from pocketlm.pipeline.recipe import RESERVED, load_recipe
 from pocketlm.pipeline.settings import Runtime, Settings
 from pocketlm.stages import STAGES, registry

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from pocketlm.data.gate_sets import SETS
-from pocketlm.data.gate_settings import GateSettings, thresholds_of
-from pocketlm.data.gates import GATES, Gate, boilerplate_phrases, judge, measure
+from pocketlm.data.gates.gate_sets import SETS
+from pocketlm.data.gates.gate_settings import GateSettings, thresholds_of
+from pocketlm.data.gates.gates import GATES, Gate, boilerplate_phrases, judge, measure
 from pocketlm.errors import InputError
 from tests.data_pipeline import prose
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pocketlm.data.chat import encode_chat
-from pocketlm.data.tokenizer import Tokenizer, train_tokenizer
+from pocketlm.data.tokens.chat import encode_chat
+from pocketlm.data.tokens.tokenizer import Tokenizer, train_tokenizer
 from pocketlm.errors import InputError
 from pocketlm.generation.engine import Engine, Request
 from pocketlm.generation.text import ChatSession, generate_text

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pocketlm.data.duplicates import content_hashes
+from pocketlm.data.contamination.evaluation_items import held_out_windows
+from pocketlm.data.curation.held_out import REPORT, SELECTION, TRAIN, cloze_items, split_documents
+from pocketlm.data.duplicates.duplicates import content_hashes
+from pocketlm.data.duplicates.planted_duplicates import planted_duplicates
 from pocketlm.data.engine import open_engine
-from pocketlm.data.evaluation_items import held_out_windows
-from pocketlm.data.held_out import REPORT, SELECTION, TRAIN, cloze_items, split_documents
-from pocketlm.data.planted_duplicates import planted_duplicates
 from pocketlm.data.settings import HeldOutSettings, NearDuplicateSettings
 from pocketlm.data.text import Text
 from pocketlm.errors import InputError

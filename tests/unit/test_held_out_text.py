@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pocketlm.data.shards import TokenShard, join_documents
-from pocketlm.data.tokenizer import Tokenizer, train_tokenizer
+from pocketlm.data.tokens.shards import TokenShard, join_documents
+from pocketlm.data.tokens.tokenizer import Tokenizer, train_tokenizer
 from pocketlm.evaluation.held_out_text import HeldOutText, training_text
 from pocketlm.evaluation.token_bytes import token_bytes
 from pocketlm.training.batches import PretrainBatches

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pocketlm.data import language
-from pocketlm.data.gate_settings import GateSettings
+from pocketlm.data.gates import language
+from pocketlm.data.gates.gate_settings import GateSettings
 from pocketlm.errors import InputError
 
 ENGLISH = GateSettings(minimum_language_confidence=0.65)

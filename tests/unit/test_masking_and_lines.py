@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocketlm.data.c4_lines import cut_c4_lines
-from pocketlm.data.masking import ADDRESS, EMAIL, mask
+from pocketlm.data.gates.c4_lines import cut_c4_lines
+from pocketlm.data.gates.masking import ADDRESS, EMAIL, mask
 
 AMBIGUOUS = ipaddress.IPv4Network("192.0.0.0/24")
 """Python's releases disagree with each other about this network."""

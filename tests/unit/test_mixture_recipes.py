@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pocketlm.data.mixture_shares import SourceOfStage, allocate, decimal, resolve, wanted
+from pocketlm.data.tokens.mixture_shares import SourceOfStage, allocate, decimal, resolve, wanted
 from pocketlm.errors import InputError
 from pocketlm.pipeline.recipe import parse_recipe
 from pocketlm.pipeline.recipe_yaml import apply_override

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pocketlm.data.contamination import build_index
-from pocketlm.data.contamination_index import Item
-from pocketlm.data.contamination_settings import ContaminationSettings
-from pocketlm.data.planted_items import NEGATIVES, planted_items
+from pocketlm.data.contamination.contamination import build_index
+from pocketlm.data.contamination.contamination_index import Item
+from pocketlm.data.contamination.contamination_settings import ContaminationSettings
+from pocketlm.data.contamination.planted_items import NEGATIVES, planted_items
 from tests.data_pipeline import prose
 
 SETTINGS = ContaminationSettings()

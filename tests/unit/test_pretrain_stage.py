@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pocketlm.data.shards import join_documents
-from pocketlm.data.tokenizer import TOKENIZER_FILES, Tokenizer, train_tokenizer
+from pocketlm.data.tokens.shards import join_documents
+from pocketlm.data.tokens.tokenizer import TOKENIZER_FILES, Tokenizer, train_tokenizer
 from pocketlm.errors import InputError, Interrupted
 from pocketlm.model.storage import load_model
 from pocketlm.pipeline.artifact import Artifact, Draft

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pocketlm.data import python_documentation as documentation
-from pocketlm.data.licences import licence_of, recognised
-from pocketlm.data.source_settings import SourceSettings
-from pocketlm.data.sources import content_identity, read_source
+from pocketlm.data.sources import python_documentation as documentation
+from pocketlm.data.sources.licences import licence_of, recognised
+from pocketlm.data.sources.source_settings import SourceSettings
+from pocketlm.data.sources.sources import content_identity, read_source
 
 MODULE = b'''
 """A module.

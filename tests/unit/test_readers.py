@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from pocketlm.data.row_forms import Fault
-from pocketlm.data.source_settings import SourceSettings
-from pocketlm.data.sources import Entry, content_identity, read_source
+from pocketlm.data.sources.row_forms import Fault
+from pocketlm.data.sources.source_settings import SourceSettings
+from pocketlm.data.sources.sources import Entry, content_identity, read_source
 
 LINES = b'{"text": "one"}\n\n{"text": "two"}\n{"text": "three"}'
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from pocketlm.data.segment_settings import SegmentSettings
-from pocketlm.data.segments import cut_segments, repeats_of, segments_of, too_little_left
+from pocketlm.data.duplicates.segment_settings import SegmentSettings
+from pocketlm.data.duplicates.segments import cut_segments, repeats_of, segments_of, too_little_left
 from pocketlm.data.text import Text
 from tests.data_pipeline import prose
 

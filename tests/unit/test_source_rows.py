@@ -13,9 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from pocketlm.data.documents import read_documents
-from pocketlm.data.row_forms import Fault
-from pocketlm.data.source_settings import SourceSettings
-from pocketlm.data.sources import Account, Entry, SeenKeys, read_source
+from pocketlm.data.sources.row_forms import Fault
+from pocketlm.data.sources.source_settings import SourceSettings
+from pocketlm.data.sources.sources import Account, Entry, SeenKeys, read_source
 from pocketlm.errors import InputError
 from tests.data_pipeline import run
 

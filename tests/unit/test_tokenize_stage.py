@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pocketlm.data.shards import SPLITS, TokenShard
-from pocketlm.data.tokenizer import Tokenizer
+from pocketlm.data.tokens.shards import SPLITS, TokenShard
+from pocketlm.data.tokens.tokenizer import Tokenizer
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
@@ -154,7 +154,7 @@ def test_impossible_settings_are_refused(tmp_path: Path, settings: str, message:
 
 
 def test_a_wrong_fast_path_stops_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pocketlm.data.fast_encoding import Encoded, FastEncoder
+    from pocketlm.data.tokens.fast_encoding import Encoded, FastEncoder
 
     encode = FastEncoder.encode
 

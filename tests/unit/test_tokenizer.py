@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pocketlm.data.shards import ShardWriter, TokenShard, join_documents, token_type
 from pocketlm.data.text import Text
-from pocketlm.data.tokenizer import Tokenizer, build_tokenizer, train_tokenizer
-from pocketlm.data.tokenizer_text import count_pieces
-from pocketlm.data.word_pieces import PieceCounter, numeric_characters
+from pocketlm.data.tokens.shards import ShardWriter, TokenShard, join_documents, token_type
+from pocketlm.data.tokens.tokenizer import Tokenizer, build_tokenizer, train_tokenizer
+from pocketlm.data.tokens.tokenizer_text import count_pieces
+from pocketlm.data.tokens.word_pieces import PieceCounter, numeric_characters
 from pocketlm.errors import CorruptionError, InputError
 from tests.data_pipeline import corpus
 from tests.tokenizer_reference import cut_by_tokenizers, train_with_tokenizers
@@ -59,7 +59,7 @@ def test_a_merge_that_spells_a_known_token_keeps_its_id() -> None:
 
 def test_order_and_grouping_of_documents_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = train_tokenizer(corpus(30), 700).to_str()
-    monkeypatch.setattr("pocketlm.data.tokenizer._BATCH_CHARACTERS", 1000)
+    monkeypatch.setattr("pocketlm.data.tokens.tokenizer._BATCH_CHARACTERS", 1000)
     assert train_tokenizer(corpus(30)[::-1], 700).to_str() == expected
 
 
@@ -82,8 +82,8 @@ def test_numeric_characters_are_those_that_digits_cuts_out() -> None:
 
 
 def test_counting_goes_on_after_every_table_was_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pocketlm.data.word_pieces._SMALLEST_TABLE", 4)
-    monkeypatch.setattr("pocketlm.data.word_pieces._SMALLEST_ARENA", 1)
+    monkeypatch.setattr("pocketlm.data.tokens.word_pieces._SMALLEST_TABLE", 4)
+    monkeypatch.setattr("pocketlm.data.tokens.word_pieces._SMALLEST_ARENA", 1)
     texts = [*corpus(5), "x" * 300, "longer than seven", "longer than seven"]
     counter = PieceCounter()
     for text in (texts[:3], texts[3:]):

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pocketlm.data.licences import NOASSERTION
+from pocketlm.data.sources.licences import NOASSERTION
 from pocketlm.pipeline.storage import describe_files
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ def kernel(function: Callable[..., Any]) -> Any:
 @cache
 def _cache_ready() -> bool:
     """Point numba to a folder for exactly these sources; False when there is none to write to."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
     digest = hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = home / "pocketlm" / "kernels" / digest

@@ -17,8 +17,8 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from pocketlm.data.chat import CHAT_TEMPLATE, render
-from pocketlm.data.tokenizer import IM_END, SPECIAL_TOKENS
+from pocketlm.data.tokens.chat import CHAT_TEMPLATE, render
+from pocketlm.data.tokens.tokenizer import IM_END, SPECIAL_TOKENS
 from pocketlm.errors import InputError
 from pocketlm.evaluation.scoring import Continuation, score
 from pocketlm.generation.engine import Engine, Request
@@ -26,7 +26,7 @@ from pocketlm.generation.engine import Engine, Request
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-    from pocketlm.data.tokenizer import Tokenizer
+    from pocketlm.data.tokens.tokenizer import Tokenizer
     from pocketlm.model.transformer import Transformer
 
 DEFAULT_NEW_TOKENS = 256

@@ -10,7 +10,7 @@ from pocketlm.pipeline.figures import Block, samples
 from pocketlm.pipeline.storage import sha256_text
 
 if TYPE_CHECKING:
-    from pocketlm.data.tokenizer import Tokenizer
+    from pocketlm.data.tokens.tokenizer import Tokenizer
     from pocketlm.model.transformer import Transformer
 
 OPENING_WORDS = 12

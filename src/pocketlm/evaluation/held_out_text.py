@@ -13,7 +13,7 @@ from pocketlm.evaluation.statistics import Estimate, ratio_bootstrap
 from pocketlm.training.heldout import document_bits
 
 if TYPE_CHECKING:
-    from pocketlm.data.shards import TokenShard
+    from pocketlm.data.tokens.shards import TokenShard
     from pocketlm.model.transformer import Transformer
 
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pocketlm.data.tokenizer import TOKENIZER_FILES
+from pocketlm.data.tokens.tokenizer import TOKENIZER_FILES
 from pocketlm.errors import GateFailed, InputError
 from pocketlm.evaluation.model_card import Provenance, data_licences, model_card
 
 if TYPE_CHECKING:
-    from pocketlm.data.tokenizer import Tokenizer
+    from pocketlm.data.tokens.tokenizer import Tokenizer
     from pocketlm.model.transformer import Transformer
 
 LARGEST_LOGIT_DIFFERENCE = 1e-4

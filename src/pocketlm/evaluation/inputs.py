@@ -13,7 +13,7 @@ from pocketlm.pipeline.storage import canonical_json, sha256_text
 if TYPE_CHECKING:
     import torch
 
-    from pocketlm.data.tokenizer import Tokenizer
+    from pocketlm.data.tokens.tokenizer import Tokenizer
     from pocketlm.evaluation.harness import Item
     from pocketlm.model.transformer import Transformer
     from pocketlm.pipeline.artifact import Artifact

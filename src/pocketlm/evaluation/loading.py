@@ -15,7 +15,7 @@ from pocketlm.pipeline.storage import MANIFEST, describe_files, digest_of, read_
 if TYPE_CHECKING:
     import torch
 
-    from pocketlm.data.tokenizer import Tokenizer
+    from pocketlm.data.tokens.tokenizer import Tokenizer
     from pocketlm.model.transformer import Transformer
 
 RECIPE = "recipe.yaml"
@@ -45,7 +45,7 @@ class ModelLocation:
 
     def load(self, device: torch.device | str = "cpu") -> tuple[Transformer, Tokenizer]:
         """The model in fp32 on `device`, and its tokenizer."""
-        from pocketlm.data.tokenizer import Tokenizer
+        from pocketlm.data.tokens.tokenizer import Tokenizer
         from pocketlm.model.formats.hugging_face import load_hugging_face
         from pocketlm.model.storage import load_model
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pocketlm.data.chat import Message, encode_chat
+from pocketlm.data.tokens.chat import Message, encode_chat
 from pocketlm.errors import InputError
 from pocketlm.generation.engine import Completion, Engine, Request
 from pocketlm.pipeline.seeds import derive_seed
 
 if TYPE_CHECKING:
-    from pocketlm.data.tokenizer import Tokenizer
+    from pocketlm.data.tokens.tokenizer import Tokenizer
     from pocketlm.model.transformer import Transformer
 
 

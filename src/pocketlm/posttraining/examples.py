@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pocketlm.data.chat import encode_chat
+from pocketlm.data.tokens.chat import encode_chat
 from pocketlm.errors import InputError
 
 if TYPE_CHECKING:
-    from pocketlm.data.tokenizer import Tokenizer
+    from pocketlm.data.tokens.tokenizer import Tokenizer
 
 Row = Mapping[str, Any]
 

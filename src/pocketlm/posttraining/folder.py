@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from pocketlm.data.tokenizer import TOKENIZER_FILES, Tokenizer
+from pocketlm.data.tokens.tokenizer import TOKENIZER_FILES, Tokenizer
 from pocketlm.errors import InputError
 from pocketlm.model.storage import load_model, save_model
 

@@ -22,7 +22,7 @@ from pocketlm.posttraining.settings import AdvantageForm, RolloutSettings
 from pocketlm.training.batches import Batch
 
 if TYPE_CHECKING:
-    from pocketlm.data.tokenizer import Tokenizer
+    from pocketlm.data.tokens.tokenizer import Tokenizer
     from pocketlm.model.transformer import Transformer
 
 Reward = Callable[[Row, str], bool]

@@ -21,7 +21,7 @@ from pocketlm.training.batches import Batch
 from pocketlm.training.validation import Validation
 
 if TYPE_CHECKING:
-    from pocketlm.data.tokenizer import Tokenizer
+    from pocketlm.data.tokens.tokenizer import Tokenizer
     from pocketlm.model.transformer import Transformer
 
 SLOTS = 1024

@@ -12,7 +12,7 @@ Texts pass unit by unit (8 MB), on threads or on a Ray cluster; only hashes meet
 
 from __future__ import annotations
 
-from pocketlm.data.curation_settings import CurationSettings
+from pocketlm.data.curation.curation_settings import CurationSettings
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.stage import Inputs, many, optional, stage
@@ -24,7 +24,7 @@ class CurateSettings(CurationSettings):
 
 def identity(settings: CurateSettings) -> str:
     """sha256 over the files that the settings name: benchmarks and the language model."""
-    from pocketlm.data.curation_files import files_identity
+    from pocketlm.data.curation.curation_files import files_identity
 
     return files_identity(settings)
 
@@ -37,14 +37,14 @@ def identity(settings: CurateSettings) -> str:
 )
 def curate(settings: CurateSettings, inputs: Inputs, context: Context) -> Artifact:
     """Clean, gate, deduplicate, hold out and decontaminate documents."""
-    from pocketlm.data import curation, repeats, scan, writing
-    from pocketlm.data.contamination import build_index
-    from pocketlm.data.curation_report import curation_report
-    from pocketlm.data.earlier import Earlier
+    from pocketlm.data.contamination.contamination import build_index
+    from pocketlm.data.curation import curation, repeats, scan, writing
+    from pocketlm.data.curation.curation_report import curation_report
+    from pocketlm.data.curation.held_out import cloze_items
+    from pocketlm.data.curation.judged_items import judged_items
+    from pocketlm.data.curation.planting import plant
+    from pocketlm.data.duplicates.earlier import Earlier
     from pocketlm.data.engine import open_engine
-    from pocketlm.data.held_out import cloze_items
-    from pocketlm.data.judged_items import judged_items
-    from pocketlm.data.planting import plant
 
     def progress(step: str, done: int, total: int) -> None:
         context.progress(done, total, f"units, {step}")

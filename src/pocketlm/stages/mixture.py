@@ -22,7 +22,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pocketlm.data.mixture_shares import check_shares
+from pocketlm.data.tokens.mixture_shares import check_shares
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
@@ -89,8 +89,8 @@ def identity(settings: MixtureSettings) -> str:
 def mixture(settings: MixtureSettings, inputs: Inputs, context: Context) -> Artifact:
     """Mix tokenised sources by shares into one stream, documents whole, repeats capped."""
     from pocketlm.data.croissant import token_croissant
-    from pocketlm.data.mixture_release import Release
-    from pocketlm.data.tokenizer import copy_tokenizer
+    from pocketlm.data.tokens.mixture_release import Release
+    from pocketlm.data.tokens.tokenizer import copy_tokenizer
 
     artifacts = inputs.many("tokens")
     for name, artifact in replayed(settings, verify=True).items():

@@ -48,9 +48,9 @@ class PretrainSettings(TrainingSettings):
 @stage(version=2, inputs={"tokens": "tokens"}, output="model")
 def pretrain(settings: PretrainSettings, inputs: Inputs, context: Context) -> Artifact:
     """Train a decoder on the tokens and compare its held-out bits per byte with byte n-grams."""
-    from pocketlm.data.mixture_figures import consumed_block, consumed_metrics
-    from pocketlm.data.shards import TokenShard
-    from pocketlm.data.token_ledger import consumed_by_source, sources_of_documents
+    from pocketlm.data.tokens.mixture_figures import consumed_block, consumed_metrics
+    from pocketlm.data.tokens.shards import TokenShard
+    from pocketlm.data.tokens.token_ledger import consumed_by_source, sources_of_documents
     from pocketlm.evaluation.held_out_text import HeldOutText, training_text
     from pocketlm.evaluation.token_bytes import token_bytes
     from pocketlm.model.transformer import Transformer

@@ -15,7 +15,7 @@ from hashlib import sha256
 
 from pydantic import ConfigDict, model_validator
 
-from pocketlm.data.source_settings import SourceSettings
+from pocketlm.data.sources.source_settings import SourceSettings
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
@@ -46,7 +46,7 @@ class SourcesSettings(Settings):
 
 def identity(settings: SourcesSettings) -> str:
     """sha256 over the content of all sources in order of priority."""
-    from pocketlm.data.sources import content_identity
+    from pocketlm.data.sources.sources import content_identity
 
     return sha256(
         "".join(content_identity(name, source) for name, source in settings.by_name.items()).encode()
@@ -57,9 +57,9 @@ def identity(settings: SourcesSettings) -> str:
 def sources(settings: SourcesSettings, inputs: Inputs, context: Context) -> Artifact:
     """Read every source into documents.parquet; rows that are no documents go to rejects.parquet."""
     from pocketlm.data.documents import DOCUMENTS, REJECTS, TableWriter, excerpt_of
-    from pocketlm.data.row_forms import Fault
-    from pocketlm.data.source_figures import SourceCounts, version_blocks
-    from pocketlm.data.sources import read_source
+    from pocketlm.data.sources.row_forms import Fault
+    from pocketlm.data.sources.source_figures import SourceCounts, version_blocks
+    from pocketlm.data.sources.sources import read_source
 
     draft = context.draft("documents")
     counts = SourceCounts()

@@ -1,8 +1,8 @@
 """Stage `tokenize`: curated documents to token arrays, ready to be memory-mapped.
 
 Each split becomes `<split>.npy` (documents in order, each closed by <|endoftext|>), `<split>_offsets.npy` and
-`<split>_sources.npy`; the layout is documented in `data/shards.py`. Units (row groups) are encoded side by side and
-written in order, so memory does not grow with the corpus. Nothing is shuffled, packed or cut: training makes batches
+`<split>_sources.npy`; the layout is documented in `data/tokens/shards.py`. Units (row groups) are encoded side by side
+and written in order, so memory does not grow with the corpus. Nothing is shuffled, packed or cut: training makes batches
 from the step.
 """
 
@@ -23,10 +23,10 @@ class TokenizeSettings(Settings):
 def tokenize(settings: TokenizeSettings, inputs: Inputs, context: Context) -> Artifact:
     """Encode train, heldout and heldout_selection; count bytes and tokens; compare a sample with `tokenizers`."""
     from pocketlm.data.engine import open_engine
-    from pocketlm.data.fast_encoding import encoder_of
-    from pocketlm.data.shards import SPLITS, ShardWriter
-    from pocketlm.data.token_units import CheckCounts, encode_unit, units_of
-    from pocketlm.data.tokenizer import copy_tokenizer
+    from pocketlm.data.tokens.fast_encoding import encoder_of
+    from pocketlm.data.tokens.shards import SPLITS, ShardWriter
+    from pocketlm.data.tokens.token_units import CheckCounts, encode_unit, units_of
+    from pocketlm.data.tokens.tokenizer import copy_tokenizer
 
     made = str(inputs["tokenizer"].path.resolve()), inputs["tokenizer"].digest
     encoder = encoder_of(*made)

@@ -45,11 +45,11 @@ def identity(settings: TokenizerSettings) -> str:
 @stage(version=2, inputs={"documents": "documents"}, output="tokenizer", external=identity)
 def tokenizer(settings: TokenizerSettings, inputs: Inputs, context: Context) -> Artifact:
     """Learn the merges from train.parquet, or take what is given; report the compression on held-out text."""
-    from pocketlm.data.chat import CHAT_TEMPLATE
-    from pocketlm.data.fast_encoding import FastEncoder
-    from pocketlm.data.tokenizer import Tokenizer, build_tokenizer, tokenizer_config
-    from pocketlm.data.tokenizer_figures import compression_block, longest_tokens_block, measure_compression
-    from pocketlm.data.tokenizer_text import count_pieces
+    from pocketlm.data.tokens.chat import CHAT_TEMPLATE
+    from pocketlm.data.tokens.fast_encoding import FastEncoder
+    from pocketlm.data.tokens.tokenizer import Tokenizer, build_tokenizer, tokenizer_config
+    from pocketlm.data.tokens.tokenizer_figures import compression_block, longest_tokens_block, measure_compression
+    from pocketlm.data.tokens.tokenizer_text import count_pieces
 
     context.progress(0, 1)
     metrics: dict[str, float] = {}

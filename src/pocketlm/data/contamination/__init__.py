@@ -1,0 +1,1 @@
+"""Evaluation items, and documents that hold them."""

@@ -1,0 +1,246 @@
+"""Benchmarks that training text must not hold: files in upstream's column names, read as evaluation items.
+
+    items = load_benchmark("hellaswag", [Path("validation.jsonl")])
+
+Each item gives its question alone, its question with each choice, and its question with the right answer. WinoGrande
+has no question beside its choices: its records are the sentence with a gap and the two completions. LAMBADA's question
+is the passage without its last word. GSM8K's rationale loses its calculator notes (`<<16-3=13>>`), HellaSwag its
+WikiHow marks (`[title]`), as the published evaluation does it.
+
+Formats: .jsonl, .jsonl.gz, .jsonl.zst, .json (a list), .parquet. Not covered: few-shot prompts, and explanations that
+a benchmark keeps in columns which are not scored.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pocketlm.data.contamination.contamination_index import Item
+from pocketlm.errors import InputError
+
+HUB_FILES: Mapping[str, str] = {
+    "arc_challenge": "hf://datasets/allenai/ai2_arc/ARC-Challenge/test-*.parquet",
+    "arc_easy": "hf://datasets/allenai/ai2_arc/ARC-Easy/test-*.parquet",
+    "hellaswag": "hf://datasets/Rowan/hellaswag/data/validation-*.parquet",
+    "piqa": "hf://datasets/baber/piqa/**/validation*.parquet",
+    "winogrande": "hf://datasets/allenai/winogrande/winogrande_xl/validation-*.parquet",
+    "lambada_openai": "hf://datasets/EleutherAI/lambada_openai/default/test-*.parquet",
+    "gsm8k": "hf://datasets/openai/gsm8k/main/test-*.parquet",
+}
+"""Where the split that is scored lies on the hub, under the names that lm-evaluation-harness gives the tasks."""
+
+CALCULATOR_NOTE = re.compile(r"<<[^<>\n]*>>")
+WIKIHOW_MARK = re.compile(r"\[.*?\]")
+SHORT_QUESTION = 8
+"""A question of fewer words is told by its choices: all of them together are a record too."""
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".parquet")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a user's own file hold what; `choices` and `answer` may be missing."""
+
+    question: str
+    choices: str | None = None
+    answer: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a benchmark file, with the place that messages name."""
+
+    place: str
+    values: Mapping[str, Any]
+
+    def text(self, column: str) -> str:
+        """The text in `column`. InputError when it is missing or no text."""
+        value = self._value(column)
+        if not isinstance(value, str):
+            raise self.error(column, f"holds {type(value).__name__}, text was expected")
+        return value
+
+    def texts(self, *path: str) -> tuple[str, ...]:
+        """The list of texts in a column or, with two names, in a field of a column."""
+        value: Any = Row(self.place, {"": self.values})._value("", *path)
+        if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
+            raise self.error(".".join(path), "holds no list of texts")
+        return tuple(value)
+
+    def choice(self, column: str, names: Sequence[str]) -> int | None:
+        """Which of the `names` the column holds, as text or number; None for the label of an unpublished test split."""
+        value = str(self._value(column)).strip()
+        if value in ("", "-1"):
+            return None
+        if value not in names:
+            raise self.error(column, f"holds '{value}', one of {', '.join(names)} was expected")
+        return list(names).index(value)
+
+    def error(self, column: str, what: str) -> InputError:
+        """A message that names file, line and column."""
+        return InputError(f"{self.place}, column '{column}': {what}. Mend the file, or name the right columns.")
+
+    def _value(self, *path: str) -> Any:
+        value: Any = self.values
+        for name in path:
+            if not isinstance(value, Mapping) or name not in value:
+                known = ", ".join(value) if isinstance(value, Mapping) else type(value).__name__
+                raise self.error(name, f"is missing; the row has {known}")
+            value = value[name]
+        return value
+
+
+def load_benchmark(name: str, paths: Sequence[Path], columns: Columns | None = None) -> list[Item]:
+    """Evaluation items of one benchmark.
+
+    Args:
+        name: a key of `HUB_FILES`, or any name of the user's with `columns`.
+        paths: its files on this machine, in a fixed order.
+        columns: where a file of the user's keeps question, choices and answer.
+
+    Returns:
+        Items of kind `name`; an item is called by the row's `id`, else by its row number.
+
+    Raises:
+        InputError: an unknown benchmark without columns, an unreadable file, a missing or wrong column (with the line).
+    """
+    if columns is None and name not in READERS:
+        raise InputError(f"benchmark '{name}': not one of {', '.join(READERS)}. Declare its question column.")
+    read = READERS[name] if columns is None else _declared(columns)
+    items = []
+    for path in paths:
+        for number, row in _rows(path):
+            parts = read(row)
+            row_id = row.values.get("id")
+            items.append(parts.item(name, str(row_id) if row_id is not None else f"{path.name}:{number}"))
+    if not items:
+        raise InputError(f"benchmark '{name}': no rows in {', '.join(map(str, paths)) or 'no file'}.")
+    return items
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A question, its choices, which of them is right, or an answer that is no choice."""
+
+    question: str
+    choices: tuple[str, ...] = ()
+    answer: str = ""
+    whole: tuple[str, ...] = ()
+    """Records with the choices filled in, where that is not question + choice."""
+
+    def item(self, kind: str, name: str) -> Item:
+        filled = self.whole or tuple(f"{self.question} {choice}" for choice in self.choices)
+        if self.choices and not self.whole and len(self.question.split()) < SHORT_QUESTION:
+            filled += (" ".join((self.question, *self.choices)),)
+        if self.answer and self.answer not in self.choices:
+            filled += (f"{self.question} {self.answer}",)
+        return Item(kind, name, (self.question, *filled), self.choices, self.answer)
+
+
+def _arc(row: Row) -> _Parts:
+    choices = row.texts("choices", "text")
+    gold = row.choice("answerKey", row.texts("choices", "label"))
+    return _Parts(row.text("question"), choices, "" if gold is None else choices[gold])
+
+
+def _hellaswag(row: Row) -> _Parts:
+    choices = tuple(map(_without_marks, row.texts("endings")))
+    gold = row.choice("label", [str(at) for at in range(len(choices))])
+    return _Parts(_without_marks(row.text("ctx")), choices, "" if gold is None else choices[gold])
+
+
+def _without_marks(text: str) -> str:
+    return WIKIHOW_MARK.sub("", text.replace(" [title]", ". ")).strip()
+
+
+def _piqa(row: Row) -> _Parts:
+    choices = (row.text("sol1"), row.text("sol2"))
+    gold = row.choice("label", ("0", "1"))
+    return _Parts(row.text("goal"), choices, "" if gold is None else choices[gold])
+
+
+def _winogrande(row: Row) -> _Parts:
+    sentence, choices = row.text("sentence"), (row.text("option1"), row.text("option2"))
+    if sentence.count("_") != 1:
+        raise row.error("sentence", "holds no single gap '_'")
+    gold = row.choice("answer", ("1", "2"))
+    filled = tuple(sentence.replace("_", choice) for choice in choices)
+    return _Parts(sentence, choices, "" if gold is None else choices[gold], filled)
+
+
+def _lambada(row: Row) -> _Parts:
+    context, _, last = row.text("text").rstrip().rpartition(" ")
+    return _Parts(context, (), last)
+
+
+def _gsm8k(row: Row) -> _Parts:
+    return _Parts(row.text("question"), (), CALCULATOR_NOTE.sub("", row.text("answer")).replace("#### ", ""))
+
+
+def _declared(columns: Columns) -> Callable[[Row], _Parts]:
+    def read(row: Row) -> _Parts:
+        choices = row.texts(columns.choices) if columns.choices else ()
+        if not columns.answer:
+            answer = ""
+        elif choices and isinstance(row.values.get(columns.answer), int):
+            gold = row.choice(columns.answer, [str(at) for at in range(len(choices))])
+            answer = "" if gold is None else choices[gold]
+        else:
+            answer = row.text(columns.answer)
+        return _Parts(row.text(columns.question), choices, answer)
+
+    return read
+
+
+READERS: Mapping[str, Callable[[Row], _Parts]] = {
+    "arc_challenge": _arc,
+    "arc_easy": _arc,
+    "hellaswag": _hellaswag,
+    "piqa": _piqa,
+    "winogrande": _winogrande,
+    "lambada_openai": _lambada,
+    "gsm8k": _gsm8k,
+}
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """Rows of one file, numbered from 1 (in line formats: the line)."""
+    try:
+        if path.name.endswith(".parquet"):
+            import pyarrow.parquet as pq
+
+            rows: Iterator[tuple[int, Any]] = enumerate(pq.read_table(path).to_pylist(), 1)
+        elif path.name.endswith(".json"):
+            rows = enumerate(json.loads(path.read_text(encoding="utf-8")), 1)
+        elif path.name.endswith(SUFFIXES):
+            rows = _lines(path)
+        else:
+            raise InputError(f"{path}: unknown format of a benchmark. Known are {' '.join(SUFFIXES)}.")
+        for number, values in rows:
+            place = f"{path}, row {number}"
+            if not isinstance(values, dict):
+                raise InputError(f"{place}: an object with columns was expected.")
+            yield number, Row(place, values)
+    except (OSError, EOFError, ValueError) as error:  # pyarrow's and zlib's faults among them
+        raise InputError(f"{path}: unreadable benchmark file ({error}). Restore the file.") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Any]]:
+    data = path.read_bytes()
+    if path.name.endswith(".gz"):
+        data = gzip.decompress(data)
+    elif path.name.endswith(".zst"):
+        import zstandard
+
+        data = zstandard.ZstdDecompressor().stream_reader(data).read()
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                raise InputError(f"{path}, row {number}: not JSON ({error}). Mend the line.") from error

@@ -1,0 +1,177 @@
+"""The corpus as the global steps see it: a few numbers per document, and the account of what became of each.
+
+Documents are numbered through the units in order, after those of earlier runs (`earlier`), which are only compared
+with and never rejected. Texts stay on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pocketlm.data.curation.prepare import Prepared, Unit
+from pocketlm.data.curation.rejections import Reasons, joined_reasons
+from pocketlm.data.curation.shorten import Shortened
+from pocketlm.data.documents import read_unit
+from pocketlm.data.duplicates.earlier import Earlier
+from pocketlm.data.text_store import SpilledUnit, TextStore
+
+NOBODY = -1
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Documents that a global step rejects: why, and for whom.
+
+    Attributes:
+        reasons: rows are document numbers. keeper: int64, number of the document that stays in its place, or NOBODY.
+        window: int64 [rejected, 2], what the excerpt shows, in bytes from the begin of the unit's final texts; -1: the
+            document's head.
+    """
+
+    reasons: Reasons
+    keeper: np.ndarray
+    window: np.ndarray
+
+    @classmethod
+    def of(cls, reasons: Reasons, keeper: np.ndarray | None = None, window: np.ndarray | None = None) -> Rejection:
+        """With nobody as keeper, and the head as excerpt, where they are not given."""
+        count = len(reasons.row)
+        nobody, head = np.full(count, NOBODY), np.full((count, 2), -1)
+        return cls(reasons, nobody if keeper is None else keeper, head if window is None else window)
+
+    def part(self, rows: slice) -> Rejection:
+        """A stretch of them."""
+        chosen = np.zeros(len(self.keeper), bool)
+        chosen[rows] = True
+        return Rejection(self.reasons.only(chosen), self.keeper[rows], self.window[rows])
+
+
+def merged(rejections: Sequence[Rejection]) -> Rejection:
+    """All rejections in the order of the document numbers."""
+    order = np.argsort(np.concatenate([np.empty(0, np.int64), *(part.reasons.row for part in rejections)]))
+    keeper = np.concatenate([np.empty(0, np.int64), *(part.keeper for part in rejections)])[order]
+    window = np.concatenate([np.empty((0, 2), np.int64), *(part.window for part in rejections)])[order]
+    return Rejection(joined_reasons([part.reasons for part in rejections]), keeper, window)
+
+
+class Corpus:
+    """Numbers, fates and accounts of all documents.
+
+    Attributes:
+        first: int64 [units + 1], number of the first document of every unit (of those that passed the first pass).
+        size: int64, bytes. content: uint64 [documents, 2]. rank: int64, the lowest of a group of duplicates is kept.
+        alive, held_out: bool. steps: the funnel so far. rejections: of the global steps.
+    """
+
+    def __init__(self, units: Sequence[Unit], prepared: Sequence[Prepared], earlier: Earlier) -> None:
+        self.units, self.prepared, self.earlier = tuple(units), tuple(prepared), earlier
+        self.first = np.cumsum([len(earlier), *(len(part.row) for part in prepared)], dtype=np.int64)
+        self.size = np.concatenate([earlier.size, *(part.size for part in prepared)])
+        self.content = np.concatenate([earlier.content, *(part.content for part in prepared)])
+        self.rank = self._ranks()
+        self.alive, self.held_out = np.ones(len(self.size), bool), np.zeros(len(self.size), bool)
+        self.steps = _summed(prepared)
+        self.rejections: list[Rejection] = []
+
+    def _ranks(self) -> np.ndarray:
+        """Earlier runs first; then source priority, then quality (highest score first, none last), then position."""
+        priority: dict[str, int] = {}
+        for part in self.prepared:
+            for name in part.sources:
+                priority.setdefault(name, len(priority))
+        sources = [np.array([priority[name] for name in part.sources], np.int64)[part.source] for part in self.prepared]
+        score = np.concatenate([np.empty(0), *(part.score for part in self.prepared)])
+        worse = np.where(np.isnan(score), np.inf, -score)
+        order = np.lexsort((worse, np.concatenate([np.empty(0, np.int64), *sources])))
+        rank = np.empty(len(self.size), np.int64)
+        rank[: len(self.earlier)] = np.arange(len(self.earlier))
+        rank[len(self.earlier) + order] = np.arange(len(self.earlier), len(rank))
+        return rank
+
+    @property
+    def counted(self) -> np.ndarray:
+        """The documents that are on their way into the training text, bool [documents]."""
+        mine = self.alive & ~self.held_out
+        mine[: len(self.earlier)] = False
+        return mine
+
+    def numbers_of(self, unit: int) -> slice:
+        """The document numbers of a unit."""
+        return slice(int(self.first[unit]), int(self.first[unit + 1]))
+
+    def unit_of(self, numbers: np.ndarray) -> np.ndarray:
+        """The unit of every document number, int64."""
+        return np.searchsorted(self.first, numbers, "right") - 1
+
+    def reject(self, step: str, *rejections: Rejection, size: np.ndarray | None = None) -> None:
+        """Book a step: who was rejected, and the new sizes if texts were cut.
+
+        RuntimeError when a rejected document was not there: input = kept + rejected would not hold.
+        """
+        before = self.counted
+        gone = np.concatenate([np.empty(0, np.int64), *(part.reasons.row for part in rejections)])
+        if not before[gone].all() or len(np.unique(gone)) != len(gone):
+            raise RuntimeError(f"step {step} rejected a document that was not there, or twice")
+        self.alive[gone] = False
+        self.rejections += rejections
+        self._book(step, before, size)
+
+    def shorten(self, step: str, units: Sequence[Shortened]) -> None:
+        """Book a step that cut texts: new sizes, and who is rejected for what is left."""
+        size = self.size.copy()
+        rejections = []
+        for first, part in zip(self.first, units, strict=False):
+            size[part.document + first] = part.size
+            rejections.append(Rejection.of(part.reasons.at(part.reasons.row + first)))
+        self.reject(step, *rejections, size=size)
+
+    def hold_out(self, held_out: np.ndarray) -> None:
+        """Book documents (bool [documents]) that leave the training text without being rejected."""
+        before = self.counted
+        self.held_out = held_out
+        self._book("held-out split", before, None)
+
+    def _book(self, step: str, before: np.ndarray, size: np.ndarray | None) -> None:
+        counts = {"input": int(before.sum()), "kept": int((before & self.alive).sum())}
+        counts["rejected"], counts["held_out"] = counts["input"] - counts["kept"], int((before & self.held_out).sum())
+        input_bytes = int(self.size[before].sum())
+        self.size = self.size if size is None else size
+        next_bytes = int(self.size[self.counted].sum())
+        self.steps.append({"step": step, **counts, "input_bytes": input_bytes, "next_bytes": next_bytes})
+
+    def ids(self, numbers: np.ndarray) -> dict[int, str]:
+        """Ids of some documents, by number."""
+        found = self.earlier.ids(numbers[numbers < len(self.earlier)])
+        numbers = numbers[numbers >= len(self.earlier)]
+        unit = self.unit_of(numbers)
+        for place in np.unique(unit).tolist():
+            mine = numbers[unit == place]
+            rows = self.prepared[place].row[mine - self.first[place]]
+            ids = read_unit(self.units[place].documents, self.units[place].number, ("id",))["id"].take(rows)
+            found.update(zip(mine.tolist(), ids.to_pylist(), strict=True))
+        return found
+
+    def store(self) -> TextStore:
+        """The texts of all documents as the first pass left them, those of earlier runs first."""
+        spilled = [
+            SpilledUnit(unit.file("text"), len(part.row)) for unit, part in zip(self.units, self.prepared, strict=True)
+        ]
+        return TextStore([*self.earlier.parts, *spilled])
+
+    def band_key_files(self) -> list[Path]:
+        """The MinHash band keys of all documents, in the order of their numbers."""
+        return [*self.earlier.band_key_files, *(unit.file("band-keys") for unit in self.units)]
+
+
+def _summed(prepared: Sequence[Prepared]) -> list[dict[str, int | str]]:
+    """The steps of the first pass over all units."""
+    steps: list[dict[str, int | str]] = []
+    for name in prepared[0].steps if prepared else ():
+        before, kept, before_bytes, next_bytes = (sum(part.steps[name][at] for part in prepared) for at in range(4))
+        counts = {"input": before, "kept": kept, "rejected": before - kept, "held_out": 0}
+        steps.append({"step": name, **counts, "input_bytes": before_bytes, "next_bytes": next_bytes})
+    return steps

@@ -1,0 +1,128 @@
+"""The steps of curation over a whole corpus: each is a map over units or a question about hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pocketlm.data.curation.corpus import Corpus, Rejection
+from pocketlm.data.curation.curation_settings import CurationSettings
+from pocketlm.data.curation.held_out import REPORT, SELECTION, TRAIN, split_documents
+from pocketlm.data.curation.prepare import Unit, prepare
+from pocketlm.data.curation.rejections import Reasons
+from pocketlm.data.curation.shorten import final_text, shortened_documents
+from pocketlm.data.documents import count_units
+from pocketlm.data.duplicates.duplicates import Removals, exact_duplicates
+from pocketlm.data.duplicates.earlier import Earlier
+from pocketlm.data.duplicates.near_duplicates import Comparisons, near_duplicates
+from pocketlm.data.engine import Engine
+from pocketlm.data.settings import HeldOutSettings
+from pocketlm.errors import InputError
+
+Progress = Callable[[str, int, int], None]
+"""Told the step, and how many of how many units are done."""
+
+
+def open_corpus(
+    documents: Path, scratch: Path, settings: CurationSettings, earlier: Earlier, engine: Engine, progress: Progress
+) -> Corpus:
+    """Licences, cleaning and quality gates, unit by unit; what passed becomes the corpus."""
+    units = [Unit(documents, number, scratch, settings) for number in range(count_units(documents))]
+    prepared = []
+    for part in engine.map(prepare, units):
+        prepared.append(part)
+        progress("clean and measure", len(prepared), len(units))
+    return Corpus(units, prepared, earlier)
+
+
+def reject_exact_duplicates(corpus: Corpus) -> None:
+    """Equal texts: the one of lowest rank stays."""
+    removals = exact_duplicates(corpus.content, corpus.rank)
+    reason = "the same text as another document"
+    corpus.reject("exact duplicates", _duplicates(corpus, removals, "exact_duplicate", reason, 1.0))
+
+
+def reject_near_duplicates(corpus: Corpus, engine: Engine) -> Comparisons:
+    """Near-duplicates across all sources and earlier runs: of every connected group the one of lowest rank stays."""
+    threshold = corpus.units[0].settings.near_duplicates.threshold
+    removals, seen = near_duplicates(
+        corpus.band_key_files(), corpus.alive, corpus.rank, corpus.size, corpus.store(), threshold, engine
+    )
+    reason = "Jaccard similarity of 5-word shingles with the kept document, or a chain of such documents leads to it"
+    corpus.reject("near-duplicates", _duplicates(corpus, removals, "near_duplicate", reason, threshold))
+    return seen
+
+
+def _duplicates(corpus: Corpus, removals: Removals, gate: str, reason: str, threshold: float) -> Rejection:
+    removed = ~removals.kept
+    removed[: len(corpus.earlier)] = False  # earlier documents may be duplicates of each other; they are history
+    row = np.flatnonzero(removed & corpus.alive)
+    reasons = Reasons.alike(row, gate, reason, removals.similarity[row], threshold)
+    return Rejection.of(reasons, removals.keeper[row])
+
+
+def require_text(corpus: Corpus, needed: int) -> None:
+    """InputError when less training text than `needed` bytes is left."""
+    counted = corpus.counted
+    available = int(corpus.size[counted].sum())
+    if available < needed:
+        raise InputError(
+            f"too little text: {available / 1e6:.2f} MB in {int(counted.sum())} documents are left for training after "
+            f"curation, at least {needed / 1e6:.2f} MB are needed. Give more text, loosen curate.gates, "
+            "or lower curate.minimum_bytes."
+        )
+
+
+def hold_out(corpus: Corpus, settings: HeldOutSettings) -> np.ndarray:
+    """TRAIN, REPORT or SELECTION for every document by the hash of its text, int64 [documents]."""
+    split = np.full(len(corpus.alive), TRAIN, np.int64)
+    counted = corpus.counted
+    split[counted] = split_documents(corpus.content[counted], corpus.size[counted], settings)
+    corpus.hold_out(split != TRAIN)
+    return split
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out documents: tables with `id` and `text`."""
+
+    report: pa.Table
+    selection: pa.Table
+
+
+def held_out_documents(corpus: Corpus, split: np.ndarray) -> HeldOut:
+    """Final texts of the two held-out splits, in document order."""
+    return HeldOut(_table(corpus, split == REPORT), _table(corpus, split == SELECTION))
+
+
+def _table(corpus: Corpus, chosen: np.ndarray) -> pa.Table:
+    numbers = np.flatnonzero(chosen & corpus.alive)
+    ids = corpus.ids(numbers)
+    unit = corpus.unit_of(numbers)
+    texts = [
+        final_text(corpus.units[place]).to_arrow().take(pa.array(numbers[unit == place] - corpus.first[place]))
+        for place in np.unique(unit).tolist()
+    ]
+    return pa.table(
+        {
+            "id": pa.array([ids[number] for number in numbers.tolist()], pa.string()),
+            "text": pa.concat_arrays([pa.array([], pa.large_string()), *texts]),
+        }
+    )
+
+
+def final_hashes(corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
+    """Content hashes (uint64 [documents, 2]) and band keys (uint64 [bands, documents]) of this run's final texts."""
+    content, keys = [], []
+    for place, unit in enumerate(corpus.units):
+        hashes = corpus.content[corpus.numbers_of(place)].copy()
+        bands = np.load(unit.file("band-keys"), allow_pickle=False)
+        if cut := shortened_documents(unit):
+            hashes[cut["document"]], bands[:, cut["document"]] = cut["content"], cut["band_keys"]
+        content.append(hashes)
+        keys.append(bands)
+    return np.concatenate(content), np.concatenate(keys, axis=1)

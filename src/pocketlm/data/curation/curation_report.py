@@ -1,0 +1,88 @@
+"""The last files of a curated corpus: funnel, licences, data card and Croissant metadata; and its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pocketlm.data.curation.corpus import Corpus
+from pocketlm.data.curation.curation_figures import (
+    RejectCounts,
+    contamination_blocks,
+    cut_blocks,
+    funnel_block,
+    licence_block,
+    near_duplicate_blocks,
+    planted_metrics,
+    reject_blocks,
+)
+from pocketlm.data.curation.curation_settings import CurationSettings
+from pocketlm.data.curation.data_card import CardFigures, write_data_card
+from pocketlm.data.curation.planting import Planted
+from pocketlm.data.curation.repeats import Cut, heaviest_spans
+from pocketlm.data.curation.scan import Contamination, contamination_counts
+from pocketlm.data.curation.writing import REJECTS_FILE, SPLITS, Contents
+from pocketlm.data.duplicates.near_duplicates import Comparisons
+from pocketlm.pipeline.figures import Block
+from pocketlm.pipeline.storage import json_bytes
+
+SPANS_SHOWN = 8
+
+
+def curation_report(
+    folder: Path,
+    title: str,
+    corpus: Corpus,
+    split: np.ndarray,
+    contents: Contents,
+    comparisons: Comparisons,
+    cuts: Sequence[Cut],
+    found: Contamination,
+    planted: Planted,
+    settings: CurationSettings,
+) -> tuple[dict[str, Any], list[Block]]:
+    """Write the last files and return metrics and blocks. The splits and rejects must have been written."""
+    licences = contents.licences()
+    rejects = RejectCounts(folder / REJECTS_FILE)
+    (folder / "funnel.json").write_bytes(json_bytes(corpus.steps))
+    (folder / "licences.json").write_bytes(json_bytes(licences))
+    sizes: dict[str, dict[str, int]] = {}
+    for name, code in SPLITS.items():
+        chosen = corpus.alive & (split == code)
+        chosen[: len(corpus.earlier)] = False
+        sizes[name] = {"documents": int(chosen.sum()), "bytes": int(corpus.size[chosen].sum())}
+    metrics: dict[str, Any] = {"input.documents": corpus.steps[0]["input"]}
+    metrics |= {f"{name}.{key}": value for name, counts in sizes.items() for key, value in counts.items()}
+    metrics["rejected"] = sum(rejects.gates.values())
+    metrics |= {f"rejected.{gate}": number for gate, number in rejects.gates.items()}
+    metrics |= {
+        "near_duplicates.compared": len(comparisons.jaccard),
+        "near_duplicates.similar": int((comparisons.jaccard >= settings.near_duplicates.threshold).sum()),
+        "cut.documents": sum(len(cut.shortened.document) for cut in cuts),
+        "cut.segments": sum(cut.segments for cut in cuts),
+        "cut.spans": sum(cut.spans for cut in cuts),
+        "contamination.items_found": len(np.unique(found.hits.item)),
+        **planted_metrics(planted),
+    }
+    blocks = [
+        funnel_block(corpus.steps),
+        *reject_blocks(rejects),
+        *cut_blocks(cuts, heaviest_spans(corpus, SPANS_SHOWN)),
+        *near_duplicate_blocks(comparisons, planted.duplicates, settings.near_duplicates),
+        *contamination_blocks(contamination_counts(found), planted.items),
+        licence_block(licences),
+    ]
+    card = CardFigures(
+        title=title,
+        splits=sizes,
+        funnel=corpus.steps,
+        licences=licences,
+        sources=[{**row, "revision": "", "origin": ""} for row in contents.sources()],
+        planted={"Near-duplicates": planted.duplicates, "Evaluation items": planted.items},
+        languages=settings.gates.languages if settings.gates.minimum_language_confidence is not None else (),
+    )
+    write_data_card(folder, card)
+    return metrics, blocks

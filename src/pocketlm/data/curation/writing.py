@@ -1,0 +1,167 @@
+"""The last pass: what was kept goes to its file, what was rejected to rejects.parquet, both in document order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pocketlm.data.curation.corpus import NOBODY, Corpus, Rejection, merged
+from pocketlm.data.curation.curation import final_hashes
+from pocketlm.data.curation.held_out import REPORT, SELECTION, TRAIN
+from pocketlm.data.curation.rejections import rejects_table
+from pocketlm.data.curation.shorten import final_text
+from pocketlm.data.documents import COMPRESSION_LEVEL, DOCUMENTS, ENCODED, REJECTS, ROW_GROUP_BYTES, read_unit
+from pocketlm.data.duplicates.earlier import write_index
+from pocketlm.data.scratch import load_table
+from pocketlm.data.settings import NearDuplicateSettings
+from pocketlm.data.text import Text
+
+SPLITS = {"train": TRAIN, "heldout": REPORT, "heldout_selection": SELECTION}
+REJECTS_FILE = "rejects.parquet"
+WITHOUT_TEXT = tuple(name for name in DOCUMENTS.names if name != "text")
+
+
+class TableStream:
+    """Writes tables to one Parquet file, in row groups that begin when the last has 8 MB of text or more."""
+
+    def __init__(self, path: Path, schema: pa.Schema, text: str) -> None:
+        names = [name for name in schema.names if name != text]
+        self._writer = pq.ParquetWriter(
+            path,
+            schema,
+            compression="zstd",
+            compression_level=COMPRESSION_LEVEL,
+            use_dictionary=[name for name in ENCODED if name in names],
+            write_statistics=names,
+        )
+        self._schema, self._text = schema, text
+        self._waiting: list[pa.Table] = []
+        self._bytes = 0
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows."""
+        if len(table):
+            self._waiting.append(table.select(self._schema.names))
+            self._bytes += int(pc.sum(pc.binary_length(table[self._text])).as_py() or 0)
+            if self._bytes >= ROW_GROUP_BYTES:
+                self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            whole = pa.concat_tables(self._waiting)
+            self._writer.write_table(whole, row_group_size=len(whole))
+        self._waiting, self._bytes = [], 0
+
+    def __enter__(self) -> TableStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+
+
+@dataclass
+class Contents:
+    """Documents and bytes of the training text, by source and licence."""
+
+    documents: Counter[tuple[str, str]] = field(default_factory=Counter)
+    bytes: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, table: pa.Table) -> None:
+        """Count some documents."""
+        sized = table.select(["source", "licence"]).append_column("bytes", pc.binary_length(table["text"]))
+        grouped = sized.group_by(["source", "licence"]).aggregate([("bytes", "count"), ("bytes", "sum")])
+        for row in grouped.to_pylist():
+            key = row["source"], row["licence"]
+            self.documents[key] += row["bytes_count"]
+            self.bytes[key] += row["bytes_sum"]
+
+    def licences(self) -> dict[str, dict[str, int]]:
+        """{licence: {documents, bytes}}, by name."""
+        counts: dict[str, dict[str, int]] = {}
+        for source, licence in sorted(self.documents, key=lambda key: key[1]):
+            entry = counts.setdefault(licence, {"documents": 0, "bytes": 0})
+            entry["documents"] += self.documents[source, licence]
+            entry["bytes"] += self.bytes[source, licence]
+        return counts
+
+    def sources(self) -> list[dict[str, Any]]:
+        """Rows {name, licence, documents, bytes}, in order of priority; several licences are listed."""
+        rows = []
+        for name in dict.fromkeys(source for source, _ in self.documents):
+            keys = sorted(key for key in self.documents if key[0] == name)
+            documents, size = (sum(counts[key] for key in keys) for counts in (self.documents, self.bytes))
+            licences = ", ".join(licence for _, licence in keys)
+            rows.append({"name": name, "licence": licences, "documents": documents, "bytes": size})
+        return rows
+
+
+def write_corpus(
+    folder: Path, corpus: Corpus, split: np.ndarray, progress: Callable[[str, int, int], None]
+) -> Contents:
+    """Write the three splits (`split`: TRAIN, REPORT or SELECTION, int64 [documents]) and the rejects of a corpus."""
+    contents = Contents()
+    late = merged(corpus.rejections)
+    keepers = corpus.ids(np.unique(late.keeper[late.keeper != NOBODY]))
+    with ExitStack() as files:
+        writers = {
+            code: files.enter_context(TableStream(folder / f"{name}.parquet", DOCUMENTS, "text"))
+            for name, code in SPLITS.items()
+        }
+        rejected = files.enter_context(TableStream(folder / REJECTS_FILE, REJECTS, "excerpt"))
+        for place, unit in enumerate(corpus.units):
+            text = final_text(unit)
+            numbers = corpus.numbers_of(place)
+            table = read_unit(unit.documents, unit.number, WITHOUT_TEXT).take(corpus.prepared[place].row)
+            table = table.append_column("text", text.to_arrow())
+            for code, writer in writers.items():
+                chosen = table.filter(pa.array(corpus.alive[numbers] & (split[numbers] == code)))
+                writer.write(chosen)
+                if code == TRAIN:
+                    contents.add(chosen)
+            first, last = np.searchsorted(late.reasons.row, [numbers.start, numbers.stop])
+            mine = late.part(slice(int(first), int(last)))
+            parts = [load_table(unit.file("rejects")), _rejects(mine, table, text, corpus, place, keepers)]
+            rejected.write(pa.concat_tables(parts).sort_by("row"))
+            progress("write", place + 1, len(corpus.units))
+    return contents
+
+
+def write_corpus_index(folder: Path, corpus: Corpus, split: np.ndarray, settings: NearDuplicateSettings) -> None:
+    """Write what later runs compare with: hashes and band keys of the kept documents, in the order of the files."""
+    content, keys = final_hashes(corpus)
+    mine = slice(len(corpus.earlier), None)
+    alive, code = corpus.alive[mine], split[mine]
+    order = np.concatenate([np.flatnonzero(alive & (code == value)) for value in SPLITS.values()])
+    write_index(folder, content[order], corpus.size[mine][order], keys[:, order], settings)
+
+
+def _rejects(
+    late: Rejection, table: pa.Table, text: Text, corpus: Corpus, place: int, keepers: Mapping[int, str]
+) -> pa.Table:
+    """The documents of a unit that the global steps rejected."""
+    local = late.reasons.row - corpus.first[place]
+    gone = table.take(local)
+    shown = [
+        text.data[first:last].tobytes().decode("utf-8", "replace") if first >= 0 else None
+        for first, last in (late.window + (late.window >= 0) * text.offsets[0]).tolist()
+    ]
+    heads = gone["text"].combine_chunks()
+    excerpt = pc.coalesce(pa.array(shown, pa.large_string()), heads)
+    removed_by = pa.array([keepers.get(keeper, "") for keeper in late.keeper.tolist()], pa.string())
+    reasons = replace(late.reasons, removed_by=removed_by)
+    ids, sources = (gone[name].combine_chunks() for name in ("id", "source"))
+    return rejects_table(ids, sources, excerpt, corpus.prepared[place].row[local], reasons)

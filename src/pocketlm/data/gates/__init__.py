@@ -1,0 +1,1 @@
+"""Cleaning, counting and judging documents one by one."""

@@ -1,0 +1,1 @@
+"""Text from files, archives, hubs and object stores to rows."""
