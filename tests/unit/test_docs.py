@@ -238,10 +238,12 @@ def test_every_stage_has_a_page_that_names_its_settings(stage: str) -> None:
     shared = {span for other in linked for span in spans(other)}
     here = set(spans(page))
     for path in sorted(own | inherited):
-        named = f"{stage}.{path}" in here or (path in inherited and path in shared)
-        # A group that another stage has too is named as a whole and explained there.
-        group = path.rpartition(".")[0]
-        explained = f"{stage}.{group}" in here and any(span.endswith(f".{path}") for span in shared)
+        name = f"{stage}.{path}"
+        named = any(span == name or span.startswith(f"{name}.") for span in here | shared)
+        named = named or (path in inherited and path in shared)
+        # A group that has a page of its own, or that another stage has too, is named as a whole and explained there.
+        group, _, last = path.rpartition(".")
+        explained = f"{stage}.{group}" in here and any(span == last or span.endswith(f".{path}") for span in shared)
         assert named or explained, f"{name_of(page)} does not name {stage}.{path}"
 
 

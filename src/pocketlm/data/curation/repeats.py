@@ -16,6 +16,7 @@ from pocketlm.data.curation.corpus import Corpus, Rejection
 from pocketlm.data.curation.prepare import Unit
 from pocketlm.data.curation.rejections import Reasons
 from pocketlm.data.curation.shorten import Shortened, forget, shorten
+from pocketlm.data.duplicates.segment_settings import SegmentSettings
 from pocketlm.data.duplicates.segments import RepeatedRows, Segments, repeated_segments, resolve
 from pocketlm.data.duplicates.span_samples import SpanSample, span_keys, span_samples
 from pocketlm.data.duplicates.spans import (
@@ -156,7 +157,8 @@ def _write_windows(repeated: KeyFilter, size: int, task: tuple[Unit, np.ndarray]
 
 def cut_unit(task: CutTask) -> Cut:
     """Cut the repeated segments and spans out of the texts of a unit."""
-    unit, settings = task.unit, task.unit.settings.segments
+    unit = task.unit
+    settings: SegmentSettings = unit.settings.segments
     forget(unit)
     if task.windows is None and not len(task.segments.row):
         write_keys(unit.file("span-keys"), *span_keys(NO_TEXT, NO_SPANS))
