@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,6 @@ FILE_BYTES = 64_000_000
 RECIPE = """
 name: growth
 seed: 1
-model: tokenize
 runtime: {{threads: {threads}}}
 sources:
   texts: {{path: "{folder}", licence: CC-BY-4.0}}
@@ -90,8 +91,15 @@ def copies(texts: list[str]) -> Iterator[Iterator[str]]:
         yield (changed.bytes_of(document).decode() for document in range(len(changed)))
 
 
-def write_corpus(folder: Path, texts: list[str], size: int) -> int:
+def _in_a_process_of_its_own(corpus: Path, folder: Path, size: int) -> int:
+    """`write_corpus`, whose memory must not stay with the process that starts the runs."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(write_corpus, corpus, folder, size).result()
+
+
+def write_corpus(corpus: Path, folder: Path, size: int) -> int:
     """JSONL files with `size` bytes of text; returns the bytes."""
+    texts = [text for _, text in documents(corpus)]
     folder.mkdir(parents=True)
     written, number, stream = 0, 0, None
     for copy in copies(texts):
@@ -118,7 +126,7 @@ def measure(folder: Path, size: int, threads: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "pocketlm", "run", str(recipe), "--out", str(run)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     events = [json.loads(line) for line in (run / "ledger.jsonl").read_text(encoding="utf-8").splitlines()]
-    stages = {event["body"]["stage"]: event["body"] for event in events if event["kind"] == "stage_committed"}
+    stages = {event["body"]["stage"]: event["body"] for event in events if event["event"] == "stage_committed"}
     flat = [name for name in stages if name != "tokenizer"]
     megabytes = size / 1e6
     kept = stages["curate"]["figures"]["train.bytes"]
@@ -147,11 +155,10 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, nargs="+", default=[0.1, 0.25, 0.5, 1.0, 2.0])
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    texts = [text for _, text in documents(arguments.corpus)]
     rows = []
     for gigabytes in [0.02, *arguments.gigabytes]:  # the first compiles the kernels
         folder = arguments.work / f"{gigabytes}" / "texts"
-        size = write_corpus(folder, texts, int(gigabytes * 1e9))
+        size = _in_a_process_of_its_own(arguments.corpus, folder, int(gigabytes * 1e9))
         rows.append(measure(folder, size, arguments.threads))
         print(json.dumps(rows[-1]))
         shutil.rmtree(folder.parent)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pocketlm.data import scratch
 from pocketlm.data.engine import open_engine
 from pocketlm.data.scratch import join_texts, load_arrays, read_some, read_text, save_arrays, write_text
-from pocketlm.data.shuffle import key_count, key_ranges, write_keys
+from pocketlm.data.shuffle import key_count, key_ranges, stable_order, write_keys
 from pocketlm.data.text import Text
 from pocketlm.errors import CorruptionError, InputError
 from pocketlm.pipeline.settings import Runtime
@@ -48,6 +48,13 @@ def test_every_row_comes_once_and_equal_keys_come_together(
     assert found == expected
     assert key_count(paths) == len(expected)
     assert all(len(numbers) == 1 for numbers in ranges_of.values())
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([0, 1, 5, 2**63, 2**64 - 1]), max_size=40))
+def test_order_is_stable(keys: list[int]) -> None:
+    array = np.array(keys, np.uint64)
+    assert stable_order(array).tolist() == np.argsort(array, kind="stable").tolist()
 
 
 def test_a_shortened_key_file_is_refused(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ class KeyRange(NamedTuple):
 
 def write_keys(path: Path, keys: np.ndarray, rows: np.ndarray) -> None:
     """Write uint64 [n] keys and int64 [n, columns] rows, sorted by key; rows of one key stay in the given order."""
-    order = np.argsort(keys, kind="stable")
+    order = stable_order(keys)
     shape = np.array([len(keys), rows.shape[1]], np.int64)
     write_scratch(path, shape, keys[order].astype(np.uint64), np.ascontiguousarray(rows[order], np.int64))
 
@@ -61,6 +61,21 @@ def key_ranges(paths: Sequence[Path], maximum_rows: int = RANGE_ROWS) -> Iterato
             joined = np.concatenate(keys)
             order = np.argsort(joined, kind="stable")  # the files come in unit order, so units stay in order
             yield KeyRange(joined[order], np.concatenate(unit)[order], np.concatenate(rows)[order])
+
+
+def stable_order(keys: np.ndarray) -> np.ndarray:
+    """`np.argsort(keys, kind="stable")` for keys of which few are equal.
+
+    numpy sorts 64-bit numbers with vector instructions only where order among equals does not matter, several times
+    faster; the equals are put right afterwards.
+    """
+    order = np.argsort(keys)
+    ordered = keys[order]
+    same = ordered[1:] == ordered[:-1]
+    if same.any():
+        tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+        order[tied] = order[tied][np.lexsort((order[tied], ordered[tied]))]
+    return order
 
 
 def key_count(paths: Sequence[Path]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import importlib.metadata
 import os
@@ -66,7 +67,15 @@ def source_commit() -> str | None:
 
 
 def peak_memory_bytes() -> int:
-    """The largest resident set of this process so far (Linux counts in KiB, macOS in bytes)."""
+    """The largest resident set of this process so far.
+
+    Linux's `getrusage` also counts what the parent held when it started this process, so the kernel's own mark is
+    preferred. `getrusage` counts in KiB on Linux, in bytes on macOS.
+    """
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
 

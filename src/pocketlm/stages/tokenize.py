@@ -2,8 +2,8 @@
 
 Each split becomes `<split>.npy` (documents in order, each closed by <|endoftext|>), `<split>_offsets.npy` and
 `<split>_sources.npy`; the layout is documented in `data/tokens/shards.py`. Units (row groups) are encoded side by side
-and written in order, so memory does not grow with the corpus. Nothing is shuffled, packed or cut: training makes batches
-from the step.
+and written in order, so memory does not grow with the corpus. Nothing is shuffled, packed or cut: training makes
+batches from the step.
 """
 
 from __future__ import annotations

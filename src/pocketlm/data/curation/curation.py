@@ -14,7 +14,7 @@ from pocketlm.data.curation.curation_settings import CurationSettings
 from pocketlm.data.curation.held_out import REPORT, SELECTION, TRAIN, split_documents
 from pocketlm.data.curation.prepare import Unit, prepare
 from pocketlm.data.curation.rejections import Reasons
-from pocketlm.data.curation.shorten import final_text, shortened_documents
+from pocketlm.data.curation.shorten import final_documents, shortened_documents
 from pocketlm.data.documents import count_units
 from pocketlm.data.duplicates.duplicates import Removals, exact_duplicates
 from pocketlm.data.duplicates.earlier import Earlier
@@ -104,7 +104,7 @@ def _table(corpus: Corpus, chosen: np.ndarray) -> pa.Table:
     ids = corpus.ids(numbers)
     unit = corpus.unit_of(numbers)
     texts = [
-        final_text(corpus.units[place]).to_arrow().take(pa.array(numbers[unit == place] - corpus.first[place]))
+        final_documents(corpus.units[place], numbers[unit == place] - corpus.first[place])
         for place in np.unique(unit).tolist()
     ]
     return pa.table(

@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from pocketlm.data.contamination.contamination import Index
 from pocketlm.data.contamination.planted_items import planted_items
 from pocketlm.data.curation.corpus import Corpus
 from pocketlm.data.curation.curation_settings import CurationSettings
-from pocketlm.data.curation.shorten import final_text
+from pocketlm.data.curation.shorten import final_documents
 from pocketlm.data.duplicates.planted_duplicates import planted_duplicates
 from pocketlm.data.engine import Engine
 
 SAMPLE_DOCUMENTS = 2_000
 SAMPLE_UNITS = 16
+SAMPLE_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,7 @@ def sample_texts(corpus: Corpus) -> list[str]:
     share = -(-SAMPLE_DOCUMENTS // max(len(units), 1))
     texts = []
     for place in units:
-        text = final_text(corpus.units[place])
         chosen = np.flatnonzero(corpus.counted[corpus.numbers_of(place)])
-        for document in chosen[:: max(1, len(chosen) // share)][:share].tolist():
-            texts.append(text.bytes_of(document).decode())
+        chosen = chosen[:: max(1, len(chosen) // share)][:share]
+        texts += pc.utf8_slice_codeunits(final_documents(corpus.units[place], chosen), 0, SAMPLE_CHARACTERS).to_pylist()
     return texts

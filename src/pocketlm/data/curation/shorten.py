@@ -14,7 +14,7 @@ from pocketlm.data.duplicates.cutting import cut_ranges
 from pocketlm.data.duplicates.duplicates import content_hashes
 from pocketlm.data.duplicates.minhash import band_keys
 from pocketlm.data.duplicates.segments import too_little_left
-from pocketlm.data.scratch import load_arrays, read_text, save_arrays, write_text
+from pocketlm.data.scratch import load_arrays, read_some, read_text, save_arrays, write_text
 from pocketlm.data.text import Text, tokens_of
 
 REASON = "too little is left after repeated or contaminated text was cut"
@@ -61,6 +61,19 @@ def final_text(unit: Unit) -> Text:
     place[changed["document"]] = len(text) + np.arange(len(changed["document"]))
     both = pa.concat_arrays([text.to_arrow(), read_text(unit.file("cut-text")).to_arrow()])
     return Text.from_arrow(both.take(pa.array(place)))
+
+
+def final_documents(unit: Unit, documents: np.ndarray) -> pa.Array:
+    """Some of the texts of `final_text` (places in the unit, ascending), without reading the others; large_string."""
+    changed = shortened_documents(unit).get("document", np.empty(0, np.int64))
+    cut = np.isin(documents, changed)
+    texts = read_some(unit.file("text"), documents[~cut]).to_arrow()
+    if not cut.any():
+        return texts
+    shorter = read_some(unit.file("cut-text"), np.searchsorted(changed, documents[cut])).to_arrow()
+    place = np.empty(len(documents), np.int64)
+    place[~cut], place[cut] = np.arange(len(texts)), len(texts) + np.arange(len(shorter))
+    return pa.concat_arrays([texts, shorter]).take(pa.array(place))
 
 
 def shorten(unit: Unit, starts: np.ndarray, ends: np.ndarray) -> Shortened:

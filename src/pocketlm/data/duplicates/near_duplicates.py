@@ -24,6 +24,7 @@ from pocketlm.data.duplicates.duplicates import Groups, Removals
 from pocketlm.data.duplicates.minhash import NO_KEY, SHINGLE_WORDS
 from pocketlm.data.engine import Engine
 from pocketlm.data.kernels import kernel
+from pocketlm.data.shuffle import stable_order
 from pocketlm.data.text import Ngrams, Tokens, ngrams_of, tokens_of
 from pocketlm.data.text_store import TextStore
 
@@ -78,7 +79,7 @@ def near_duplicates(
     for band in range(len(bands[0]) if bands else 0):
         key = np.concatenate([part[band] for part in bands])
         present = np.flatnonzero(alive & (key != NO_KEY))
-        order = present[np.argsort(key[present], kind="stable")]
+        order = present[stable_order(key[present])]
         for proposed in _bucket_pairs(key[order], order):
             labels = groups.labels()
             apart = np.sort(proposed[:, labels[proposed[0]] != labels[proposed[1]]], axis=0)
