@@ -1,0 +1,109 @@
+"""Benchmarks in the curate stage: documents that hold an item are rejected or cut, items are listed, files identify."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pocketlm.data.curation.curation_files import files_identity
+from pocketlm.errors import InputError
+from pocketlm.pipeline.artifact import Artifact
+from pocketlm.stages.curate import CurateSettings
+from tests.data_pipeline import prose
+from tests.unit.test_curation_units import rows, run, write_documents
+
+QUESTION = (
+    "A farmer in Glenrowan packs forty melons into crates that hold exactly five melons each before the market opens"
+)
+ITEMS = [
+    {"question": f"{QUESTION}. How many crates does she fill?", "answer": "She fills 40/5=<<40/5=8>>8 crates.\n#### 8"},
+    {
+        "question": "Why do the tall ferns beside Lake Moreau close their leaves at dusk in autumn?",
+        "answer": "#### 1",
+    },
+]
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path) -> Path:
+    path = tmp_path / "gsm.jsonl"
+    path.write_text("".join(json.dumps(item) + "\n" for item in ITEMS), encoding="utf-8")
+    return path
+
+
+def settings(path: Path, **more: Any) -> CurateSettings:
+    contamination = {"benchmarks": {"gsm8k": {"path": str(path)}}, **more}
+    return CurateSettings(minimum_bytes=20_000, held_out={"minimum_documents": 3}, contamination=contamination)
+
+
+def documents(folder: Path) -> Artifact:
+    texts = [prose(seed, 12) for seed in range(40)]
+    middle = texts[7].index("\n\n")
+    texts[7] = f"{texts[7][:middle]}\n\n{QUESTION.upper()} - how many?{texts[7][middle:]}"
+    return write_documents(folder, texts)
+
+
+def kept_texts(artifact: Artifact) -> dict[str, str]:
+    names = ("train", "heldout", "heldout_selection")
+    return {row["id"]: row["text"] for name in names for row in rows(artifact, f"{name}.parquet")}
+
+
+def test_a_document_with_an_item_is_rejected_and_the_item_listed(benchmark: Path, tmp_path: Path) -> None:
+    made = run(tmp_path / "run", documents(tmp_path / "sources"), settings(benchmark))
+    (reject,) = [row for row in rows(made, "rejects.parquet") if row["gate"] == "contamination_gsm8k"]
+    assert reject["id"] == "b/7"
+    assert "FARMER IN GLENROWAN" in reject["excerpt"]
+    assert "b/7" not in kept_texts(made)
+    (item,) = made.read_jsonl("contaminated_items.jsonl")
+    assert (item["kind"], item["id"], item["document"], item["documents"]) == ("gsm8k", "gsm.jsonl:1", "b/7", 1)
+    assert made.metrics["contamination.items_found"] == 1
+    assert made.metrics["planted.items.gsm8k.verbatim.found"] == 2
+
+
+def test_cutting_takes_the_window_and_leaves_the_rest(benchmark: Path, tmp_path: Path) -> None:
+    made = run(tmp_path / "run", documents(tmp_path / "sources"), settings(benchmark, action="cut"))
+    text = kept_texts(made)["b/7"]
+    assert "GLENROWAN" not in text
+    assert text.startswith(prose(7, 12)[:200])
+    assert text.endswith(prose(7, 12)[-200:])
+    assert made.read_jsonl("contaminated_items.jsonl")[0]["document"] == "b/7"
+    assert made.metrics["rejected"] == 0
+
+
+def test_the_content_of_a_benchmark_is_the_identity_and_its_place_is_not(benchmark: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere" / "gsm.jsonl"
+    moved.parent.mkdir()
+    moved.write_bytes(benchmark.read_bytes())
+    before = files_identity(settings(benchmark))
+    assert files_identity(settings(moved)) == before
+    assert settings(moved).identity() == settings(benchmark).identity()
+    moved.write_bytes(benchmark.read_bytes().replace(b"Moreau", b"Moreas"))
+    assert files_identity(settings(moved)) != before
+
+
+def test_an_unknown_benchmark_without_a_path_is_named(tmp_path: Path) -> None:
+    nameless = CurateSettings(contamination={"benchmarks": {"mine": {}}})
+    with pytest.raises(InputError, match=r"curate.contamination.benchmarks.mine: no path"):
+        files_identity(nameless)
+    with pytest.raises(InputError, match=r"curate.contamination.benchmarks.gsm8k.path = .*nowhere"):
+        files_identity(settings(tmp_path / "nowhere.jsonl"))
+
+
+def test_a_dry_run_lists_spans_and_cuts_nothing(tmp_path: Path) -> None:
+    texts = [prose(seed, 12) for seed in range(40)]
+    span = " ".join(prose(900, 6).split())
+    for at in (5, 25):
+        texts[at] = f"{texts[at]} {span}"
+    made = run(
+        tmp_path / "run",
+        write_documents(tmp_path / "sources", texts),
+        CurateSettings(minimum_bytes=20_000, held_out={"minimum_documents": 3}, segments={"dry_run": True}),
+    )
+    assert kept_texts(made)["b/25"] == texts[25]
+    assert made.metrics["cut.spans"] == 1
+    (shown,) = [b for b in made.read_json("figures.json")["blocks"] if b.get("title") == "Repeated spans"]
+    assert "b/25" in shown["items"][0]["label"]
+    assert shown["items"][0]["text"].split()[:5] == span.split()[:5]
