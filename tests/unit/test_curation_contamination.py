@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from pocketlm.data.curation.curation_files import files_identity
+from pocketlm.data.curation.writing import SPLITS
+from pocketlm.data.documents import DOCUMENTS, TableWriter
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.stages.curate import CurateSettings
@@ -107,3 +109,25 @@ def test_a_dry_run_lists_spans_and_cuts_nothing(tmp_path: Path) -> None:
     (shown,) = [b for b in made.read_json("figures.json")["blocks"] if b.get("title") == "Repeated spans"]
     assert "b/25" in shown["items"][0]["label"]
     assert shown["items"][0]["text"].split()[:5] == span.split()[:5]
+
+
+def test_rows_of_instruction_data_are_rejected_whole_or_kept_whole(benchmark: Path, tmp_path: Path) -> None:
+    """Their record would not know of a cut."""
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    span = " ".join(prose(900, 6).split())
+    texts = [f"{prose(seed, 10)} {span}" if seed in (3, 9) else prose(seed, 12) for seed in range(40)]
+    texts[20] = f"{texts[20]} {QUESTION}, how many?"
+    with TableWriter(folder / "documents.parquet", DOCUMENTS) as writer:
+        for at, text in enumerate(texts):
+            record = json.dumps({"response": text})
+            writer.write((f"s/{at}", "s", text, "MIT", "made", None, record), len(text))
+    made = run(
+        tmp_path / "run",
+        Artifact(folder, {"files": {"documents.parquet": {}}}),
+        settings(benchmark, action="cut"),
+    )
+    kept = {row["id"]: row for name in SPLITS for row in rows(made, f"{name}.parquet")}
+    assert set(kept) == {f"s/{at}" for at in range(40) if at != 20}
+    assert all(json.loads(row["record"])["response"] == row["text"] == texts[int(key[2:])] for key, row in kept.items())
+    assert [row["gate"] for row in rows(made, "rejects.parquet")] == ["contamination_gsm8k"]

@@ -23,8 +23,8 @@ from pocketlm.data.kernels import kernel
 
 UINT8 = np.dtype(np.uint8)
 LOWER = np.array([byte + 32 if 65 <= byte <= 90 else byte for byte in range(256)], np.uint8)
-LOWER[[byte for byte in range(128) if not chr(byte).isalnum()]] = 0
-"""For each byte of a word its lower-cased form, for each other ASCII byte 0."""
+LOWER[[byte for byte in range(256) if byte >= 128 or not chr(byte).isalnum()]] = 0
+"""For each ASCII letter and digit its lower-cased form, for every other byte 0."""
 BASE = np.uint64(0x9E3779B97F4A7C15)
 """Base of the polynomial hash over tokens (odd, from the golden ratio)."""
 
@@ -181,35 +181,37 @@ def _scan_tokens(data, documents, lower, hashes, starts, ends, offsets):  # type
             byte = data[at]
             letter = lower[byte]
             if letter == 0:
-                at += 1
-                if after_digit and (byte == 41 or byte == 42 or byte == 43 or byte == 45 or byte == 47):
-                    hashes[count], starts[count], ends[count] = mix(np.uint64(byte)), at - 1, at
-                    count += 1
-                    after_digit = False
-                else:
-                    after_digit = after_digit and byte == 32
-                continue
-            if letter >= 128:
+                if byte < 128:
+                    at += 1
+                    if after_digit and (byte == 41 or byte == 42 or byte == 43 or byte == 45 or byte == 47):
+                        hashes[count], starts[count], ends[count] = mix(np.uint64(byte)), at - 1, at
+                        count += 1
+                        after_digit = False
+                    else:
+                        after_digit = after_digit and byte == 32
+                    continue
                 width = punctuation_width(data, at, end)
                 if width:
                     at += width
                     after_digit = False
                     continue
+                letter = byte
             start = at
             value = np.uint64(14695981039346656037)
-            while True:
+            while True:  # few branches: this loop sees every byte of every corpus
                 value = (value ^ np.uint64(letter)) * np.uint64(1099511628211)
-                after_digit = letter <= 57
                 at += 1
                 if at == end:
                     break
                 letter = lower[data[at]]
                 if letter == 0:
-                    if not (after_digit and number_mark(data, at, end)):
-                        break
                     letter = data[at]
-                elif letter >= 128 and punctuation_width(data, at, end):
-                    break
+                    if letter >= 128:
+                        if punctuation_width(data, at, end):
+                            break
+                    elif data[at - 1] > 57 or not number_mark(data, at, end):
+                        break
+            after_digit = data[at - 1] <= 57
             hashes[count], starts[count], ends[count] = mix(value), start, at
             count += 1
     offsets[len(documents) - 1] = count

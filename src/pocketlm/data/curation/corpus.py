@@ -63,7 +63,9 @@ class Corpus:
 
     Attributes:
         first: int64 [units + 1], number of the first document of every unit (of those that passed the first pass).
-        size: int64, bytes. content: uint64 [documents, 2]. rank: int64, the lowest of a group of duplicates is kept.
+        size: int64, bytes. structured: bool, chat or instruction rows, whose text may not be cut, for their record
+            would say something else. content: uint64 [documents, 2]. rank: int64, of a group of duplicates the lowest
+            is kept.
         alive, held_out: bool. steps: the funnel so far. rejections: of the global steps.
     """
 
@@ -72,6 +74,7 @@ class Corpus:
         self.first = np.cumsum([len(earlier), *(len(part.row) for part in prepared)], dtype=np.int64)
         self.size = np.concatenate([earlier.size, *(part.size for part in prepared)])
         self.content = np.concatenate([earlier.content, *(part.content for part in prepared)])
+        self.structured = np.concatenate([np.zeros(len(earlier), bool), *(part.structured for part in prepared)])
         self.rank = self._ranks()
         self.alive, self.held_out = np.ones(len(self.size), bool), np.zeros(len(self.size), bool)
         self.steps = _summed(prepared)
@@ -120,10 +123,10 @@ class Corpus:
         self.rejections += rejections
         self._book(step, before, size)
 
-    def shorten(self, step: str, units: Sequence[Shortened]) -> None:
-        """Book a step that cut texts: new sizes, and who is rejected for what is left."""
+    def shorten(self, step: str, units: Sequence[Shortened], *others: Rejection) -> None:
+        """Book a step that cut texts: new sizes, who is rejected for what is left, and who for another reason."""
         size = self.size.copy()
-        rejections = []
+        rejections = list(others)
         for first, part in zip(self.first, units, strict=False):
             size[part.document + first] = part.size
             rejections.append(Rejection.of(part.reasons.at(part.reasons.row + first)))

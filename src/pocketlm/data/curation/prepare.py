@@ -32,7 +32,7 @@ from pocketlm.data.shuffle import write_keys
 from pocketlm.data.sources.licences import allowed_mask
 from pocketlm.data.text import Text, Tokens, kept_documents, tokens_of
 
-COLUMNS = ("id", "source", "text", "licence", "score")
+COLUMNS = ("id", "source", "text", "licence", "score", "record")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Prepared:
 
     Attributes (arrays are [documents]):
         row: int64, row in the unit. size: int64, bytes of the cleaned text. content: uint64 [documents, 2], its hash.
-        score: float64, NaN without one. source: int64, place in `sources`. sources: names in order of appearance.
+        score: float64, NaN without one. structured: bool, has a record beside its text. source: int64, place in
+        `sources`. sources: names in order of appearance.
         steps: name -> (documents in, documents kept, bytes in, bytes kept).
     """
 
@@ -63,6 +64,7 @@ class Prepared:
     size: np.ndarray
     content: np.ndarray
     score: np.ndarray
+    structured: np.ndarray
     source: np.ndarray
     sources: tuple[str, ...]
     steps: dict[str, tuple[int, int, int, int]]
@@ -147,6 +149,7 @@ def _prepare(unit: Unit) -> None:
             "size": np.diff(text.offsets),
             "content": content_hashes(text),
             "score": score[kept],
+            "structured": np.asarray(rows.table["record"].is_valid()),
             "source": source[kept],
             "sources": np.array(names, np.str_),
             "step_names": np.array(list(rows.steps)),

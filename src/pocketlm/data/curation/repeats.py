@@ -63,10 +63,12 @@ class Cut:
 
 @dataclass(frozen=True)
 class CutTask:
-    """What one unit has to cut: segments that occurred before, and which of its windows repeat."""
+    """What one unit has to cut: segments that occurred before, and which of its windows repeat. `alive` and `whole`,
+    bool [documents]: those that take part, and those of them that must not be cut."""
 
     unit: Unit
     alive: np.ndarray
+    whole: np.ndarray
     segments: RepeatedRows
     windows: np.ndarray | None
 
@@ -80,9 +82,10 @@ def reject_repetitive(corpus: Corpus, engine: Engine) -> list[RepeatedRows]:
     rejections = []
     for place, share in zip(places, shares, strict=True):
         number = share.document + corpus.first[place]
+        cuttable = ~corpus.structured[number]
         limit = settings.maximum_repeated_share
-        reasons = Reasons.alike(number, "repeated_segments", REASON, share.share, limit)
-        rejections.append(Rejection.of(reasons, share.first))
+        reasons = Reasons.alike(number[cuttable], "repeated_segments", REASON, share.share[cuttable], limit)
+        rejections.append(Rejection.of(reasons, share.first[cuttable]))
     if not rejections or settings.dry_run:
         corpus.reject("repeated segments")
         return repeated
@@ -109,9 +112,10 @@ def cut_repeats(
     corpus: Corpus, engine: Engine, segments: list[RepeatedRows], windows: list[np.ndarray | None]
 ) -> list[Cut]:
     """Cut every unit's texts and judge what is left again; the corpus gets the new sizes, hashes and rejects."""
+    units = range(len(corpus.units))
     tasks = [
-        CutTask(unit, corpus.alive[corpus.numbers_of(place)], segments[place], windows[place])
-        for place, unit in enumerate(corpus.units)
+        CutTask(unit, corpus.alive[numbers], corpus.structured[numbers], segments[place], windows[place])
+        for place, (unit, numbers) in enumerate(zip(corpus.units, map(corpus.numbers_of, units), strict=True))
     ]
     cuts = list(engine.map(cut_unit, tasks))
     corpus.shorten("gates again", [cut.shortened for cut in cuts])
@@ -165,11 +169,14 @@ def cut_unit(task: CutTask) -> Cut:
         return Cut(Shortened.nothing())
     text = read_text(unit.file("text"))
     segments = Segments(**load_arrays(unit.file("segments")))
-    cut = resolve(segments, task.segments, len(text)).cut & task.alive[segments.document]
+    cut = resolve(segments, task.segments, len(text)).cut
+    cut &= (task.alive & ~task.whole)[segments.document]
     spans = NO_SPANS
     if task.windows is not None and settings.span_words is not None:
         repeated = KeyFilter(np.load(unit.scratch / "repeated-fingerprints", allow_pickle=False))
-        spans = spans_of(text, _windows(unit, text, repeated, settings.span_words, task.alive), task.windows)
+        found = spans_of(text, _windows(unit, text, repeated, settings.span_words, task.alive), task.windows)
+        chosen = ~task.whole[found.document]
+        spans = Spans(**{name: column[chosen] for name, column in vars(found).items()})
     write_keys(unit.file("span-keys"), *span_keys(text, spans))
     starts, ends = np.concatenate([segments.start[cut], spans.start]), np.concatenate([segments.end[cut], spans.end])
     shortened = Shortened.nothing() if settings.dry_run else shorten(unit, starts, ends)

@@ -48,16 +48,23 @@ def find(corpus: Corpus, index: Index, engine: Engine) -> Contamination:
 
 
 def remove(corpus: Corpus, found: Contamination, settings: ContaminationSettings, engine: Engine) -> None:
-    """Reject the documents that hold an item, or cut the matched windows out of them."""
+    """Reject the documents that hold an item, or cut the matched windows out of them; chat and instruction rows are
+    rejected in any case. What is left of shortened documents is judged by the gates again."""
+    rejected = found.hits
     if settings.action == "cut":
-        _cut_windows(corpus, found, engine)
+        whole = corpus.structured[found.hits.document]
+        rejected, cut = found.hits.rows(whole), found.hits.rows(~whole)
+        unit = corpus.unit_of(cut.document)
+        tasks = [(task, cut.start[unit == place], cut.end[unit == place]) for place, task in enumerate(corpus.units)]
+        shortened = list(engine.map(_cut, tasks))
+        corpus.shorten(CONTAMINATION, shortened, _rejection(rejected, found.index, settings.threshold))
     else:
-        _reject(corpus, found, settings.threshold)
+        corpus.reject(CONTAMINATION, _rejection(rejected, found.index, settings.threshold))
 
 
-def _reject(corpus: Corpus, found: Contamination, threshold: float) -> None:
+def _rejection(all_hits: Hits, index: Index, threshold: float) -> Rejection:
     """The excerpt is the matched place of the strongest hit."""
-    hits, items = found.hits.strongest(), found.index.items
+    hits, items = all_hits.strongest(), index.items
     held = [items[item] for item in hits.item.tolist()]
     nothing = pa.array([""] * len(held), pa.string())
     reasons = Reasons(
@@ -68,17 +75,7 @@ def _reject(corpus: Corpus, found: Contamination, threshold: float) -> None:
         reason=pa.array([f"holds the evaluation item {item.id}" for item in held], pa.string()),
         removed_by=nothing,
     )
-    corpus.reject(CONTAMINATION, Rejection.of(reasons, window=np.stack([hits.start, hits.end], axis=1)))
-
-
-def _cut_windows(corpus: Corpus, found: Contamination, engine: Engine) -> None:
-    """What is left of the documents is judged by the gates again."""
-    unit = corpus.unit_of(found.hits.document)
-    tasks = [
-        (task, found.hits.start[unit == place], found.hits.end[unit == place])
-        for place, task in enumerate(corpus.units)
-    ]
-    corpus.shorten(CONTAMINATION, list(engine.map(_cut, tasks)))
+    return Rejection.of(reasons, window=np.stack([hits.start, hits.end], axis=1))
 
 
 def contaminated_items(corpus: Corpus, found: Contamination) -> list[dict[str, Any]]:
