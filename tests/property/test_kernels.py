@@ -10,7 +10,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketlm.data.duplicates.segments import cut_segments, repeats_of, segments_of
+from pocketlm.data.duplicates.cutting import cut_ranges
+from pocketlm.data.duplicates.segments import repeats_of, segments_of
 from pocketlm.data.gates.gates import measure
 from pocketlm.data.text import Text, Tokens, ngrams_of, tokens_of
 from tests.data_pipeline import prose
@@ -113,5 +114,6 @@ def test_of_repeated_paragraphs_the_first_stays_and_nothing_else_is_cut(document
             if seen[number] == 1:
                 kept.append(paragraphs[number])
         expected.append("\n\n".join(kept))
-    assert cut_segments(text, segments, repeats.cut).to_pylist() == expected
+    left = cut_ranges(text, segments.start[repeats.cut], segments.end[repeats.cut])
+    assert left.to_pylist() == expected
     assert repeats.repeated.sum() == sum(count - 1 for count in seen.values())

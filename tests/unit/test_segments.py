@@ -5,8 +5,9 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from pocketlm.data.duplicates.cutting import cut_ranges
 from pocketlm.data.duplicates.segment_settings import SegmentSettings
-from pocketlm.data.duplicates.segments import cut_segments, repeats_of, segments_of, too_little_left
+from pocketlm.data.duplicates.segments import repeats_of, segments_of, too_little_left
 from pocketlm.data.text import Text
 from tests.data_pipeline import prose
 
@@ -20,7 +21,8 @@ SAME = SENTENCE.replace("30", "45,000").replace("help@", "other.mail+tag@").repl
 def cut(*texts: str) -> list[str]:
     text = Text.from_arrow(pa.array(texts, pa.large_string()))
     segments = segments_of(text)
-    return cut_segments(text, segments, repeats_of(segments, len(text)).cut).to_pylist()
+    cut = repeats_of(segments, len(text)).cut
+    return cut_ranges(text, segments.start[cut], segments.end[cut]).to_pylist()
 
 
 def test_numbers_addresses_case_and_spaces_do_not_tell_segments_apart() -> None:

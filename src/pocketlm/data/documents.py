@@ -6,8 +6,7 @@ reached 8 MB, a rule that depends on the documents alone, so units are the same 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -54,20 +53,6 @@ REJECTS = pa.schema(
 
 ENCODED = ("source", "licence", "origin", "gate", "reason")
 """Columns with few values; a dictionary of the others would only cost time and space."""
-
-
-@dataclass(frozen=True)
-class Reject:
-    """One rejected row, with the rule, the value and the limit that decided."""
-
-    id: str
-    source: str
-    gate: str
-    value: float
-    threshold: float
-    reason: str
-    excerpt: str
-    removed_by: str = ""
 
 
 def excerpt_of(text: str) -> str:
@@ -122,18 +107,6 @@ class TableWriter:
                 self._flush()
         finally:
             self._writer.close()
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a whole table (zstd)."""
-    pq.write_table(table, path, compression="zstd")
-
-
-def write_rejects(path: Path, rejects: Iterable[Reject]) -> None:
-    """Write rejects in the given order."""
-    with TableWriter(path, REJECTS) as writer:
-        for reject in rejects:
-            writer.write(astuple(reject), len(reject.excerpt))
 
 
 def count_units(path: Path) -> int:
@@ -191,11 +164,3 @@ def _completed(table: pa.Table, columns: Sequence[str]) -> pa.Table:
 
 def _not_documents(path: Path, why: object) -> CorruptionError:
     return CorruptionError(f"{path}: not a documents file ({why}). Run the stage again.")
-
-
-def count_by(rows: Iterable[Mapping[str, Any]], key: str) -> dict[str, int]:
-    """How many rows hold each value of `key`, largest first, then by name."""
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row[key]] = counts.get(row[key], 0) + 1
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -23,8 +23,10 @@ from pocketlm.data.kernels import kernel
 
 UINT8 = np.dtype(np.uint8)
 LOWER = np.array([byte + 32 if 65 <= byte <= 90 else byte for byte in range(256)], np.uint8)
-LOWER[[byte for byte in range(256) if byte >= 128 or not chr(byte).isalnum()]] = 0
-"""For each ASCII letter and digit its lower-cased form, for every other byte 0."""
+LOWER[[byte for byte in range(128) if not chr(byte).isalnum()]] = 0
+"""For each byte of a word its lower-cased form (beyond ASCII the byte itself), for each other ASCII byte 0."""
+ASCII_LOWER = np.where(np.arange(256) < 128, LOWER, 0).astype(np.uint8)
+"""The same, but 0 beyond ASCII, so that one comparison tells the usual bytes from all others."""
 BASE = np.uint64(0x9E3779B97F4A7C15)
 """Base of the polynomial hash over tokens (odd, from the golden ratio)."""
 
@@ -96,7 +98,7 @@ def tokens_of(text: Text) -> Tokens:
     offsets = np.zeros(len(text) + 1, np.int64)
     room = int(text.offsets[-1] - text.offsets[0])  # memory that no word touches is never resident
     hashes, starts, ends = np.empty(room, np.uint64), np.empty(room, np.int64), np.empty(room, np.int64)
-    count = _scan_tokens(text.data, text.offsets, LOWER, hashes, starts, ends, offsets)
+    count = _scan_tokens(text.data, text.offsets, ASCII_LOWER, hashes, starts, ends, offsets)
     return Tokens(hashes[:count], starts[:count], ends[:count], offsets)
 
 
@@ -119,11 +121,6 @@ def ngrams_of(tokens: Tokens, size: int) -> Ngrams:
     hashes = np.empty(offsets[-1], np.uint64)
     _roll(tokens.hashes, tokens.offsets, size, hashes, offsets)
     return Ngrams(hashes, offsets)
-
-
-def distinct_per_document(hashes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Number of different hashes in every document, int64 [documents]."""
-    return _count_distinct(hashes, offsets)
 
 
 def concatenate(arrays: list[np.ndarray], kind: Any) -> np.ndarray:
@@ -233,14 +230,3 @@ def _roll(tokens, token_offsets, size, hashes, offsets):  # type: ignore[no-unty
             else:
                 value = (value - tokens[first + row - 1] * leaving) * BASE + tokens[first + row + size - 1]
             hashes[offsets[document] + row] = mix(value)
-
-
-@kernel
-def _count_distinct(hashes, offsets):  # type: ignore[no-untyped-def]
-    counts = np.zeros(len(offsets) - 1, np.int64)
-    for document in range(len(counts)):
-        ordered = np.sort(hashes[offsets[document] : offsets[document + 1]])
-        for row in range(len(ordered)):
-            if row == 0 or ordered[row] != ordered[row - 1]:
-                counts[document] += 1
-    return counts

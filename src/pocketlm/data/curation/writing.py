@@ -42,7 +42,7 @@ class TableStream:
             compression="zstd",
             compression_level=COMPRESSION_LEVEL,
             use_dictionary=[name for name in ENCODED if name in names],
-            write_statistics=names,
+            write_statistics=[name for name in ENCODED if name in names],
         )
         self._schema, self._text = schema, text
         self._waiting: list[pa.Table] = []

@@ -21,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pocketlm.data.duplicates.cutting import cut_ranges
 from pocketlm.data.duplicates.first_occurrences import first_rows, joined_keys
 from pocketlm.data.duplicates.segment_settings import SegmentSettings
 from pocketlm.data.kernels import kernel
@@ -147,11 +146,6 @@ def repeats_of(segments: Segments, documents: int) -> Repeats:
     """All steps for a corpus of one unit."""
     whole = joined_keys([segment_keys(segments, 0)])
     return resolve(segments, repeated_segments([whole], 1)[0], documents)
-
-
-def cut_segments(text: Text, segments: Segments, cut: np.ndarray) -> pa.Array:
-    """The texts without the segments marked in `cut` (large_string)."""
-    return cut_ranges(text, segments.start[cut], segments.end[cut])
 
 
 def too_little_left(before: pa.Array, after: pa.Array, settings: SegmentSettings) -> np.ndarray:
