@@ -79,12 +79,13 @@ class _Ray:
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         remote = self._ray.remote(num_cpus=1, max_retries=RETRIES, retry_exceptions=False)(_run)
+        shared = self._ray.put(function)  # once, however much it carries
         ahead = 2 * max(1, int(self._ray.cluster_resources().get("CPU", 1)))
         waiting: deque[Any] = deque()
         groups = iter(_groups(tasks, self._partitions))
         while True:
             while len(waiting) < ahead and (group := next(groups, None)) is not None:
-                waiting.append(remote.remote(function, group))
+                waiting.append(remote.remote(shared, group))
             if not waiting:
                 return
             try:

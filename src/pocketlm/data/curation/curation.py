@@ -32,6 +32,8 @@ def open_corpus(
 ) -> Corpus:
     """Licences, cleaning and quality gates, unit by unit; what passed becomes the corpus."""
     units = [Unit(documents, number, scratch, settings) for number in range(count_units(documents))]
+    if not units:
+        raise InputError(f"{documents}: holds no document. Give a source with text.")
     prepared = []
     for part in engine.map(prepare, units):
         prepared.append(part)
