@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pocketlm.data import engine
 from pocketlm.data.curation.curation_files import files_identity
 from pocketlm.data.curation.writing import SPLITS
 from pocketlm.data.documents import DOCUMENTS, TableWriter
@@ -131,3 +133,20 @@ def test_rows_of_instruction_data_are_rejected_whole_or_kept_whole(benchmark: Pa
     assert set(kept) == {f"s/{at}" for at in range(40) if at != 20}
     assert all(json.loads(row["record"])["response"] == row["text"] == texts[int(key[2:])] for key, row in kept.items())
     assert [row["gate"] for row in rows(made, "rejects.parquet")] == ["contamination_gsm8k"]
+
+
+def test_a_task_that_a_lost_worker_had_finished_may_run_again(
+    benchmark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice(function: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
+        return [function(task) for task in [task for task in tasks for _ in range(2)]][1::2]
+
+    span = " ".join(prose(900, 6).split())
+    texts = [f"{prose(seed, 12)} {span}" if seed in (3, 7, 21) else prose(seed, 12) for seed in range(40)]
+    for at in (7, 11):
+        texts[at] = f"{QUESTION}, how many? {texts[at]}"
+    made = write_documents(tmp_path / "sources", texts)
+    once = run(tmp_path / "once", made, settings(benchmark, action="cut"))
+    assert once.metrics["cut.spans"] == 2
+    monkeypatch.setattr(engine, "_run", twice)
+    assert run(tmp_path / "twice", made, settings(benchmark, action="cut")).digest == once.digest

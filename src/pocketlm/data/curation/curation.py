@@ -123,7 +123,8 @@ def final_hashes(corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
     for place, unit in enumerate(corpus.units):
         hashes = corpus.content[corpus.numbers_of(place)].copy()
         bands = np.load(unit.file("band-keys"), allow_pickle=False)
-        if cut := shortened_documents(unit):
+        cut, _ = shortened_documents(unit)
+        if cut:
             hashes[cut["document"]], bands[:, cut["document"]] = cut["content"], cut["band_keys"]
         content.append(hashes)
         keys.append(bands)

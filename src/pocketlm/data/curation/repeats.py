@@ -15,7 +15,7 @@ import numpy as np
 from pocketlm.data.curation.corpus import Corpus, Rejection
 from pocketlm.data.curation.prepare import Unit
 from pocketlm.data.curation.rejections import Reasons
-from pocketlm.data.curation.shorten import Shortened, forget, shorten
+from pocketlm.data.curation.shorten import REPEATS, Shortened, forget, shorten
 from pocketlm.data.duplicates.segment_settings import SegmentSettings
 from pocketlm.data.duplicates.segments import RepeatedRows, Segments, repeated_segments, resolve
 from pocketlm.data.duplicates.span_samples import SpanSample, span_keys, span_samples
@@ -163,7 +163,7 @@ def cut_unit(task: CutTask) -> Cut:
     """Cut the repeated segments and spans out of the texts of a unit."""
     unit = task.unit
     settings: SegmentSettings = unit.settings.segments
-    forget(unit)
+    forget(unit, REPEATS)
     if task.windows is None and not len(task.segments.row):
         write_keys(unit.file("span-keys"), *span_keys(NO_TEXT, NO_SPANS))
         return Cut(Shortened.nothing())
@@ -179,7 +179,7 @@ def cut_unit(task: CutTask) -> Cut:
         spans = Spans(**{name: column[chosen] for name, column in vars(found).items()})
     write_keys(unit.file("span-keys"), *span_keys(text, spans))
     starts, ends = np.concatenate([segments.start[cut], spans.start]), np.concatenate([segments.end[cut], spans.end])
-    shortened = Shortened.nothing() if settings.dry_run else shorten(unit, starts, ends)
+    shortened = Shortened.nothing() if settings.dry_run else shorten(unit, REPEATS, starts, ends)
     return Cut(shortened, int(cut.sum()), len(spans.start), int((spans.end - spans.start).sum()))
 
 

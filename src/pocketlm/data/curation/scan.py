@@ -14,11 +14,9 @@ from pocketlm.data.contamination.contamination_settings import ContaminationSett
 from pocketlm.data.curation.corpus import Corpus, Rejection
 from pocketlm.data.curation.prepare import Unit
 from pocketlm.data.curation.rejections import Reasons
-from pocketlm.data.curation.shorten import Shortened, final_text, shorten
+from pocketlm.data.curation.shorten import CONTAMINATION, Shortened, final_text, shorten
 from pocketlm.data.engine import Engine
 from pocketlm.data.text import Text, tokens_of
-
-CONTAMINATION = "contamination"
 
 
 @dataclass(frozen=True)
@@ -132,4 +130,4 @@ def _scan(index: Index, task: tuple[Unit, np.ndarray]) -> Hits:
 
 def _cut(task: tuple[Unit, np.ndarray, np.ndarray]) -> Shortened:
     unit, starts, ends = task
-    return shorten(unit, starts, ends) if len(starts) else Shortened.nothing()
+    return shorten(unit, CONTAMINATION, starts, ends) if len(starts) else Shortened.nothing()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,9 @@ from pocketlm.data.duplicates.segments import too_little_left
 from pocketlm.data.scratch import load_arrays, read_some, read_text, save_arrays, write_text
 from pocketlm.data.text import Text, tokens_of
 
+REPEATS, CONTAMINATION = "repeats", "contamination"
+STEPS = (REPEATS, CONTAMINATION)
+"""The steps that cut texts, in their order."""
 REASON = "too little is left after repeated or contaminated text was cut"
 
 
@@ -39,47 +43,60 @@ class Shortened:
         return cls(empty, empty, Reasons.alike(empty, "", "", 0.0, 0.0))
 
 
-def forget(unit: Unit) -> None:
-    """Undo what an interrupted process may have cut."""
-    unit.file("cut").unlink(missing_ok=True)
+def forget(unit: Unit, step: str) -> None:
+    """Undo what an interrupted process may have cut in a step, and in those after it."""
+    for later in STEPS[STEPS.index(step) :]:
+        _changes(unit, later).unlink(missing_ok=True)
 
 
-def shortened_documents(unit: Unit) -> dict[str, np.ndarray]:
-    """Places (`document`), `content` hashes and `band_keys` of all documents of a unit that lost text so far."""
-    if not unit.file("cut").exists():
-        return {}
-    return load_arrays(unit.file("cut"))
+def shortened_documents(unit: Unit, before: str | None = None) -> tuple[dict[str, np.ndarray], Path]:
+    """Places (`document`), `content` hashes and `band_keys` of all documents of a unit that lost text, in all steps or
+    in those before one, and the file of their texts; empty when none did."""
+    for step in reversed(STEPS[: STEPS.index(before) if before else None]):
+        if _changes(unit, step).exists():
+            return load_arrays(_changes(unit, step)), _texts(unit, step)
+    return {}, unit.file("text")
 
 
-def final_text(unit: Unit) -> Text:
-    """The texts of a unit's documents after all cuts, rejected ones included."""
+def final_text(unit: Unit, before: str | None = None) -> Text:
+    """The texts of a unit's documents after all cuts (or those of the steps before one), rejected ones included."""
     text = read_text(unit.file("text"))
-    changed = shortened_documents(unit)
+    changed, file = shortened_documents(unit, before)
     if not changed:
         return text
     place = np.arange(len(text))
     place[changed["document"]] = len(text) + np.arange(len(changed["document"]))
-    both = pa.concat_arrays([text.to_arrow(), read_text(unit.file("cut-text")).to_arrow()])
+    both = pa.concat_arrays([text.to_arrow(), read_text(file).to_arrow()])
     return Text.from_arrow(both.take(pa.array(place)))
 
 
 def final_documents(unit: Unit, documents: np.ndarray) -> pa.Array:
     """Some of the texts of `final_text` (places in the unit, ascending), without reading the others; large_string."""
-    changed = shortened_documents(unit).get("document", np.empty(0, np.int64))
+    arrays, file = shortened_documents(unit)
+    changed = arrays.get("document", np.empty(0, np.int64))
     cut = np.isin(documents, changed)
     texts = read_some(unit.file("text"), documents[~cut]).to_arrow()
     if not cut.any():
         return texts
-    shorter = read_some(unit.file("cut-text"), np.searchsorted(changed, documents[cut])).to_arrow()
+    shorter = read_some(file, np.searchsorted(changed, documents[cut])).to_arrow()
     place = np.empty(len(documents), np.int64)
     place[~cut], place[cut] = np.arange(len(texts)), len(texts) + np.arange(len(shorter))
     return pa.concat_arrays([texts, shorter]).take(pa.array(place))
 
 
-def shorten(unit: Unit, starts: np.ndarray, ends: np.ndarray) -> Shortened:
-    """Cut byte ranges (positions in the data of `final_text`) and judge what is left of those documents."""
+def _changes(unit: Unit, step: str) -> Path:
+    return unit.file(f"cut-{step}")
+
+
+def _texts(unit: Unit, step: str) -> Path:
+    return unit.file(f"cut-{step}-text")
+
+
+def shorten(unit: Unit, step: str, starts: np.ndarray, ends: np.ndarray) -> Shortened:
+    """Cut byte ranges and judge what is left of those documents. `starts` and `ends` are positions in the data of the
+    texts before this step; what the step leaves is a file of its own, so it may be run again."""
     settings = unit.settings
-    text = final_text(unit)
+    text = final_text(unit, before=step)
     document = np.unique(np.searchsorted(text.offsets, starts, "right") - 1)
     before = text.to_arrow().take(pa.array(document))
     after = cut_ranges(text, starts, ends).take(pa.array(document))
@@ -94,14 +111,14 @@ def shorten(unit: Unit, starts: np.ndarray, ends: np.ndarray) -> Shortened:
     reasons = joined_reasons([Reasons.alike(little, "too_little_left", REASON, left, limit), failed])
 
     near = settings.near_duplicates
-    former = shortened_documents(unit)
+    former, _ = shortened_documents(unit, before=step)
     everyone = np.union1d(document, former.get("document", document))
     place = np.arange(len(everyone))
     place[np.searchsorted(everyone, document)] = len(everyone) + np.arange(len(document))
     both = pa.concat_arrays([text.to_arrow().take(pa.array(everyone)), after])
     shortened = Text.from_arrow(both.take(pa.array(place)))
-    write_text(unit.file("cut-text"), shortened)
+    write_text(_texts(unit, step), shortened)
     keys = band_keys(tokens_of(shortened), near.bands, near.rows)
     arrays = {"document": everyone, "content": content_hashes(shortened), "band_keys": keys}
-    save_arrays(unit.file("cut"), arrays)
+    save_arrays(_changes(unit, step), arrays)
     return Shortened(document, np.asarray(pc.binary_length(after), np.int64), reasons.at(document[reasons.row]))

@@ -19,7 +19,7 @@ from pocketlm.data.curation.corpus import NOBODY, Corpus, Rejection, merged
 from pocketlm.data.curation.curation import final_hashes
 from pocketlm.data.curation.held_out import REPORT, SELECTION, TRAIN
 from pocketlm.data.curation.rejections import rejects_table
-from pocketlm.data.curation.shorten import final_text
+from pocketlm.data.curation.shorten import CONTAMINATION, final_text
 from pocketlm.data.documents import COMPRESSION_LEVEL, DOCUMENTS, ENCODED, REJECTS, ROW_GROUP_BYTES, read_unit
 from pocketlm.data.duplicates.earlier import write_index
 from pocketlm.data.scratch import load_table
@@ -83,7 +83,9 @@ class Contents:
     def add(self, table: pa.Table) -> None:
         """Count some documents."""
         sized = table.select(["source", "licence"]).append_column("bytes", pc.binary_length(table["text"]))
-        grouped = sized.group_by(["source", "licence"]).aggregate([("bytes", "count"), ("bytes", "sum")])
+        grouped = sized.group_by(["source", "licence"], use_threads=False).aggregate(
+            [("bytes", "count"), ("bytes", "sum")]
+        )
         for row in grouped.to_pylist():
             key = row["source"], row["licence"]
             self.documents[key] += row["bytes_count"]
@@ -134,7 +136,8 @@ def write_corpus(
                     contents.add(chosen)
             first, last = np.searchsorted(late.reasons.row, [numbers.start, numbers.stop])
             mine = late.part(slice(int(first), int(last)))
-            parts = [load_table(unit.file("rejects")), _rejects(mine, table, text, corpus, place, keepers)]
+            seen = final_text(unit, before=CONTAMINATION) if (mine.window >= 0).any() else text
+            parts = [load_table(unit.file("rejects")), _rejects(mine, table, seen, corpus, place, keepers)]
             rejected.write(pa.concat_tables(parts).sort_by("row"))
             progress("write", place + 1, len(corpus.units))
     return contents

@@ -73,7 +73,7 @@ def write_index(
     target = folder / FOLDER
     target.mkdir()
     for name, array in {"content": content, "size": size, "band_keys": band_keys}.items():
-        np.save(target / f"{name}.npy", array, allow_pickle=False)
+        np.save(target / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
     described = {"bands": settings.bands, "rows": settings.rows, "documents": len(size)}
     (target / "index.json").write_text(json.dumps(described, sort_keys=True) + "\n", encoding="utf-8")
 

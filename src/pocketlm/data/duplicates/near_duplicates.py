@@ -75,9 +75,9 @@ def near_duplicates(
     groups, seen = Groups(len(alive)), Comparisons()
     failed = np.empty(0, np.int64)
     compare = partial(_compare, store, sizes, engine, seen)
-    bands = [np.load(path, mmap_mode="r", allow_pickle=False) for path in keys]
-    for band in range(len(bands[0]) if bands else 0):
-        key = np.concatenate([part[band] for part in bands])
+    shapes = [_shape(path) for path in keys]
+    for band in range(shapes[0][0] if shapes else 0):
+        key = np.concatenate([_band(path, band, *shape) for path, shape in zip(keys, shapes, strict=True)])
         present = np.flatnonzero(alive & (key != NO_KEY))
         order = present[stable_order(key[present])]
         for proposed in _bucket_pairs(key[order], order):
@@ -110,6 +110,16 @@ def jaccard_of_pairs(
     values = list(engine.map(partial(_similarities, store), chunks))
     result[np.concatenate([part for part in parts if len(part)])] = np.concatenate(values)
     return result
+
+
+def _shape(path: Path) -> tuple[int, int, int]:
+    """Bands, documents, and where the keys begin; the file is closed again, for there may be thousands."""
+    keys = np.load(path, mmap_mode="r", allow_pickle=False)
+    return keys.shape[0], keys.shape[1], keys.offset
+
+
+def _band(path: Path, band: int, bands: int, documents: int, offset: int) -> np.ndarray:
+    return np.fromfile(path, np.uint64, documents, offset=offset + 8 * band * documents)
 
 
 def _compare(
