@@ -83,10 +83,8 @@ class Contents:
     def add(self, table: pa.Table) -> None:
         """Count some documents."""
         sized = table.select(["source", "licence"]).append_column("bytes", pc.binary_length(table["text"]))
-        grouped = sized.group_by(["source", "licence"], use_threads=False).aggregate(
-            [("bytes", "count"), ("bytes", "sum")]
-        )
-        for row in grouped.to_pylist():
+        groups = sized.group_by(["source", "licence"], use_threads=False)  # threads would shuffle the sources
+        for row in groups.aggregate([("bytes", "count"), ("bytes", "sum")]).to_pylist():
             key = row["source"], row["licence"]
             self.documents[key] += row["bytes_count"]
             self.bytes[key] += row["bytes_sum"]
