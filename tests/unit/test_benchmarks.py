@@ -63,7 +63,7 @@ def test_records_are_question_question_with_choices_and_question_with_answer(nam
     records = tuple(" ".join(record.split(" ")).replace("  ", " ") for record in item.records)
     assert records == tuple(record.replace("  ", " ") for record in RECORDS[name])
     assert item.kind == name
-    assert item.id == ROWS[name].get("id", "b.jsonl:1")
+    assert item.id == ROWS[name].get("id", "1")
     assert item.answer == ANSWERS.get(name, item.answer)
 
 
@@ -85,7 +85,7 @@ def test_a_users_own_file_by_declared_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "own.jsonl", row)
     (item,) = load_benchmark("mine", [path], Columns("prompt", "options", "right"))
     records = ("Name it", "Name it one", "Name it two", "Name it one two")
-    assert item == Item("mine", "own.jsonl:1", records, ("one", "two"), "two")
+    assert item == Item("mine", "1", records, ("one", "two"), "two")
     (item,) = load_benchmark("mine", [write(path, {"q": "Name it", "a": "three"})], Columns("q", None, "a"))
     assert item.records == ("Name it", "Name it three")
 

@@ -62,7 +62,7 @@ def test_a_document_with_an_item_is_rejected_and_the_item_listed(benchmark: Path
     assert "FARMER IN GLENROWAN" in reject["excerpt"]
     assert "b/7" not in kept_texts(made)
     (item,) = made.read_jsonl("contaminated_items.jsonl")
-    assert (item["kind"], item["id"], item["document"], item["documents"]) == ("gsm8k", "gsm.jsonl:1", "b/7", 1)
+    assert (item["kind"], item["id"], item["document"], item["documents"]) == ("gsm8k", "1", "b/7", 1)
     assert made.metrics["contamination.items_found"] == 1
     assert made.metrics["planted.items.gsm8k.verbatim.found"] == 2
 
@@ -150,3 +150,21 @@ def test_a_task_that_a_lost_worker_had_finished_may_run_again(
     assert once.metrics["cut.spans"] == 2
     monkeypatch.setattr(engine, "_run", twice)
     assert run(tmp_path / "twice", made, settings(benchmark, action="cut")).digest == once.digest
+
+
+def test_an_item_that_stands_twice_does_not_survive_cutting(benchmark: Path, tmp_path: Path) -> None:
+    texts = [prose(seed, 12) for seed in range(40)]
+    texts[7] = f"{QUESTION}, how many? {texts[7]} And again: {QUESTION}, how many?"
+    made = run(tmp_path / "run", write_documents(tmp_path / "sources", texts), settings(benchmark, action="cut"))
+    assert not any("Glenrowan" in text for text in kept_texts(made).values())
+
+
+def test_gates_for_a_source_that_is_not_there_are_refused(tmp_path: Path) -> None:
+    made = documents(tmp_path / "sources")
+    base = {"minimum_bytes": 20_000, "held_out": {"minimum_documents": 3}}
+    with pytest.raises(InputError, match=r"curate.source_gates.wiki: there is no such source. There are a, b"):
+        run(tmp_path / "run", made, CurateSettings(**base, source_gates={"wiki": {"minimum_words": 5}}))
+    for wrong in ({"a/part": {"minimum_words": 5}}, {"a": {"minimum_wrods": 5}}, {"a": {"minimum_letter_share": 2}}):
+        with pytest.raises(ValueError, match="source_gates|minimum_"):
+            CurateSettings(source_gates=wrong)
+    run(tmp_path / "two", made, CurateSettings(**base, source_gates={"a": {"minimum_words": 5}}))

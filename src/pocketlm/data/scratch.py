@@ -93,8 +93,10 @@ def write_text(path: Path, text: Text) -> None:
 def read_text(path: Path) -> Text:
     """A spilled batch, whole."""
     raw = np.fromfile(path, np.uint8)
-    documents = int(raw[:8].view(np.int64)[0])
+    documents = int(raw[:8].view(np.int64)[0]) if len(raw) >= 16 else -1
     start = 8 * (documents + 2)
+    if documents < 0 or len(raw) < start or len(raw) != start + int(raw[start - 8 : start].view(np.int64)[0]):
+        raise CorruptionError(f"{path}: not as long as it says. Remove the run's work folder and run again.")
     return Text(raw[start:], raw[8:start].view(np.int64))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pocketlm.pipeline.settings import Settings
 
@@ -20,7 +20,8 @@ class NearDuplicateSettings(Settings):
 
 
 class HeldOutSettings(Settings):
-    """Documents kept from training, chosen by the hash of their text: same text, same split, whatever is around it."""
+    """Documents kept from training, chosen by the hash of their text: those with the smallest. How many depends on the
+    corpus; which of two documents goes first does not."""
 
     report_share: Share = 0.02
     selection_share: Share = 0.01
@@ -28,3 +29,9 @@ class HeldOutSettings(Settings):
     """Each split gets at least so many documents."""
     maximum_bytes: int = Field(default=10_000_000, gt=0)
     """Neither split takes more text than this: more would only make evaluation slower."""
+
+    @model_validator(mode="after")
+    def _most_is_for_training(self) -> HeldOutSettings:
+        if self.report_share + self.selection_share > 0.5:
+            raise ValueError("report_share and selection_share together leave less than half for training")
+        return self

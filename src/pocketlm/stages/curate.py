@@ -53,8 +53,8 @@ def curate(settings: CurateSettings, inputs: Inputs, context: Context) -> Artifa
     earlier = Earlier([artifact.path for artifact in inputs.many("earlier").values()], settings.near_duplicates)
     draft = context.draft("documents")
     with open_engine(context.runtime) as engine:
-        documents = inputs["documents"].file("documents.parquet")
-        corpus = curation.open_corpus(documents, context.work, settings, earlier, engine, progress)
+        documents = inputs["documents"].file("documents.parquet").absolute()  # a cluster's workers stand elsewhere
+        corpus = curation.open_corpus(documents, context.work.absolute(), settings, earlier, engine, progress)
         curation.reject_exact_duplicates(corpus)
         comparisons = curation.reject_near_duplicates(corpus, engine)
         segments = repeats.reject_repetitive(corpus, engine)

@@ -32,7 +32,7 @@ def tokenize(settings: TokenizeSettings, inputs: Inputs, context: Context) -> Ar
     encoder = encoder_of(*made)
     if encoder.refusal:
         context.warn(f"all documents are encoded by the tokenizers library, slowly: {encoder.refusal}")
-    tasks = {split: units_of(inputs["documents"].file(f"{split}.parquet"), *made) for split in SPLITS}
+    tasks = {split: units_of(inputs["documents"].file(f"{split}.parquet").absolute(), *made) for split in SPLITS}
     total = sum(map(len, tasks.values()))
     draft = context.draft("tokens")
     sources: dict[str, int] = {}

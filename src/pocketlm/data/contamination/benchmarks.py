@@ -104,7 +104,8 @@ def load_benchmark(name: str, paths: Sequence[Path], columns: Columns | None = N
         columns: where a file of the user's keeps question, choices and answer.
 
     Returns:
-        Items of kind `name`; an item is called by the row's `id`, else by its row number.
+        Items of kind `name`; an item is called by the row's `id`, else by its row number (after its file's,
+        if there are several).
 
     Raises:
         InputError: an unknown benchmark without columns, an unreadable file, a missing or wrong column (with the line).
@@ -113,11 +114,11 @@ def load_benchmark(name: str, paths: Sequence[Path], columns: Columns | None = N
         raise InputError(f"benchmark '{name}': not one of {', '.join(READERS)}. Declare its question column.")
     read = READERS[name] if columns is None else _declared(columns)
     items = []
-    for path in paths:
+    for place, path in enumerate(paths):
         for number, row in _rows(path):
-            parts = read(row)
+            by_place = f"{place}:{number}" if len(paths) > 1 else str(number)
             row_id = row.values.get("id")
-            items.append(parts.item(name, str(row_id) if row_id is not None else f"{path.name}:{number}"))
+            items.append(read(row).item(name, by_place if row_id is None else str(row_id)))
     if not items:
         raise InputError(f"benchmark '{name}': no rows in {', '.join(map(str, paths)) or 'no file'}.")
     return items

@@ -18,6 +18,8 @@ PROBLEM_FILES = {
 """Kind of item -> files of a `problems` artifact that hold what is scored (never what is trained on)."""
 
 WINDOW_WORDS = 64
+SHORTEST_WINDOW = 32
+"""Of a shorter held-out document nothing is looked for: a few common words are no leak."""
 
 
 def problem_items(folder: Path) -> list[Item]:
@@ -48,8 +50,11 @@ def held_out_windows(ids: Sequence[str], texts: pa.Array) -> list[Item]:
     items = []
     for document, name in enumerate(ids):
         first, last = int(tokens.offsets[document]), int(tokens.offsets[document + 1])
-        for start in range(first, last, WINDOW_WORDS):
+        for nominal in range(first, last, WINDOW_WORDS):
+            start = max(first, min(nominal, last - WINDOW_WORDS))  # the last window is as long as the others
             stop = min(start + WINDOW_WORDS, last)
+            if stop - start < SHORTEST_WINDOW:
+                continue
             window = text.data[tokens.starts[start] : tokens.ends[stop - 1]].tobytes().decode("utf-8", "replace")
             items.append(Item("held_out", f"{name}@word {start - first}", (window,), literal=True))
     return items

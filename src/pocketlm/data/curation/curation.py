@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from pocketlm.data.curation.shorten import final_documents, shortened_documents
 from pocketlm.data.documents import count_units
 from pocketlm.data.duplicates.duplicates import Removals, exact_duplicates
 from pocketlm.data.duplicates.earlier import Earlier
-from pocketlm.data.duplicates.near_duplicates import Comparisons, near_duplicates
+from pocketlm.data.duplicates.near_duplicates import Comparisons, near_duplicates, stored_band
 from pocketlm.data.engine import Engine
 from pocketlm.data.settings import HeldOutSettings
 from pocketlm.errors import InputError
@@ -38,6 +38,11 @@ def open_corpus(
     for part in engine.map(prepare, units):
         prepared.append(part)
         progress("clean and measure", len(prepared), len(units))
+    present = {name.partition("/")[0] for part in prepared for name in part.all_sources}
+    if unknown := sorted(settings.source_gates.keys() - present):
+        raise InputError(
+            f"curate.source_gates.{unknown[0]}: there is no such source. There are {', '.join(sorted(present))}."
+        )
     return Corpus(units, prepared, earlier)
 
 
@@ -72,10 +77,11 @@ def require_text(corpus: Corpus, needed: int) -> None:
     counted = corpus.counted
     available = int(corpus.size[counted].sum())
     if available < needed:
+        most = max(corpus.steps, key=lambda step: int(step["rejected"]))
         raise InputError(
             f"too little text: {available / 1e6:.2f} MB in {int(counted.sum())} documents are left for training after "
-            f"curation, at least {needed / 1e6:.2f} MB are needed. Give more text, loosen curate.gates, "
-            "or lower curate.minimum_bytes."
+            f"curation, at least {needed / 1e6:.2f} MB are needed. The step '{most['step']}' rejected most "
+            f"({most['rejected']} documents). Give more text, loosen that step, or lower curate.minimum_bytes."
         )
 
 
@@ -117,15 +123,22 @@ def _table(corpus: Corpus, chosen: np.ndarray) -> pa.Table:
     )
 
 
-def final_hashes(corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
-    """Content hashes (uint64 [documents, 2]) and band keys (uint64 [bands, documents]) of this run's final texts."""
-    content, keys = [], []
-    for place, unit in enumerate(corpus.units):
-        hashes = corpus.content[corpus.numbers_of(place)].copy()
-        bands = np.load(unit.file("band-keys"), allow_pickle=False)
+def final_content(corpus: Corpus) -> np.ndarray:
+    """Hashes of this run's final texts, uint64 [documents, 2]."""
+    content = corpus.content[len(corpus.earlier) :].copy()
+    for first, unit in zip(corpus.first - len(corpus.earlier), corpus.units, strict=False):
         cut, _ = shortened_documents(unit)
         if cut:
-            hashes[cut["document"]], bands[:, cut["document"]] = cut["content"], cut["band_keys"]
-        content.append(hashes)
-        keys.append(bands)
-    return np.concatenate(content), np.concatenate(keys, axis=1)
+            content[first + cut["document"]] = cut["content"]
+    return content
+
+
+def final_band_keys(corpus: Corpus, bands: int) -> Iterator[np.ndarray]:
+    """MinHash keys of this run's final texts band by band, uint64 [documents]: one band at a time in memory."""
+    cuts = [shortened_documents(unit)[0] for unit in corpus.units]
+    for band in range(bands):
+        keys = [stored_band(unit.file("band-keys"), band) for unit in corpus.units]
+        for part, cut in zip(keys, cuts, strict=True):
+            if cut:
+                part[cut["document"]] = cut["band_keys"][band]
+        yield np.concatenate(keys)

@@ -25,7 +25,7 @@ SAMPLES = 24
 class RejectCounts:
     """Counts over rejects.parquet, read in batches: by gate and source, who gave way to whom, and the first of each."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sources: Sequence[str]) -> None:
         self.by_gate: Counter[tuple[str, str]] = Counter()
         self.by_keeper: Counter[tuple[str, str, str]] = Counter()
         self.shown: list[dict[str, str]] = []
@@ -36,7 +36,7 @@ class RejectCounts:
                 self.by_gate.update(zip(columns["gate"], columns["source"], strict=True))
                 for gate, source, keeper in zip(*columns.values(), strict=True):
                     if keeper:
-                        self.by_keeper[gate, source, "/".join(keeper.split("/")[:2])] += 1
+                        self.by_keeper[gate, source, _source_of(keeper, sources)] += 1
                 for row, gate in enumerate(columns["gate"]):
                     taken[gate] += 1
                     if taken[gate] <= SAMPLES_PER_GATE and len(self.shown) < SAMPLES:
@@ -49,6 +49,12 @@ class RejectCounts:
         for (gate, _), number in self.by_gate.items():
             counts[gate] += number
         return dict(sorted(counts.items()))
+
+
+def _source_of(document: str, sources: Sequence[str]) -> str:
+    """The source that a document's id begins with; of an earlier run's document the first part of its id."""
+    known = [source for source in sources if document.startswith(f"{source}/")]
+    return max(known, key=len, default=document.partition("/")[0])
 
 
 def _sample(reject: Mapping[str, Any]) -> dict[str, str]:
@@ -88,7 +94,7 @@ def reject_blocks(rejects: RejectCounts) -> list[Block]:
 
 
 def cut_blocks(cuts: Sequence[Cut], spans: Sequence[SpanSample]) -> list[Block]:
-    """What was cut inside documents that stay (or would be, in a dry run), and the heaviest spans to read."""
+    """What repeats inside documents, how many were shortened (none in a dry run), and the heaviest spans to read."""
     row = {
         "documents shortened": sum(len(cut.shortened.document) for cut in cuts),
         "repeated segments": sum(cut.segments for cut in cuts),

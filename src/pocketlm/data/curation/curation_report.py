@@ -46,7 +46,8 @@ def curation_report(
 ) -> tuple[dict[str, Any], list[Block]]:
     """Write the last files and return metrics and blocks. The splits and rejects must have been written."""
     licences = contents.licences()
-    rejects = RejectCounts(folder / REJECTS_FILE)
+    sources = sorted({name for part in corpus.prepared for name in part.all_sources})
+    rejects = RejectCounts(folder / REJECTS_FILE, sources)
     (folder / "funnel.json").write_bytes(json_bytes(corpus.steps))
     (folder / "licences.json").write_bytes(json_bytes(licences))
     sizes: dict[str, dict[str, int]] = {}

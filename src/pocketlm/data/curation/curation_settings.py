@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pocketlm.data.contamination.contamination_settings import ContaminationSettings
 from pocketlm.data.duplicates.segment_settings import SegmentSettings
-from pocketlm.data.gates.gate_settings import GateSettings
+from pocketlm.data.gates.gate_settings import GateSettings, thresholds_of
 from pocketlm.data.settings import HeldOutSettings, NearDuplicateSettings
+from pocketlm.data.sources.licences import is_expression
+from pocketlm.errors import InputError
 from pocketlm.pipeline.settings import EXECUTION, Settings
 
 
@@ -32,6 +34,24 @@ class CurationSettings(Settings):
     held_out: HeldOutSettings = HeldOutSettings()
     minimum_bytes: int = Field(default=300_000, ge=0)
     """Less training text than this is an error: no tokenizer and no model can be made of it."""
+
+    @field_validator("allowed_licences")
+    @classmethod
+    def _spdx(cls, licences: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if licences is not None and (not licences or not all(map(is_expression, licences))):
+            raise ValueError("a list of SPDX names, such as [MIT, Apache-2.0, CC-BY-4.0]; leave it out to allow all")
+        return licences
+
+    @model_validator(mode="after")
+    def _source_gates_are_gates(self) -> CurationSettings:
+        for name in self.source_gates:
+            if "/" in name:
+                raise ValueError(f"source_gates.{name}: thresholds hold for a whole source, '{name.partition('/')[0]}'")
+            try:
+                thresholds_of(self.gates, self.source_gates, name)
+            except InputError as error:
+                raise ValueError(str(error)) from error
+        return self
 
     @model_validator(mode="after")
     def _language_has_a_model(self) -> CurationSettings:

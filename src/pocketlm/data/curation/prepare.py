@@ -56,7 +56,7 @@ class Prepared:
     Attributes (arrays are [documents]):
         row: int64, row in the unit. size: int64, bytes of the cleaned text. content: uint64 [documents, 2], its hash.
         score: float64, NaN without one. structured: bool, has a record beside its text. source: int64, place in
-        `sources`. sources: names in order of appearance.
+        `sources`. sources: their names in order of appearance; all_sources: also those of which nothing passed.
         steps: name -> (documents in, documents kept, bytes in, bytes kept).
     """
 
@@ -67,6 +67,7 @@ class Prepared:
     structured: np.ndarray
     source: np.ndarray
     sources: tuple[str, ...]
+    all_sources: tuple[str, ...]
     steps: dict[str, tuple[int, int, int, int]]
 
 
@@ -76,8 +77,9 @@ def prepare(unit: Unit) -> Prepared:
         _prepare(unit)
     arrays = load_arrays(unit.file("prepared"))
     sources, names = tuple(arrays.pop("sources").tolist()), arrays.pop("step_names").tolist()
+    everyone = tuple(arrays.pop("all_sources").tolist())
     steps = dict(zip(names, map(tuple, arrays.pop("steps").tolist()), strict=True))
-    return Prepared(**arrays, sources=sources, steps=steps)
+    return Prepared(**arrays, sources=sources, all_sources=everyone, steps=steps)
 
 
 class _Rows:
@@ -112,6 +114,7 @@ class _Rows:
 def _prepare(unit: Unit) -> None:
     settings = unit.settings
     rows = _Rows(read_unit(unit.documents, unit.number, COLUMNS))
+    everyone = rows.table["source"].unique().to_pylist()
     if settings.allowed_licences is not None:
         allowed = allowed_mask(rows.table["licence"].combine_chunks(), settings.allowed_licences)
         reason = "its licence is not on the list of allowed licences"
@@ -152,6 +155,7 @@ def _prepare(unit: Unit) -> None:
             "structured": np.asarray(rows.table["record"].is_valid()),
             "source": source[kept],
             "sources": np.array(names, np.str_),
+            "all_sources": np.array(everyone, np.str_),
             "step_names": np.array(list(rows.steps)),
             "steps": np.array(list(rows.steps.values()), np.int64),
         },

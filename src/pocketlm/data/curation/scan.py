@@ -56,6 +56,10 @@ def remove(corpus: Corpus, found: Contamination, settings: ContaminationSettings
         tasks = [(task, cut.start[unit == place], cut.end[unit == place]) for place, task in enumerate(corpus.units)]
         shortened = list(engine.map(_cut, tasks))
         corpus.shorten(CONTAMINATION, shortened, _rejection(rejected, found.index, settings.threshold))
+        # an item may stand in a document twice, and of each document and item one place was found
+        again = find(corpus, found.index, engine).hits
+        rejection = _rejection(again, found.index, settings.threshold)
+        corpus.reject("contamination that was left", replace(rejection, window=np.full_like(rejection.window, -1)))
     else:
         corpus.reject(CONTAMINATION, _rejection(rejected, found.index, settings.threshold))
 

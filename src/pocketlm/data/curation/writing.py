@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pocketlm.data.curation.corpus import NOBODY, Corpus, Rejection, merged
-from pocketlm.data.curation.curation import final_hashes
+from pocketlm.data.curation.curation import final_band_keys, final_content
 from pocketlm.data.curation.held_out import REPORT, SELECTION, TRAIN
 from pocketlm.data.curation.rejections import rejects_table
 from pocketlm.data.curation.shorten import CONTAMINATION, final_text
@@ -24,6 +24,7 @@ from pocketlm.data.documents import COMPRESSION_LEVEL, DOCUMENTS, ENCODED, REJEC
 from pocketlm.data.duplicates.earlier import write_index
 from pocketlm.data.scratch import load_table
 from pocketlm.data.settings import NearDuplicateSettings
+from pocketlm.data.sources.licences import NOASSERTION
 from pocketlm.data.text import Text
 
 SPLITS = {"train": TRAIN, "heldout": REPORT, "heldout_selection": SELECTION}
@@ -127,6 +128,8 @@ def write_corpus(
             numbers = corpus.numbers_of(place)
             table = read_unit(unit.documents, unit.number, WITHOUT_TEXT).take(corpus.prepared[place].row)
             table = table.append_column("text", text.to_arrow())
+            licence = pc.fill_null(table["licence"], NOASSERTION)
+            table = table.set_column(table.schema.get_field_index("licence"), "licence", licence)
             for code, writer in writers.items():
                 chosen = table.filter(pa.array(corpus.alive[numbers] & (split[numbers] == code)))
                 writer.write(chosen)
@@ -143,11 +146,11 @@ def write_corpus(
 
 def write_corpus_index(folder: Path, corpus: Corpus, split: np.ndarray, settings: NearDuplicateSettings) -> None:
     """Write what later runs compare with: hashes and band keys of the kept documents, in the order of the files."""
-    content, keys = final_hashes(corpus)
     mine = slice(len(corpus.earlier), None)
     alive, code = corpus.alive[mine], split[mine]
     order = np.concatenate([np.flatnonzero(alive & (code == value)) for value in SPLITS.values()])
-    write_index(folder, content[order], corpus.size[mine][order], keys[:, order], settings)
+    keys = (band[order] for band in final_band_keys(corpus, settings.bands))
+    write_index(folder, final_content(corpus)[order], corpus.size[mine][order], keys, settings)
 
 
 def _rejects(

@@ -8,7 +8,7 @@ texts only where a pair must be compared exactly. Nothing is ever rewritten: a t
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +31,10 @@ class Earlier:
     """
 
     def __init__(self, folders: Sequence[Path], settings: NearDuplicateSettings) -> None:
-        self.parts = [part for folder in folders for part in _parts(folder)]
-        self.band_key_files = [folder / FOLDER / "band_keys.npy" for folder in folders]
         for folder in folders:
             _check(folder, settings)
+        self.parts = [part for folder in folders for part in _parts(folder)]
+        self.band_key_files = [folder / FOLDER / "band_keys.npy" for folder in folders]
         self.size = np.concatenate(
             [np.empty(0, np.int64), *(np.load(folder / FOLDER / "size.npy", allow_pickle=False) for folder in folders)]
         )
@@ -67,12 +67,17 @@ class Earlier:
 
 
 def write_index(
-    folder: Path, content: np.ndarray, size: np.ndarray, band_keys: np.ndarray, settings: NearDuplicateSettings
+    folder: Path, content: np.ndarray, size: np.ndarray, bands: Iterable[np.ndarray], settings: NearDuplicateSettings
 ) -> None:
-    """Write the index of an artifact; the columns stand in the order of its files and their rows."""
+    """Write the index of an artifact in the order of its files and their rows; `bands` are keys, uint64 [documents]."""
     target = folder / FOLDER
     target.mkdir()
-    for name, array in {"content": content, "size": size, "band_keys": band_keys}.items():
+    with open(target / "band_keys.npy", "wb") as stream:
+        shape = {"descr": "<u8", "fortran_order": False, "shape": (settings.bands, len(size))}
+        np.lib.format.write_array_header_1_0(stream, shape)
+        for keys in bands:
+            stream.write(np.ascontiguousarray(keys, "<u8").data)
+    for name, array in {"content": content, "size": size}.items():
         np.save(target / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
     described = {"bands": settings.bands, "rows": settings.rows, "documents": len(size)}
     (target / "index.json").write_text(json.dumps(described, sort_keys=True) + "\n", encoding="utf-8")
@@ -91,7 +96,9 @@ def _parts(folder: Path) -> list[ParquetUnit]:
 def _check(folder: Path, settings: NearDuplicateSettings) -> None:
     file = folder / FOLDER / "index.json"
     if not file.is_file():
-        raise InputError(f"{folder}: no {FOLDER}. It was curated by an older version; run its curate again.")
+        raise InputError(
+            f"{folder}: no {FOLDER}. Give a curated artifact; one of an older version must be curated again."
+        )
     stored = json.loads(file.read_text(encoding="utf-8"))
     if (stored["bands"], stored["rows"]) != (settings.bands, settings.rows):
         raise InputError(

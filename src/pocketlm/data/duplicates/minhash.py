@@ -22,9 +22,8 @@ NO_KEY = np.uint64(0)
 def band_keys(tokens: Tokens, bands: int, rows: int) -> np.ndarray:
     """LSH band keys of every document, uint64 [bands, documents]; `NO_KEY` where a document has no shingle."""
     shingles = ngrams_of(tokens, SHINGLE_WORDS)
-    stream = np.random.Generator(np.random.PCG64(20260622))
-    multipliers = stream.integers(0, 2**32, bands * rows, np.uint32) | np.uint32(1)
-    additions = stream.integers(0, 2**32, bands * rows, np.uint32)
+    constants = _constants(2 * bands * rows)
+    multipliers, additions = constants[: bands * rows] | np.uint32(1), constants[bands * rows :]
     keys = np.empty((bands, len(shingles.offsets) - 1), np.uint64)
     _band_keys(shingles.hashes, shingles.offsets, multipliers, additions, rows, keys)
     return keys
@@ -33,6 +32,15 @@ def band_keys(tokens: Tokens, bands: int, rows: int) -> np.ndarray:
 def candidate_probability(similarity: float, bands: int, rows: int) -> float:
     """Probability that a pair of this Jaccard similarity becomes a candidate."""
     return float(1 - (1 - similarity**rows) ** bands)
+
+
+def _constants(count: int) -> np.ndarray:
+    """Numbers that look random and are the same for ever, uint32 [count] (SplitMix64 of 1, 2, ...): an index must fit
+    later runs, and numpy does not promise the streams of its generators between versions."""
+    value = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        value = (value ^ (value >> np.uint64(shift))) * np.uint64(factor)
+    return (value >> np.uint64(32)).astype(np.uint32)
 
 
 @kernel

@@ -27,6 +27,7 @@ from pocketlm.data.kernels import kernel
 from pocketlm.data.shuffle import stable_order
 from pocketlm.data.text import Ngrams, Tokens, ngrams_of, tokens_of
 from pocketlm.data.text_store import TextStore
+from pocketlm.errors import CorruptionError
 
 BUCKET_REACH = 64
 ROUNDS = (1, 4, 16, BUCKET_REACH)
@@ -112,9 +113,16 @@ def jaccard_of_pairs(
     return result
 
 
+def stored_band(path: Path, band: int) -> np.ndarray:
+    """One band of a file of band keys, uint64 [documents]."""
+    return _band(path, band, *_shape(path))
+
+
 def _shape(path: Path) -> tuple[int, int, int]:
     """Bands, documents, and where the keys begin; the file is closed again, for there may be thousands."""
     keys = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not keys.flags.c_contiguous:
+        raise CorruptionError(f"{path}: not stored band by band. Run the curate that made it again.")
     return keys.shape[0], keys.shape[1], keys.offset
 
 

@@ -68,6 +68,11 @@ class Tokenizer:
         backend.no_truncation()
         self._backend = backend
         self.vocabulary = len(vocabulary)
+        if max(vocabulary.values()) + 1 != self.vocabulary:
+            raise InputError(
+                f"{origin}: its ids reach {max(vocabulary.values())}, but it has {self.vocabulary} tokens. "
+                "pocketlm needs ids without gaps; renumber the vocabulary."
+            )
         self.end_of_text, self.im_start, self.im_end = (vocabulary[token] for token in SPECIAL_TOKENS)
 
     @classmethod
