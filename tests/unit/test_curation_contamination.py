@@ -165,6 +165,6 @@ def test_gates_for_a_source_that_is_not_there_are_refused(tmp_path: Path) -> Non
     with pytest.raises(InputError, match=r"curate.source_gates.wiki: there is no such source. There are a, b"):
         run(tmp_path / "run", made, CurateSettings(**base, source_gates={"wiki": {"minimum_words": 5}}))
     for wrong in ({"a/part": {"minimum_words": 5}}, {"a": {"minimum_wrods": 5}}, {"a": {"minimum_letter_share": 2}}):
-        with pytest.raises(ValueError, match="source_gates|minimum_"):
+        with pytest.raises(ValueError, match=r"source_gates|minimum_"):
             CurateSettings(source_gates=wrong)
     run(tmp_path / "two", made, CurateSettings(**base, source_gates={"a": {"minimum_words": 5}}))
