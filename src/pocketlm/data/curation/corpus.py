@@ -102,6 +102,12 @@ class Corpus:
         mine[: len(self.earlier)] = False
         return mine
 
+    def orphans(self) -> int:
+        """How many documents gave way to one that a later step rejected: no copy of their text is left."""
+        late = merged(self.rejections)
+        keeper = late.keeper[late.keeper != NOBODY]
+        return int((~self.alive[keeper]).sum())
+
     def numbers_of(self, unit: int) -> slice:
         """The document numbers of a unit."""
         return slice(int(self.first[unit]), int(self.first[unit + 1]))

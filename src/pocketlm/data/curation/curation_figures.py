@@ -73,7 +73,7 @@ def funnel_block(steps: Sequence[Mapping[str, Any]]) -> Block:
     return table("Data funnel", [*columns, "MB after"], rows, note)
 
 
-def reject_blocks(rejects: RejectCounts) -> list[Block]:
+def reject_blocks(rejects: RejectCounts, orphans: int) -> list[Block]:
     """Rejects by gate and source, the first of every gate to read, and which source's copy stayed."""
     rows = [
         {"gate": gate, "source": source, "documents": number}
@@ -86,10 +86,11 @@ def reject_blocks(rejects: RejectCounts) -> list[Block]:
         )
     ]
     note = f"The first {SAMPLES_PER_GATE} of every gate, in document order."
+    lost = f"{orphans} of them gave way to a document that a later step rejected: no copy of their text is left."
     return [
         bar_chart("Rejected documents by gate", rows, x="gate", y="documents", series="source"),
         samples("Rejected documents", rejects.shown, note=note),
-        table("Duplicates: who gave way to whom", ["rule", "removed from", "kept", "documents"], keepers),
+        table("Duplicates: who gave way to whom", ["rule", "removed from", "kept", "documents"], keepers, lost),
     ]
 
 

@@ -62,6 +62,7 @@ def curation_report(
     metrics |= {
         "near_duplicates.compared": len(comparisons.jaccard),
         "near_duplicates.similar": int((comparisons.jaccard >= settings.near_duplicates.threshold).sum()),
+        "duplicates.kept_copy_rejected_later": corpus.orphans(),
         "cut.documents": sum(len(cut.shortened.document) for cut in cuts),
         "cut.segments": sum(cut.segments for cut in cuts),
         "cut.spans": sum(cut.spans for cut in cuts),
@@ -70,7 +71,7 @@ def curation_report(
     }
     blocks = [
         funnel_block(corpus.steps),
-        *reject_blocks(rejects),
+        *reject_blocks(rejects, corpus.orphans()),
         *cut_blocks(cuts, heaviest_spans(corpus, SPANS_SHOWN)),
         *near_duplicate_blocks(comparisons, planted.duplicates, settings.near_duplicates),
         *contamination_blocks(contamination_counts(found), planted.items),
