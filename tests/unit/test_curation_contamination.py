@@ -172,8 +172,8 @@ def test_gates_for_a_source_that_is_not_there_are_refused(tmp_path: Path) -> Non
 
 def test_duplicates_of_a_document_that_is_rejected_later_are_counted(benchmark: Path, tmp_path: Path) -> None:
     texts = [prose(seed, 12) for seed in range(40)]
-    texts[13] = texts[12]  # source a, that of document 12, goes before b
-    texts[12] = f"{texts[12]} {QUESTION}, how many?"
+    texts[21] = texts[20]  # source a, that of document 20, goes before b
+    texts[20] = f"{texts[20]} {QUESTION}, how many?"
     made = run(tmp_path / "run", write_documents(tmp_path / "sources", texts), settings(benchmark))
     assert {row["gate"] for row in rows(made, "rejects.parquet")} == {"near_duplicate", "contamination_gsm8k"}
     assert made.metrics["duplicates.kept_copy_rejected_later"] == 1
