@@ -46,13 +46,8 @@ def run(
     """Run a recipe, or continue it: stages whose settings and inputs are unchanged are re-used."""
     from pocketlm.commands import run_recipe
 
-    result, folder, seconds = run_recipe(recipe, out, set or [], scale, only)
-    print(f"{len(result.executed)} stages ran, {len(result.cached)} re-used, {seconds:.1f} s")
-    if result.seal is not None:
-        print(f"report: {(folder / 'report.html').resolve()}")
-        print(f"seal:   {result.seal}")
-        print(f"verify: pocketlm verify {folder} --seal {result.seal}")
-        print(f"chat:   pocketlm chat {folder}")
+    for line in run_recipe(recipe, out, set or [], scale, only):
+        print(line)
 
 
 @app.command()

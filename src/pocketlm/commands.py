@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from pocketlm.errors import InputError
 from pocketlm.pipeline.process import allow_hub
 from pocketlm.pipeline.recipe import load_recipe
-from pocketlm.pipeline.runner import RECIPE, Runner, RunResult
+from pocketlm.pipeline.runner import RECIPE, Runner
 from pocketlm.pipeline.runs import Explanation, explain
 from pocketlm.pipeline.storage import json_bytes, write_bytes_atomic
 from pocketlm.pipeline.verification import Check, verify_run
@@ -24,15 +25,22 @@ if TYPE_CHECKING:
 
 def run_recipe(
     source: str, out: Path | None, overrides: Sequence[str], scale: str | None, only: str | None
-) -> tuple[RunResult, Path, float]:
-    """Run a recipe; returns what was done, the run folder and the seconds it took."""
+) -> list[str]:
+    """Run a recipe; returns what to print: what was done, and where to go from there."""
     recipe = load_recipe(source, registry(), overrides, scale)
     if "hf://" in recipe.to_yaml():
         allow_hub()
     folder = out if out is not None else Path("runs") / recipe.name
     began = time.monotonic()
     result = Runner(recipe, folder, publish_report).run(only)
-    return result, folder, time.monotonic() - began
+    lines = [f"{len(result.executed)} stages ran, {len(result.cached)} re-used, {time.monotonic() - began:.1f} s"]
+    if result.seal is not None:
+        run = shlex.quote(str(folder))
+        lines += [f"report: {(folder / 'report.html').resolve()}", f"seal:   {result.seal}"]
+        lines += [f"verify: pocketlm verify {run} --seal {result.seal}"]
+        if recipe.model is not None:
+            lines += [f"chat:   pocketlm chat {run}"]
+    return lines
 
 
 def derive_report(folder: Path, seal: str) -> Mapping[str, bytes]:

@@ -69,3 +69,14 @@ def test_bad_input_is_exit_2_without_traceback(arguments: list[str], message: st
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_to_do_next_can_be_pasted_and_offers_no_chat_without_a_model(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("A few words.")
+    (tmp_path / "recipe.yaml").write_text("name: texts\nseed: 1\nsources: {docs: {path: text.txt}}\n")
+    result = pocketlm("run", "recipe.yaml", "--out", "my run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    seal = next(line for line in lines if line.startswith("seal:")).split()[-1]
+    assert f"verify: pocketlm verify 'my run' --seal {seal}" in lines
+    assert not any(line.startswith("chat:") for line in lines)
