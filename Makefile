@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/quickstart
 
-.PHONY: quickstart test test-long test-peers test-cluster check bench wheel clean
+.PHONY: quickstart test test-long test-peers test-cluster check wheel clean
 
 quickstart: .venv/ready
 	$(BIN)/pocketlm run quickstart --out $(OUT)

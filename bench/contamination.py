@@ -27,11 +27,13 @@ import numpy as np
 import pyarrow as pa
 
 from bench.common import RESULTS, alternate, paired_ratio, write_result
+from bench.pieces import units
 from pocketlm.data.contamination.benchmarks import READERS, load_benchmark
 from pocketlm.data.contamination.contamination import EVIDENCE, TEMPLATE_EVIDENCE, Hits, build_index, find_contamination
 from pocketlm.data.contamination.contamination_index import Index, Item
-from pocketlm.data.contamination.planted_items import FORMS, INSIDE, NEGATIVES, PASSAGE, SHORT_PROBE
-from pocketlm.data.text import Text, tokens_of
+from pocketlm.data.contamination.contamination_settings import ContaminationSettings
+from pocketlm.data.contamination.planted_items import FORMS, INSIDE, NEGATIVES, SHORT_PROBE, inside
+from pocketlm.data.text import Text, Tokens, tokens_of
 
 BOOKS = ("openstax", "techbooks", "classic_books")
 TEXTBOOKS = BOOKS[:2]
@@ -62,7 +64,7 @@ def main() -> None:
         "speed": speed(sections, index),
     }
     if arguments.gsm_symbolic:
-        payload["gsm_symbolic"] = gsm_symbolic(arguments.gsm_symbolic, items)
+        payload["gsm_symbolic"] = gsm_symbolic(arguments.gsm_symbolic, items, index)
     for row in payload["recall"]:
         print("  ".join(f"{key} {value}" for key, value in row.items()))
     print(json.dumps({key: value for key, value in payload.items() if key != "recall"}, indent=1))
@@ -100,9 +102,13 @@ def sections_of(text: str) -> Iterator[str]:
             section, words = [], 0
 
 
-def scan(texts: Sequence[str], index: Index) -> Hits:
-    text = Text.from_arrow(pa.array(texts, pa.large_string()))
-    return find_contamination(text, tokens_of(text), index)
+def text_of(texts: Sequence[str]) -> Text:
+    return Text.from_arrow(pa.array(texts, pa.large_string()))
+
+
+def scan(text: Text, tokens: Tokens, index: Index) -> Hits:
+    limits = ContaminationSettings()
+    return find_contamination(text, tokens, index, limits.threshold, limits.template_threshold)
 
 
 def half_of(item: Item) -> str:
@@ -117,16 +123,14 @@ def recall(items: Sequence[Item], index: Index, sections: Sequence[str]) -> list
     kind, half = np.array([item.kind for item in items]), np.array([half_of(item) for item in items])
     carriers = [" ".join(section.split()[:CARRIER_WORDS]) for section in sections[:: len(sections) // len(items)]]
     for form, make in FORMS.items():
-        if form == PASSAGE:
-            continue
         probes = [make(item) for item in items]
-        words = np.diff(tokens_of(Text.from_arrow(pa.array(probes, pa.large_string()))).offsets)
+        words = np.diff(tokens_of(text_of(probes)).offsets)
+        planted = probes
         if form in INSIDE:
             planted = [inside(probe, carrier) for probe, carrier in zip(probes, carriers, strict=False)]
-        else:
-            planted = probes
         flagged, named = np.zeros(len(items), bool), np.zeros(len(items), bool)
-        hits = scan(planted, index)
+        text = text_of(planted)
+        hits = scan(text, tokens_of(text), index)
         flagged[hits.document] = True
         named[hits.document[hits.item == hits.document]] = True
         for name in (*READERS, "all"):
@@ -154,23 +158,18 @@ def share(flags: np.ndarray, chosen: np.ndarray) -> float | None:
     return round(float(flags[chosen].mean()), 4) if chosen.any() else None
 
 
-def inside(probe: str, carrier: str) -> str:
-    middle = carrier.index(" ", len(carrier) // 2)
-    return f"{carrier[:middle]}\n\n{probe}\n\n{carrier[middle:]}"
-
-
 def false_positives(names: Sequence[str], sections: Sequence[str], index: Index) -> dict[str, Any]:
     """Flagged sections by the class that a person gave them; writes the list of hits."""
     path = RESULTS / "contamination_hits.jsonl"
     known = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
     classes = {(row["section"], row["item"]): (row["class"], row["why"]) for row in known}
     rows = []
-    for section, hit in flagged_sections(sections, index):
-        item = index.items[hit["item"]]
+    for section, number, containment, bits, matched in flagged_sections(sections, index):
+        item = index.items[number]
         key = (names[section], f"{item.kind}/{item.id}")
         read = classes.get(key, (None, None))
-        window = " ".join(sections[section].encode()[hit["start"] : hit["end"]].decode("utf-8", "replace").split()[:25])
-        figures = {"containment": round(hit["containment"], 3), "bits": round(hit["evidence"], 1)}
+        figures = {"containment": round(containment, 3), "bits": round(bits, 1)}
+        window = " ".join(matched.split()[:25])
         rows.append({"section": key[0], "item": key[1], **figures, "matched": window, "class": read[0], "why": read[1]})
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
@@ -192,51 +191,28 @@ def false_positives(names: Sequence[str], sections: Sequence[str], index: Index)
     return {"all": counts(BOOKS), "textbooks": counts(TEXTBOOKS), "classic_books": counts(BOOKS[2:])}
 
 
-def flagged_sections(sections: Sequence[str], index: Index) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(section, hit) with positions counted from the section's first byte."""
+def flagged_sections(sections: Sequence[str], index: Index) -> Iterator[tuple[int, int, float, float, str]]:
+    """(section, item, containment, bits, matched text) of every hit."""
     first = 0
     for unit in units(sections, UNIT_BYTES):
-        text = Text.from_arrow(pa.array(unit, pa.large_string()))
-        hits = find_contamination(text, tokens_of(text), index)
-        for row in range(len(hits)):
-            document = int(hits.document[row])
-            start = int(text.offsets[document])
-            yield (
-                first + document,
-                {
-                    "item": int(hits.item[row]),
-                    "containment": float(hits.containment[row]),
-                    "evidence": float(hits.evidence[row]),
-                    "start": int(hits.start[row]) - start,
-                    "end": int(hits.end[row]) - start,
-                },
-            )
+        text = text_of(unit)
+        hits = scan(text, tokens_of(text), index)
+        columns = (hits.document + first, hits.item, hits.containment, hits.evidence)
+        matched = (text.data[start:end].tobytes().decode() for start, end in zip(hits.start, hits.end, strict=True))
+        yield from zip(*(column.tolist() for column in columns), matched, strict=True)
         first += len(unit)
-
-
-def units(texts: Sequence[str], size: int) -> Iterator[list[str]]:
-    unit: list[str] = []
-    held = 0
-    for text in texts:
-        unit.append(text)
-        held += len(text.encode())
-        if held >= size:
-            yield unit
-            unit, held = [], 0
-    if unit:
-        yield unit
 
 
 def speed(sections: Sequence[str], index: Index) -> dict[str, Any]:
     """MB of text per second and core of the scan, with and without cutting into words, and of the set of 13-grams."""
     texts = next(units(sections, SPEED_BYTES))
-    text = Text.from_arrow(pa.array(texts, pa.large_string()))
+    text = text_of(texts)
     tokens = tokens_of(text)
     megabytes = float(text.offsets[-1]) / 1e6
     ngrams = {hash(ngram) for item in index.items for record in item.records for ngram in thirteen_grams(record)}
     candidates: dict[str, Callable[[], Any]] = {
-        "scan": lambda: find_contamination(text, tokens, index),
-        "words_and_scan": lambda: find_contamination(text, tokens_of(text), index),
+        "scan": lambda: scan(text, tokens, index),
+        "words_and_scan": lambda: scan(text, tokens_of(text), index),
         "set_of_13_grams": lambda: [any(hash(ngram) in ngrams for ngram in thirteen_grams(one)) for one in texts],
     }
     seconds = alternate(candidates, ROUNDS)
@@ -251,17 +227,17 @@ def thirteen_grams(text: str) -> Iterator[tuple[str, ...]]:
     return zip(*(words[at:] for at in range(13)), strict=False)
 
 
-def gsm_symbolic(path: Path, items: Sequence[Item]) -> dict[str, Any]:
+def gsm_symbolic(path: Path, items: Sequence[Item], index: Index) -> dict[str, Any]:
     """Share of generated questions that are flagged as items of GSM8K's test split."""
-    questions = [json.loads(line)["question"] for line in path.read_text(encoding="utf-8").splitlines()]
-    index = build_index([item for item in items if item.kind == "gsm8k"])
-    alone = np.unique(scan(questions, index).document)
-    everything = build_index(items)
-    hits = scan(questions, everything)
+    text = text_of([json.loads(line)["question"] for line in path.read_text(encoding="utf-8").splitlines()])
+    tokens = tokens_of(text)
     gsm8k = np.array([item.kind == "gsm8k" for item in items])
-    beside = np.unique(hits.document[gsm8k[hits.item]])
-    flagged = {"index_of_gsm8k": len(alone) / len(questions), "index_of_all_seven": len(beside) / len(questions)}
-    return {"questions": len(questions), "flagged": flagged}
+    alone = scan(text, tokens, build_index([item for item in items if item.kind == "gsm8k"])).document
+    hits = scan(text, tokens, index)
+    beside = hits.document[gsm8k[hits.item]]
+    flagged = {"index_of_gsm8k": alone, "index_of_all_seven": beside}
+    shares = {name: len(np.unique(documents)) / len(text) for name, documents in flagged.items()}
+    return {"questions": len(text), "flagged": shares}
 
 
 if __name__ == "__main__":

@@ -13,39 +13,21 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from bench.common import write_result
+from bench.data_stages import run_data_stages
 
-RECIPE = """
-name: determinism
-seed: 1
-sources:
-  texts: {{path: "{folder}", licence: CC-BY-4.0}}
-curate:
-  inputs: {{documents: sources}}
-tokenizer:
-  inputs: {{documents: curate}}
-  vocabulary: 8192
-tokenize:
-  inputs: {{documents: curate, tokenizer: tokenizer}}
-"""
+TOKENIZER_BYTES = 100_000_000
 
 
-def run(recipe: Path, folder: Path, runtime: dict[str, Any]) -> dict[str, str]:
+def digests_of(texts: Path, folder: Path, runtime: dict[str, Any]) -> dict[str, str]:
     """Digests of all stages of a run from scratch."""
-    shutil.rmtree(folder, ignore_errors=True)
-    options = [option for name, value in runtime.items() for option in ("--set", f"runtime.{name}={value}")]
-    command = [sys.executable, "-m", "pocketlm", "run", str(recipe), "--out", str(folder), *options]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    lines = (folder / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
-    events = [event for event in map(json.loads, lines) if event["event"] == "stage_committed"]
-    return {event["body"]["stage"]: event["body"]["digest"] for event in events}
+    stages = run_data_stages(texts, folder, TOKENIZER_BYTES, runtime)
+    return {name: body["digest"] for name, body in stages.items()}
 
 
 def kill_half_way(cluster: Any, folder: Path, units: int) -> threading.Thread:
@@ -68,8 +50,6 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    recipe = arguments.work / "recipe.yaml"
-    recipe.write_text(RECIPE.format(folder=arguments.corpus.absolute()), encoding="utf-8")
     ways: dict[str, dict[str, Any]] = {
         "1 thread": {"threads": 1},
         "2 threads": {"threads": 2},
@@ -77,7 +57,7 @@ def main() -> None:
     }
     digests = {}
     for name, runtime in ways.items():
-        digests[name] = run(recipe, arguments.work / "run", runtime)
+        digests[name] = digests_of(arguments.corpus, arguments.work / "run", runtime)
         print(name, digests[name])
 
     import pyarrow.parquet as pq
@@ -89,10 +69,12 @@ def main() -> None:
         cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     runtime = {"engine": "ray", "address": cluster.address}
-    digests["Ray, two workers"] = run(recipe, arguments.work / "ray", runtime)
+    digests["Ray, two workers"] = digests_of(arguments.corpus, arguments.work / "ray", runtime)
     shutil.rmtree(arguments.work / "killed", ignore_errors=True)
     watcher = kill_half_way(cluster, arguments.work / "killed", units)
-    digests["Ray, one of two workers killed half-way"] = run(recipe, arguments.work / "killed", runtime)
+    digests["Ray, one of two workers killed half-way"] = digests_of(
+        arguments.corpus, arguments.work / "killed", runtime
+    )
     watcher.join(1)
     killed = not watcher.is_alive()
     cluster.shutdown()

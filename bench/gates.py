@@ -17,24 +17,32 @@ from collections.abc import Callable
 from time import process_time
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from bench.common import write_result
+from pocketlm.data.gates import language
+from pocketlm.data.gates.c4_lines import cut_c4_lines
+from pocketlm.data.gates.cleaning import clean
+from pocketlm.data.gates.gate_settings import GateSettings
+from pocketlm.data.gates.gates import judge, measure
+from pocketlm.data.gates.masking import mask
+from pocketlm.data.text import Text, tokens_of
 
 ROUNDS = 3
+EVERYTHING = "all sets, words and cutting included"
 
 
 def main() -> None:
     arguments = _arguments()
-    import pyarrow as pa
-
-    from pocketlm.data.gates.cleaning import clean
-
     pa.set_cpu_count(1)
     raw = pa.array(_documents(arguments.documents, arguments.megabytes * 1e6), pa.large_string())
     texts = clean(raw)
     texts = texts.filter(pa.array([bool(text) for text in texts.to_pylist()]))
     few = texts[:: arguments.peer_every]
     ours, kept = _ours(raw, texts)
-    same, kept_of_few = _ours_on(few)
+    ours_of_few, kept_of_few = _ours(few, few)
+    same = ours_of_few[EVERYTHING]
     peer, peer_kept = _peer(few.to_pylist())
     megabytes, few_megabytes = _megabytes(texts), _megabytes(few)
     rates = {name: round(megabytes / seconds, 1) for name, seconds in ours.items()}
@@ -102,13 +110,6 @@ def _best(run: Callable[[], Any]) -> tuple[float, Any]:
 
 def _ours(raw: Any, texts: Any) -> tuple[dict[str, float], dict[str, list[bool]]]:
     """Seconds of each part of ours, and what each set keeps."""
-    from pocketlm.data.gates.c4_lines import cut_c4_lines
-    from pocketlm.data.gates.cleaning import clean
-    from pocketlm.data.gates.gate_settings import GateSettings
-    from pocketlm.data.gates.gates import judge, measure
-    from pocketlm.data.gates.masking import mask
-    from pocketlm.data.text import Text, tokens_of
-
     tokens = tokens_of(Text.from_arrow(texts))
     cut = cut_c4_lines(texts)
     cut_tokens = tokens_of(Text.from_arrow(cut))
@@ -118,38 +119,20 @@ def _ours(raw: Any, texts: Any) -> tuple[dict[str, float], dict[str, list[bool]]
     seconds["words"], _ = _best(lambda: tokens_of(Text.from_arrow(texts)))
     seconds["cutting of C4 lines"], _ = _best(lambda: cut_c4_lines(texts))
     for name in ("l20-edu", "gopher", "fineweb", "c4"):
-        settings, on, words = GateSettings(sets=(name,)), texts, tokens
-        if name == "c4":
-            on, words = cut, cut_tokens
+        settings = GateSettings(sets=(name,))
+        on, words = (cut, cut_tokens) if name == "c4" else (texts, tokens)
         seconds[name], verdicts = _best(
             lambda on=on, words=words, settings=settings: judge(measure(on, words), settings)
         )
         kept[name] = (verdicts.gate < 0).tolist()
     seconds["default gates"], _ = _best(lambda: judge(measure(texts, tokens), GateSettings()))
-    seconds["all sets, words and cutting included"], _ = _best(lambda: _all_sets(texts))
+    seconds[EVERYTHING], _ = _best(lambda: _all_sets(texts))
     return seconds, kept
 
 
-def _all_sets(texts: Any) -> list[Any]:
-    from pocketlm.data.gates.c4_lines import cut_c4_lines
-    from pocketlm.data.gates.gate_settings import GateSettings
-    from pocketlm.data.gates.gates import judge, measure
-
-    whole = judge(measure(texts), GateSettings(sets=("l20-edu", "gopher", "fineweb")))
-    return [whole, judge(measure(cut_c4_lines(texts)), GateSettings(sets=("c4",)))]
-
-
-def _ours_on(texts: Any) -> tuple[float, dict[str, list[bool]]]:
-    """Seconds of all sets on the documents that the peer gets, and what each set keeps of them."""
-    from pocketlm.data.gates.c4_lines import cut_c4_lines
-    from pocketlm.data.gates.gate_settings import GateSettings
-    from pocketlm.data.gates.gates import judge, measure
-
-    kept = {}
-    for name in ("gopher", "fineweb", "c4"):
-        on = cut_c4_lines(texts) if name == "c4" else texts
-        kept[name] = (judge(measure(on), GateSettings(sets=(name,))).gate < 0).tolist()
-    return _best(lambda: _all_sets(texts))[0], kept
+def _all_sets(texts: Any) -> None:
+    judge(measure(texts), GateSettings(sets=("l20-edu", "gopher", "fineweb")))
+    judge(measure(cut_c4_lines(texts)), GateSettings(sets=("c4",)))
 
 
 def _peer(texts: list[str]) -> tuple[dict[str, float], dict[str, list[bool]]]:
@@ -162,32 +145,30 @@ def _peer(texts: list[str]) -> tuple[dict[str, float], dict[str, list[bool]]]:
         GopherRepetitionFilter,
     )
 
-    gopher, fineweb, c4 = (
-        [GopherQualityFilter(), GopherRepetitionFilter()],
-        [FineWebQualityFilter()],
-        [C4QualityFilter()],
-    )
+    sets = {
+        "gopher": [GopherQualityFilter(), GopherRepetitionFilter()],
+        "fineweb": [FineWebQualityFilter()],
+        "c4": [C4QualityFilter()],
+    }
+    every = [one for filters in sets.values() for one in filters]
 
     def passes(text: str, filters: list[Any]) -> bool:
         return all(one.filter(Document(text=text, id="")) is True for one in filters)
 
-    def every() -> None:
-        for text in texts:
-            for one in (*gopher, *fineweb, *c4):
-                one.filter(Document(text=text, id=""))
-
-    passes(texts[0], [*gopher, *fineweb, *c4])  # loads spaCy
+    passes(texts[0], every)  # loads spaCy
     seconds, kept = {}, {}
-    for name, filters in {"gopher": gopher, "fineweb": fineweb, "c4": c4}.items():
+    for name, filters in sets.items():
         start = process_time()
         kept[name] = [passes(text, filters) for text in texts]
         seconds[name] = process_time() - start
     start = process_time()
-    every()
+    for text in texts:
+        for one in every:
+            one.filter(Document(text=text, id=""))
     seconds["every filter on every document"] = process_time() - start
     start = process_time()
     for text in texts:
-        passes(text, [*gopher, *fineweb, *c4])
+        passes(text, every)
     seconds["as a pipeline"] = process_time() - start
     return seconds, kept
 
@@ -196,8 +177,6 @@ def _words_ratio(texts: Any) -> float:
     """Mean over the documents of our number of words and signs over the peer's."""
     from datatrove.utils.text import split_into_words
 
-    from pocketlm.data.gates.gates import measure
-
     peer = [len(split_into_words(text)) for text in texts.to_pylist()]
     ratios = [ours / theirs for ours, theirs in zip(measure(texts).pieces.tolist(), peer, strict=True) if theirs]
     return sum(ratios) / len(ratios)
@@ -205,11 +184,6 @@ def _words_ratio(texts: Any) -> float:
 
 def _language(texts: Any, model: str) -> dict[str, float]:
     """Identification by the beginning of each document, against reading whole documents with the same model."""
-    import numpy as np
-
-    from pocketlm.data.gates import language
-    from pocketlm.data.gates.gate_settings import GateSettings
-
     asked, source = [GateSettings(minimum_language_confidence=0.65)], np.zeros(len(texts), np.int64)
     seconds, confidence = _best(lambda: language.identify(texts, model, asked, source))
     heads, language.HEAD_BYTES = language.HEAD_BYTES, 1 << 40

@@ -16,8 +16,6 @@ import argparse
 import json
 import multiprocessing
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -28,26 +26,13 @@ import numpy as np
 import pyarrow as pa
 
 from bench.common import write_result
+from bench.data_stages import run_data_stages
 from bench.pieces import documents
 from pocketlm.data.text import Text, tokens_of
 
 REPLACED = 0.45
 FILE_BYTES = 64_000_000
-RECIPE = """
-name: growth
-seed: 1
-runtime: {{threads: {threads}}}
-sources:
-  texts: {{path: "{folder}", licence: CC-BY-4.0}}
-curate:
-  inputs: {{documents: sources}}
-tokenizer:
-  inputs: {{documents: curate}}
-  vocabulary: 8192
-  maximum_bytes: 10000000
-tokenize:
-  inputs: {{documents: curate, tokenizer: tokenizer}}
-"""
+TOKENIZER_BYTES = 10_000_000
 
 
 @numba.njit
@@ -119,14 +104,7 @@ def write_corpus(corpus: Path, folder: Path, size: int) -> int:
 
 def measure(folder: Path, size: int, threads: int) -> dict[str, Any]:
     """Run the data stages over a folder in a process of their own."""
-    recipe = folder.parent / "recipe.yaml"
-    recipe.write_text(RECIPE.format(folder=folder, threads=threads), encoding="utf-8")
-    run = folder.parent / "run"
-    shutil.rmtree(run, ignore_errors=True)
-    command = [sys.executable, "-m", "pocketlm", "run", str(recipe), "--out", str(run)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    events = [json.loads(line) for line in (run / "ledger.jsonl").read_text(encoding="utf-8").splitlines()]
-    stages = {event["body"]["stage"]: event["body"] for event in events if event["event"] == "stage_committed"}
+    stages = run_data_stages(folder, folder.parent / "run", TOKENIZER_BYTES, {"threads": threads})
     flat = [name for name in stages if name != "tokenizer"]
     megabytes = size / 1e6
     kept = stages["curate"]["figures"]["train.bytes"]

@@ -26,15 +26,14 @@ import numpy as np
 import pyarrow as pa
 
 from bench.common import write_result
-from bench.pieces import documents
+from bench.pieces import documents, units
 from pocketlm.data.duplicates.cutting import cut_ranges
+from pocketlm.data.duplicates.segment_settings import SegmentSettings
 from pocketlm.data.duplicates.segments import repeated_segments, resolve, segment_keys, segments_of
 from pocketlm.data.duplicates.spans import (
     Spans,
-    fingerprint_keys,
     fingerprints_of,
     repeated_fingerprints,
-    repeated_spans,
     repeated_windows,
     spans_of,
     window_keys,
@@ -53,14 +52,7 @@ Out = TypeVar("Out")
 
 def units_of(texts: Sequence[str]) -> list[Text]:
     """Documents in units of about `UNIT_BYTES`."""
-    units, part, size = [], [], 0
-    for text in texts:
-        part.append(text)
-        size += len(text.encode())
-        if size >= UNIT_BYTES:
-            units.append(Text.from_arrow(pa.array(part, pa.large_string())))
-            part, size = [], 0
-    return [*units, Text.from_arrow(pa.array(part, pa.large_string()))] if part else units
+    return [Text.from_arrow(pa.array(part, pa.large_string())) for part in units(texts, UNIT_BYTES)]
 
 
 class Clock:
@@ -77,56 +69,70 @@ class Clock:
         return result
 
 
-def all_parts(units: Sequence[Text], folder: Path, clock: Clock) -> dict[str, Any]:
-    """Every step once, over files as in the stage. Returns what was found and the sizes of the files."""
-    numbers = range(len(units))
-    starts = np.cumsum([0, *map(len, units)])
-    names = ("segments", "fingerprints", "windows")
-    paths = {name: [folder / f"{name}{unit}" for unit in numbers] for name in names}
-
-    segments = clock.time("segments", lambda: [segments_of(text) for text in units])
+def find_segments(texts: Sequence[Text], folder: Path, clock: Clock) -> tuple[dict[str, int], dict[str, int]]:
+    """Every step for segments, over files as in the stage. Returns the sizes of the files and what was found."""
+    numbers, settings = range(len(texts)), SegmentSettings()
+    starts = np.cumsum([0, *map(len, texts)]).tolist()
+    files = [folder / f"segments{at}" for at in numbers]
+    segments = clock.time("segments", lambda: [segments_of(text, settings) for text in texts])
     clock.time(
         "write segment keys",
-        lambda: [write_keys(paths["segments"][at], *segment_keys(segments[at], int(starts[at]))) for at in numbers],
+        lambda: [write_keys(files[at], *segment_keys(segments[at], starts[at])) for at in numbers],
     )
-    found = clock.time(
-        "repeated segments, global", lambda: repeated_segments(key_ranges(paths["segments"]), len(units))
-    )
-    repeats = [resolve(segments[at], found[at], len(units[at])) for at in numbers]
+    found = clock.time("repeated segments, global", lambda: repeated_segments(key_ranges(files), len(texts)))
+    repeats = [resolve(segments[at], found[at], len(texts[at])) for at in numbers]
+    return {"segments": file_bytes(files)}, {
+        "segments": sum(len(each.keys) for each in segments),
+        "repeated segments": sum(int(each.cut.sum()) for each in repeats),
+        "documents over the limit": sum(int(each.rejected(settings).sum()) for each in repeats),
+    }
 
+
+def find_spans(texts: Sequence[Text], folder: Path, clock: Clock) -> tuple[dict[str, int], list[Spans]]:
+    """Every step for spans, over files as in the stage. Returns the sizes of files and filters, and what was found."""
+    numbers = range(len(texts))
+    fingerprint_files = [folder / f"fingerprints{at}" for at in numbers]
+    window_files = [folder / f"windows{at}" for at in numbers]
     prints = []
-    for text in units:
+    for text in texts:
         tokens = clock.time("tokens", partial(tokens_of, text))
         prints.append(clock.time("fingerprints", partial(fingerprints_of, text, tokens, SPAN_WORDS)))
     clock.time(
         "write fingerprints",
-        lambda: [write_keys(paths["fingerprints"][at], *fingerprint_keys(prints[at])) for at in numbers],
+        lambda: [write_keys(fingerprint_files[at], prints[at].keys, prints[at].places[:, None]) for at in numbers],
     )
     repeated = clock.time(
         "repeated fingerprints, global",
-        lambda: repeated_fingerprints(key_ranges(paths["fingerprints"]), key_count(paths["fingerprints"])),
+        lambda: repeated_fingerprints(key_ranges(fingerprint_files), key_count(fingerprint_files)),
     )
-    windows = clock.time("windows", lambda: [windows_of(units[at], prints[at], repeated, SPAN_WORDS) for at in numbers])
-    clock.time("write windows", lambda: [write_keys(paths["windows"][at], *window_keys(windows[at])) for at in numbers])
-    sizes = [len(each.starts) for each in windows]
-    bits = clock.time(
-        "repeated windows, global", lambda: repeated_windows(key_ranges(paths["windows"]), sizes, SPAN_WORDS)
-    )
-    spans = clock.time("spans", lambda: [spans_of(units[at], windows[at], bits.of(at)) for at in numbers])
-    clock.time("cut", lambda: [cut_ranges(units[at], spans[at].start, spans[at].end) for at in numbers])
+    windows = clock.time("windows", lambda: [windows_of(texts[at], prints[at], repeated, SPAN_WORDS) for at in numbers])
+    clock.time("write windows", lambda: [write_keys(window_files[at], *window_keys(windows[at])) for at in numbers])
+    words = [len(each.starts) for each in windows]
+    bits = clock.time("repeated windows, global", lambda: repeated_windows(key_ranges(window_files), words, SPAN_WORDS))
+    spans = clock.time("spans", lambda: [spans_of(texts[at], windows[at], bits.of(at)) for at in numbers])
     return {
-        "file bytes": {name: sum(path.stat().st_size for path in paths[name]) for name in paths},
-        "filter bytes": len(repeated.bits),
-        "bits of repeated windows, bytes": len(bits.bits),
-        "segments": sum(len(each.keys) for each in segments),
-        "repeated segments": sum(int(each.cut.sum()) for each in repeats),
-        "documents over the limit": sum(int((each.share > 0.3).sum()) for each in repeats),
-        "spans": sum(len(each.start) for each in spans),
-        "span bytes": sum(int((each.end - each.start).sum()) for each in spans),
-    }
+        "fingerprints": file_bytes(fingerprint_files),
+        "windows": file_bytes(window_files),
+        "filter (in memory)": len(repeated.bits),
+        "bits of repeated windows (in memory)": len(bits.bits),
+    }, spans
 
 
-def recall(texts: Sequence[str], stream: random.Random) -> dict[str, Any]:
+def file_bytes(files: Sequence[Path]) -> int:
+    return sum(file.stat().st_size for file in files)
+
+
+def all_parts(texts: Sequence[Text], folder: Path, clock: Clock) -> tuple[dict[str, int], dict[str, int]]:
+    """Segments, spans, and the cut. Returns bytes of what is kept between the steps, and what was found."""
+    sizes, counts = find_segments(texts, folder, clock)
+    more, spans = find_spans(texts, folder, clock)
+    clock.time("cut", lambda: [cut_ranges(text, each.start, each.end) for text, each in zip(texts, spans, strict=True)])
+    counts["spans"] = sum(len(each.start) for each in spans)
+    counts["span bytes"] = sum(int((each.end - each.start).sum()) for each in spans)
+    return sizes | more, counts
+
+
+def recall(texts: Sequence[str], stream: random.Random, folder: Path) -> dict[str, Any]:
     """Plant, search, and look for every copy."""
     vocabulary = sorted({word for text in texts[::50] for word in text.split() if word.isalnum()})
     places = stream.sample(range(len(texts)), PLANTED * COPIES)
@@ -141,10 +147,10 @@ def recall(texts: Sequence[str], stream: random.Random) -> dict[str, Any]:
             changed[document] = f"{before}{words} {' '.join(own[cut:])}"
             start = len(before.encode())
             where[document] = (span, start, start + len(words.encode()))
-    units = units_of(changed)
+    planted = units_of(changed)
     ranges: dict[int, list[tuple[int, int]]] = {}
     first = 0
-    for text, spans in zip(units, repeated_spans(units, SPAN_WORDS), strict=True):
+    for text, spans in zip(planted, find_spans(planted, folder, Clock())[1], strict=True):
         begin = text.offsets[spans.document]
         for row, document in enumerate((spans.document + first).tolist()):
             ranges.setdefault(document, []).append(
@@ -164,20 +170,12 @@ def recall(texts: Sequence[str], stream: random.Random) -> dict[str, Any]:
     return {"later copies": later, "wholly cut": found, "first copies": len(seen), "first copies kept": first_kept}
 
 
-def exactness(texts: Sequence[str], limit: int) -> dict[str, int]:
+def exactness(texts: Sequence[str], limit: int, folder: Path) -> dict[str, int]:
     """Cut words of the kernels and of a dictionary of all windows, on the first `limit` bytes."""
-    some: list[str] = []
-    size = 0
-    for text in texts:
-        if size >= limit:
-            break
-        some.append(text)
-        size += len(text.encode())
-    whole = Text.from_arrow(pa.array(some, pa.large_string()))
+    whole = Text.from_arrow(pa.array(next(units(texts, limit)), pa.large_string()))
     tokens = tokens_of(whole)
     ours, expected = (np.zeros(len(tokens.hashes), bool) for _ in range(2))
-    found: Spans
-    [found] = repeated_spans([whole], SPAN_WORDS)
+    [found] = find_spans([whole], folder, Clock())[1]
     for start, end in zip(found.start, found.end, strict=True):
         ours[np.searchsorted(tokens.starts, start) : np.searchsorted(tokens.starts, end)] = True
     homes: dict[bytes, tuple[int, int]] = {}
@@ -188,7 +186,7 @@ def exactness(texts: Sequence[str], limit: int) -> dict[str, int]:
             if home < document or place + SPAN_WORDS <= at:
                 expected[at : at + SPAN_WORDS] = True
     return {
-        "bytes": size,
+        "bytes": int(whole.offsets[-1]),
         "words": len(ours),
         "cut": int(ours.sum()),
         "cut by the dictionary": int(expected.sum()),
@@ -206,20 +204,23 @@ def main() -> None:
     raw = [text for name, text in documents(options.folder) if name.split(".")[0] in options.files]
     texts = clean(pa.array(raw, pa.large_string())).to_pylist()
     del raw
-    units = units_of(texts)
-    megabytes = sum(int(text.offsets[-1]) for text in units) / 1e6
+    whole_corpus = units_of(texts)
+    megabytes = sum(int(text.offsets[-1]) for text in whole_corpus) / 1e6
 
-    with tempfile.TemporaryDirectory() as folder:
-        all_parts(units[:1], Path(folder), Clock())  # compiles
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        all_parts(whole_corpus[:1], folder, Clock())  # compiles
         rounds = [Clock() for _ in range(options.rounds)]
         for clock in rounds:
-            counts = all_parts(units, Path(folder), clock)
+            sizes, counts = all_parts(whole_corpus, folder, clock)
+        planted = recall(texts, random.Random(1), folder)
+        exact = exactness(texts, 10_000_000, folder)
     seconds = {name: median(clock.seconds[name] for clock in rounds) for name in rounds[0].seconds}
     rates = {name: round(megabytes / spent, 1) for name, spent in seconds.items()}
-    per_unit = ("tokens", "fingerprints", "windows", "spans")
+    per_unit = ("tokens", "fingerprints", "windows", "windows", "spans")  # the stage looks for windows twice
     whole = {
         "spans, both passes over units": per_unit,
-        "spans, with files and global steps": tuple(name for name in rates if "segment" not in name),
+        "spans, with files and global steps": ("windows", *(name for name in rates if "segment" not in name)),
         "segments, with files and global step": tuple(name for name in rates if "segment" in name),
     }
     for title, names in whole.items():
@@ -230,16 +231,10 @@ def main() -> None:
         "files": options.files,
         "unit_megabytes": UNIT_BYTES / 1e6,
         "megabytes_per_second": rates,
-        "kilobytes_of_keys_per_megabyte": {
-            **{name: round(size / 1e3 / megabytes, 1) for name, size in counts.pop("file bytes").items()},
-            "filter (in memory)": round(counts.pop("filter bytes") / 1e3 / megabytes, 2),
-            "bits of repeated windows (in memory)": round(
-                counts.pop("bits of repeated windows, bytes") / 1e3 / megabytes, 2
-            ),
-        },
+        "kilobytes_of_keys_per_megabyte": {name: round(size / 1e3 / megabytes, 2) for name, size in sizes.items()},
         "found": counts,
-        "planted": recall(texts, random.Random(1)),
-        "exactness": exactness(texts, 10_000_000),
+        "planted": planted,
+        "exactness": exact,
     }
     for key, value in payload.items():
         print(f"{key}:")

@@ -7,6 +7,8 @@ import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import yaml
+
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.progress import Progress
 from pocketlm.pipeline.recipe import load_recipe
@@ -68,18 +70,11 @@ def run(
     folder: Path, source: Path | str, *overrides: str, stages: Sequence[str] = tuple(REGISTRY)
 ) -> dict[str, Artifact]:
     """Run the first stages of the data pipeline and open what they made."""
-    blocks = (RECIPE % source).split("\n" + stages[-1] + ":")
-    text = blocks[0] + "\n" + stages[-1] + ":" + _own_lines(blocks[1])
+    written = {key: value for key, value in yaml.safe_load(RECIPE % source).items() if key in {"name", "seed", *stages}}
     folder.mkdir(parents=True, exist_ok=True)
     recipe = folder / "recipe-in.yaml"
-    recipe.write_text(text, encoding="utf-8")
+    recipe.write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
     Runner(
         load_recipe(recipe, REGISTRY, overrides), folder / "run", lambda _folder, _seal: None, Progress(Silent())
     ).run(None)  # type: ignore[arg-type]
     return {name: Artifact.open(folder / "run" / "artifacts" / name) for name in stages}
-
-
-def _own_lines(text: str) -> str:
-    lines = text.split("\n")
-    end = next((at for at, line in enumerate(lines) if at and line and not line.startswith(" ")), len(lines))
-    return "\n".join(lines[:end]) + "\n"

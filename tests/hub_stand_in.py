@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests import http_stand_in
 
 COMMIT = "a" * 40
 REPOSITORY = "owner/texts"
+FORMER = "owner/former-name"
 
 
 @dataclass
@@ -26,6 +27,7 @@ class Hub:
 
     Attributes:
         busy: answers 503 so many times. short: bodies after which storage breaks off, one for each download.
+        broken: so many answers of the hub itself break off.
         ignores_ranges: storage always sends the whole file. gated: everything needs a token.
         served: path -> other bytes than the listing promises.
         requests: (host kind, path, range, authorization) in order.
@@ -35,6 +37,7 @@ class Hub:
     large: set[str] = field(default_factory=set)
     commit: str = COMMIT
     busy: int = 0
+    broken: int = 0
     short: list[int] = field(default_factory=list)
     ignores_ranges: bool = False
     gated: bool = False
@@ -64,7 +67,7 @@ def hub_server() -> Iterator[Hub]:
     """A hub and its storage on two ports of this machine."""
     hub = Hub()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(http_stand_in.Handler):
         kind = "hub"
 
         def do_GET(self) -> None:
@@ -85,6 +88,9 @@ def hub_server() -> Iterator[Hub]:
             base = f"/api/datasets/{REPOSITORY}"
             if path == "/api/datasets":
                 self.json([{"id": REPOSITORY}, {"id": "owner/numbers"}])
+            elif f"/{FORMER}/" in path:
+                moved = urllib.parse.quote(path.replace(FORMER, REPOSITORY))
+                self.answer(307, b"", {"Location": f"{hub.address}{moved}?{query}"})
             elif path in (f"{base}/revision/main", f"{base}/revision/v1.0", f"{base}/revision/{hub.commit}"):
                 self.json({"sha": hub.commit})
             elif path == f"{base}/refs":
@@ -106,36 +112,14 @@ def hub_server() -> Iterator[Hub]:
             start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and not hub.ignores_ranges else 0
             headers = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if start else {}
             body = content[start:]
-            self.answer(206 if start else 200, body, headers, sent=hub.short.pop(0) if hub.short else len(body))
+            self.answer(206 if start else 200, body, headers, sent=hub.short.pop(0) if hub.short else None)
 
         def json(self, value: Any, headers: dict[str, str] | None = None) -> None:
-            self.answer(200, json.dumps(value).encode(), headers or {})
-
-        def answer(
-            self, code: int, body: bytes, headers: dict[str, str] | None = None, sent: int | None = None
-        ) -> None:
-            self.send_response(code)
-            for name, value in (headers or {}).items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body[:sent])
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
+            hub.broken -= (breaks_off := hub.broken > 0)
+            self.answer(200, json.dumps(value).encode(), headers, sent=9 if breaks_off else None)
 
     class Storage(Handler):
         kind = "storage"
 
-    servers = [ThreadingHTTPServer(("127.0.0.1", 0), kind) for kind in (Handler, Storage)]
-    threads = [threading.Thread(target=server.serve_forever, args=(0.02,)) for server in servers]
-    for thread in threads:
-        thread.start()
-    hub.address, hub.storage = (f"http://127.0.0.1:{server.server_port}" for server in servers)
-    try:
+    with http_stand_in.serving(Handler, Storage) as (hub.address, hub.storage):
         yield hub
-    finally:
-        for server, thread in zip(servers, threads, strict=True):
-            server.shutdown()
-            thread.join()
-            server.server_close()

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from xml.sax.saxutils import escape
+
+from tests import http_stand_in
 
 BUCKET = "bucket"
 
 
 @dataclass
 class Store:
-    """What the stand-in holds: key -> bytes. `busy`: answers 503 so often. `cut`: bodies that break off there."""
+    """What the stand-in holds: key -> bytes. `busy`: answers 503 so often. `cut`: bodies that break off there.
+    `changed`: when, as each object says by itself; the listing says 10:00."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     busy: int = 0
@@ -33,43 +33,39 @@ def object_store() -> Iterator[Store]:
     """A store on a port of this machine."""
     store = Store()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(http_stand_in.Handler):
         protocol_version = "HTTP/1.1"
 
-        def do_HEAD(self) -> None:
-            self.respond(False)
-
         def do_GET(self) -> None:
-            self.respond(True)
-
-        def respond(self, body_wanted: bool) -> None:
             path, _, query = self.path.partition("?")
             key = urllib.parse.unquote(path).removeprefix(f"/{BUCKET}").lstrip("/")
             store.signed.add("Authorization" in self.headers)
             if store.busy:
                 store.busy -= 1
-                self.answer(503, _error("SlowDown"), body_wanted)
+                self.answer(503, _error("SlowDown"))
             elif store.denied:
-                self.answer(403, _error("AccessDenied"), body_wanted)
+                self.answer(403, _error("AccessDenied"))
             elif "list-type" in query:
-                self.answer(200, self.listing(dict(urllib.parse.parse_qsl(query))), body_wanted)
+                self.answer(200, self.listing(dict(urllib.parse.parse_qsl(query))))
             elif not key or key not in store.files:
-                self.answer(200 if not key else 404, b"", body_wanted)
+                self.answer(200 if not key else 404, b"")
             else:
-                self.send_object(key, body_wanted)
+                self.send_object(key)
 
-        def send_object(self, key: str, body_wanted: bool) -> None:
+        do_HEAD = do_GET
+
+        def send_object(self, key: str) -> None:
             content = store.files[key]
             asked = self.headers.get("Range")
             headers = {"Last-Modified": store.changed, "ETag": '"x"'}
             if asked is None:
-                self.answer(200, content, body_wanted, headers)
+                self.answer(200, content, headers)
                 return
             store.ranges.append((key, asked))
             first, last = (int(part) for part in asked.removeprefix("bytes=").split("-"))
             piece = content[first : last + 1]
             headers["Content-Range"] = f"bytes {first}-{first + len(piece) - 1}/{len(content)}"
-            self.answer(206, piece, body_wanted, headers, store.cut.pop(0) if store.cut else len(piece))
+            self.answer(206, piece, headers, sent=store.cut.pop(0) if store.cut else None)
 
         def listing(self, query: dict[str, str]) -> bytes:
             prefix = query.get("prefix", "")
@@ -86,38 +82,8 @@ def object_store() -> Iterator[Store]:
             body = f"{head}<IsTruncated>false</IsTruncated>{entries}"
             return f'<?xml version="1.0"?><ListBucketResult xmlns="{space}">{body}</ListBucketResult>'.encode()
 
-        def answer(
-            self,
-            code: int,
-            body: bytes,
-            body_wanted: bool,
-            headers: dict[str, str] | None = None,
-            sent: int | None = None,
-        ) -> None:
-            self.send_response(code)
-            for name, value in (headers or {}).items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if body_wanted:
-                self.wfile.write(body[:sent])
-                self.close_connection = sent is not None and sent < len(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True  # a client may keep its connection open
-    server.block_on_close = False
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    store.address = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with http_stand_in.serving(Handler) as (store.address,):
         yield store
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def _error(code: str) -> bytes:

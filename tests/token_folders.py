@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pocketlm.data.tokens.shards import SPLITS, join_documents
+from pocketlm.data.tokens.shards import SPLITS, token_type
 from pocketlm.data.tokens.tokenizer import TOKENIZER_FILES
 from pocketlm.pipeline.artifact import Artifact, Draft
 
 Documents = Sequence[tuple[str, Sequence[int]]]
 """(source, ids without the border) of every document."""
+
+
+def join_documents(documents: Iterable[list[int]], end_of_text: int, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
+    """Concatenate token lists, each closed by `end_of_text`.
+
+    Returns:
+        (tokens, offsets): ids of `token_type(vocabulary)`, int64 document starts.
+    """
+    kind = token_type(vocabulary)
+    parts = [np.array([*ids, end_of_text], dtype=kind) for ids in documents]
+    lengths = np.array([len(part) for part in parts], dtype=np.int64)
+    tokens = np.concatenate(parts) if parts else np.empty(0, dtype=kind)
+    return tokens, np.cumsum(lengths) - lengths
 
 
 def write_tokens(folder: Path, splits: Mapping[str, Documents], vocabulary: int = 300, mark: str = "") -> None:

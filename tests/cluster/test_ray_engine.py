@@ -18,7 +18,6 @@ import ray
 from ray.cluster_utils import Cluster
 
 from pocketlm.data import documents as documents_module
-from pocketlm.data.curation import writing
 from pocketlm.data.engine import open_engine
 from pocketlm.errors import InputError
 from pocketlm.pipeline.settings import Runtime
@@ -38,12 +37,6 @@ def cluster() -> Iterator[Cluster]:
     made.shutdown()
 
 
-@pytest.fixture
-def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (documents_module, writing):
-        monkeypatch.setattr(module, "ROW_GROUP_BYTES", 6_000)
-
-
 def slow_square(task: tuple[int, str]) -> tuple[int, int]:
     """Leaves a trace of where it ran; slow, so that a worker can be killed in the middle."""
     value, folder = task
@@ -52,7 +45,6 @@ def slow_square(task: tuple[int, str]) -> tuple[int, int]:
     return value * value, os.getpid()
 
 
-@pytest.mark.usefixtures("small_units")
 def test_one_of_two_workers_is_killed_half_way(cluster: Cluster, tmp_path: Path) -> None:
     folder = tmp_path / "traces"
     folder.mkdir()
@@ -74,8 +66,10 @@ def test_one_of_two_workers_is_killed_half_way(cluster: Cluster, tmp_path: Path)
     assert len(list(folder.iterdir())) > 30  # what the killed worker had begun was begun again elsewhere
 
 
-@pytest.mark.usefixtures("small_units")
-def test_curation_has_the_same_digest_and_outlives_a_worker(cluster: Cluster, tmp_path: Path) -> None:
+def test_curation_has_the_same_digest_and_outlives_a_worker(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents_module, "ROW_GROUP_BYTES", 6_000)
     documents = write_documents(tmp_path / "sources", corpus())
     embedded = run(tmp_path / "embedded", documents, threads=1)
     prepared = tmp_path / "cluster" / "work" / "prepared"

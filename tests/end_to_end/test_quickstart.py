@@ -21,7 +21,7 @@ from tests.end_to_end.conftest import Rehearsal, pocketlm, rehearse
 
 pytestmark = pytest.mark.xdist_group("end_to_end")
 
-IN_QUICKSTART = [*(name for name in STAGES if name != "mixture"), "continued_sft"]
+IN_QUICKSTART = [*(name for name in STAGES if name not in ("mixture", "import_model", "wind_tunnel")), "continued_sft"]
 
 
 def manifest(folder: Path, stage: str) -> dict[str, Any]:
@@ -138,13 +138,12 @@ def test_too_little_text_says_how_much_is_needed(tmp_path: Path) -> None:
 
 
 def test_no_network_attempt(tmp_path: Path) -> None:
-    """A process without any network interface but a dead loopback: whatever wants out, fails."""
-    probe = subprocess.run(["unshare", "--net", "--map-root-user", "true"], capture_output=True, check=False)
-    if probe.returncode:
-        pytest.skip("this machine does not let us cut the network off (unshare --net)")
+    """Every connection is refused and reported; where the system allows, there is no interface but a dead loopback."""
+    cut_off = ["unshare", "--net", "--map-root-user"]
+    allowed = shutil.which("unshare") and subprocess.run([*cut_off, "true"], check=False).returncode == 0
     command = [sys.executable, "-X", "faulthandler", "-c", _NO_SOCKETS, "run", "quickstart", "--scale", "rehearsal"]
     result = subprocess.run(
-        ["unshare", "--net", "--map-root-user", *command, "--out", str(tmp_path / "run")],
+        [*(cut_off if allowed else []), *command, "--out", str(tmp_path / "run")],
         capture_output=True,
         text=True,
         timeout=300,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 from pocketlm.data.sources import remote
 from pocketlm.data.sources.row_forms import Fault
 from pocketlm.data.sources.source_settings import SourceSettings
-from pocketlm.data.sources.sources import Account, Entry, content_identity, read_source
+from pocketlm.data.sources.sources import Account, content_identity, read_source
 from pocketlm.errors import InputError
-from tests.hub_stand_in import COMMIT, REPOSITORY, Hub, hub_server
+from tests.hub_stand_in import COMMIT, FORMER, REPOSITORY, Hub, hub_server
+from tests.read_sources import entries
 
 PATH = f"hf://datasets/{REPOSITORY}"
 LINES = b"".join(json.dumps({"text": f"line {number} with some words"}).encode() + b"\n" for number in range(40_000))
@@ -38,10 +40,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         yield server
 
 
-def entries(path: str = PATH, account: Account | None = None, **settings: object) -> list[Entry]:
-    return list(read_source("mine", SourceSettings.model_validate({"path": path, **settings}), account))
-
-
 def texts(path: str = PATH, **settings: object) -> list[bytes | Fault]:
     return [entry.content for entry in entries(path, **settings)]
 
@@ -59,7 +57,7 @@ def refused(message: str, path: str = PATH, **settings: object) -> str:
 def test_everything_readable_but_the_card_at_the_present_commit(hub: Hub) -> None:
     hub.page = 2  # the list of files comes in pages
     account = Account()
-    found = entries(account=account)
+    found = entries(PATH, account)
     assert len(found) == 40_002
     assert found[0].id == "mine/data/large.jsonl:1"
     assert found[0].origin == f"hf://datasets/{REPOSITORY}@{COMMIT}/data/large.jsonl"
@@ -108,11 +106,13 @@ def test_a_downloaded_commit_is_read_without_network(hub: Hub, monkeypatch: pyte
     refused("HF_HUB_OFFLINE forbids", f"{PATH}/other")
 
 
-def test_busy_twice_everywhere(hub: Hub) -> None:
+def test_busy_or_broken_twice_everywhere(hub: Hub) -> None:
     hub.busy = 2
     assert texts(f"{PATH}/other") == [b"other"]
     hub.busy = 2
     assert len(texts(f"{PATH}/data/large.jsonl")) == 40_000
+    hub.broken = 2
+    assert texts(f"{PATH}/other") == [b"other"]
     hub.busy = 99
     assert "4 times in a row" in refused("answers 503")
 
@@ -174,6 +174,27 @@ def test_gated_without_and_with_a_token(hub: Hub, tmp_path: Path, monkeypatch: p
     assert sent == {"hub": "Bearer secret", "storage": None}
     for path in (tmp_path / "cache").rglob("*"):
         assert path.is_dir() or b"secret" not in path.read_bytes()
+
+
+def test_a_renamed_data_set_gets_the_token_too(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.gated = True
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    assert texts(f"hf://datasets/{FORMER}/other") == [b"other"]
+    assert {(kind, authorization) for kind, _, _, authorization in hub.requests} == {
+        ("hub", "Bearer secret"),
+        ("storage", None),
+    }
+
+
+def test_a_disk_that_is_full_is_not_taken_for_a_bad_network(hub: Hub) -> None:
+    """A refusal of the disk is raised as it is, not tried again."""
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        list(read_source("mine", SourceSettings(path=f"{PATH}/other"), tick=full))
+    assert len(hub.downloads()) == 1
 
 
 def test_what_is_not_there_names_the_nearest(hub: Hub) -> None:

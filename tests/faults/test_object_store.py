@@ -10,9 +10,10 @@ import pytest
 
 from pocketlm.data.sources import remote
 from pocketlm.data.sources.source_settings import SourceSettings
-from pocketlm.data.sources.sources import Entry, content_identity, read_source
+from pocketlm.data.sources.sources import content_identity
 from pocketlm.errors import InputError
 from tests.object_store_stand_in import BUCKET, Store, object_store
+from tests.read_sources import entries
 
 LINES = b"".join(json.dumps({"text": f"line {number} " + "w" * 400}).encode() + b"\n" for number in range(30_000))
 
@@ -28,10 +29,6 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
         server.files = {"texts/a.txt": b"first", "texts/b/c.jsonl": LINES, "texts/x.csv": b"1,2"}
         yield server
-
-
-def entries(path: str, **settings: object) -> list[Entry]:
-    return list(read_source("mine", SourceSettings.model_validate({"path": path, **settings})))
 
 
 def test_folders_globs_and_files(store: Store) -> None:
@@ -73,6 +70,12 @@ def test_busy_and_broken_connections_pass(store: Store) -> None:
     store.busy = 2
     store.cut = [1_000]
     assert len(entries(f"s3://{BUCKET}/texts/b/*.jsonl")) == 30_000
+
+
+def test_an_object_that_changes_between_listing_and_reading(store: Store) -> None:
+    store.changed = "Sat, 21 Nov 2026 11:00:00 GMT"
+    with pytest.raises(InputError, match=r"texts/a\.txt: changed while it was read"):
+        entries(f"s3://{BUCKET}/texts/a.txt")
 
 
 def test_refused_by_name(store: Store) -> None:

@@ -29,19 +29,10 @@ def array(texts: list[str]) -> pa.Array:
 
 @settings(deadline=None, max_examples=600)
 @given(BATCH)
-def test_lines_paragraphs_and_sentences(texts: list[str]) -> None:
+def test_lines_paragraphs_sentences_words_and_signs(texts: list[str]) -> None:
     measured = measure(array(texts))
     for at, text in enumerate(texts):
-        expected = gate_oracle.layout(text)
-        assert {name: int(getattr(measured, name)[at]) for name in expected} == expected
-
-
-@settings(deadline=None, max_examples=600)
-@given(BATCH)
-def test_words_and_signs(texts: list[str]) -> None:
-    measured = measure(array(texts))
-    for at, text in enumerate(texts):
-        expected = gate_oracle.word_counts(text)
+        expected = gate_oracle.layout(text) | gate_oracle.word_counts(text)
         assert {name: int(getattr(measured, name)[at]) for name in expected} == expected
 
 
@@ -51,12 +42,9 @@ def test_repetition(texts: list[str]) -> None:
     measured = measure(array(texts))
     lengths = np.maximum(measured.characters, 1)
     for at, text in enumerate(texts):
-        for size in (2, 3, 4):
-            expected = gate_oracle.top_ngram_characters(text, size)
-            assert measured.top_ngram_share(size)[at] == expected / lengths[at]
-        for size in range(5, 11):
-            expected = gate_oracle.duplicate_ngram_characters(text, size)
-            assert measured.duplicate_ngram_share(size)[at] == expected / lengths[at]
+        for size in range(2, 11):
+            count = gate_oracle.top_ngram_characters if size < 5 else gate_oracle.duplicate_ngram_characters
+            assert measured.ngram_share(size)[at] == count(text, size) / lengths[at]
 
 
 @settings(deadline=None, max_examples=300)
@@ -78,6 +66,5 @@ def test_counts_do_not_depend_on_batching(texts: list[str], cut: int) -> None:
     for name in ("duplicate_lines", "duplicate_paragraph_characters", "sentences", "letter_pieces", "hash_signs"):
         assert getattr(together, name).tolist() == [value for part in apart for value in getattr(part, name).tolist()]
     for size in (2, 6):
-        share = measure(whole).top_ngram_share(2) if size == 2 else measure(whole).duplicate_ngram_share(size)
-        parts = [part.top_ngram_share(2) if size == 2 else part.duplicate_ngram_share(size) for part in apart]
-        assert share.tolist() == np.concatenate(parts).tolist()
+        parts = [part.ngram_share(size) for part in apart]
+        assert together.ngram_share(size).tolist() == np.concatenate(parts).tolist()

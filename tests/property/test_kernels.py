@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketlm.data.duplicates.cutting import cut_ranges
-from pocketlm.data.duplicates.segments import repeats_of, segments_of
+from pocketlm.data.duplicates.segment_settings import SegmentSettings
+from pocketlm.data.duplicates.segments import segments_of
 from pocketlm.data.gates.gates import measure
 from pocketlm.data.text import Text, Tokens, ngrams_of, tokens_of
 from tests.data_pipeline import prose
+from tests.whole_corpus import repeats_of
 
 PUNCTUATION = re.compile("[\u0080-\u00bf\u2000-\u207f\u3000-\u303f]")
 TOKEN = re.compile(r"(?:[a-z0-9\u0080-\U0010ffff]|(?<=[0-9])[.,](?=[0-9]))+|(?<=[0-9]) *[-+*/)]")
@@ -103,7 +105,7 @@ def test_of_repeated_paragraphs_the_first_stays_and_nothing_else_is_cut(document
     paragraphs = [prose(seed, 4).replace("\n\n", " ") for seed in range(8)]
     texts = ["\n\n".join(paragraphs[number] for number in numbers) for numbers in documents]
     text = text_of(texts)
-    segments = segments_of(text)
+    segments = segments_of(text, SegmentSettings())
     repeats = repeats_of(segments, len(text))
     seen: Counter[int] = Counter()
     expected = []

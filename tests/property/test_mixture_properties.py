@@ -147,11 +147,11 @@ def test_consumed_is_what_the_batches_hold(lengths: list[int], rows: int, contex
     owner = np.repeat(np.arange(len(lengths)), lengths).tolist()
     read = Counter(owner[at] for step in range(steps) for at in batches.batch(step).tokens_BT.flatten().tolist())
     offsets = np.cumsum(lengths) - np.array(lengths)
-    consumed = consumed_tokens(offsets, total, batches.reads(steps), context)
+    consumed = consumed_tokens(offsets, total, batches.reads(range(steps)), context)
     assert consumed.tolist() == [read[document] for document in range(len(lengths))]
     assert int(consumed.sum()) == steps * rows * context
     windows = np.concatenate([batches.window_indices(step) for step in range(steps)])
-    assert batches.reads(steps).tolist() == np.bincount(windows, minlength=batches.windows).tolist()
+    assert batches.reads(range(steps)).tolist() == np.bincount(windows, minlength=batches.windows).tolist()
 
 
 def test_consumed_by_source_is_the_sum_over_its_documents(tmp_path: Path) -> None:

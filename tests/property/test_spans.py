@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pocketlm.data.duplicates import spans as module
 from pocketlm.data.duplicates.cutting import cut_ranges
 from pocketlm.data.duplicates.span_samples import span_keys, span_samples
-from pocketlm.data.duplicates.spans import KeyFilter, Spans, repeated_spans
+from pocketlm.data.duplicates.spans import Spans, fingerprints_of, repeated_fingerprints, window_keys, windows_of
 from pocketlm.data.shuffle import key_count, key_ranges, write_keys
 from pocketlm.data.text import Text, tokens_of
 from tests.data_pipeline import prose, words
+from tests.whole_corpus import joined_keys, repeated_spans
 
 WORDS = st.lists(st.lists(st.sampled_from(["a", "b", "c7", "D."]), max_size=40).map(" ".join), max_size=6)
 SIGNS = st.lists(st.text(st.sampled_from("aA1 .,-+*)(\n\u2019\u00e9"), max_size=60), max_size=5)
@@ -168,30 +168,24 @@ def test_punctuation_goes_with_a_span_unless_its_sentence_stays(text: str, left:
 
 def test_excluded_documents_neither_lose_nor_hold() -> None:
     same = "one two three four five six"
-    [text] = units_of([same, f"x {same}", same], [])
-    fingerprints = module.fingerprints_of(text, tokens_of(text), 6)
-    repeated = module.repeated_fingerprints([module.joined_keys([module.fingerprint_keys(fingerprints)])], 3)
-    windows = module.windows_of(text, fingerprints, repeated, 6, np.array([True, False, False]))
-    keys = module.joined_keys([module.window_keys(windows)])
-    spans = module.spans_of(text, windows, module.repeated_windows([keys], [len(windows.starts)], 6).of(0))
+    units = units_of([same, f"x {same}", same], [])
+    [spans] = repeated_spans(units, 6, np.array([True, False, False]))
     assert spans.document.tolist() == [2]
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=40))
 def test_the_filter_knows_every_repeated_key(values: list[int]) -> None:
-    keys = np.sort(np.array([*values, *values[::2]], np.uint64))
-    whole = module.KeyRange(keys, np.zeros(len(keys), np.int64), np.zeros((len(keys), 0), np.int64))
-    held = module.repeated_fingerprints([whole], len(keys))
+    keys = np.array([*values, *values[::2]], np.uint64)
+    held = repeated_fingerprints([joined_keys([(keys, np.zeros((len(keys), 0), np.int64))])], len(keys))
     assert held.may_hold(np.array(values[::2], np.uint64)).all()
 
 
 def test_the_filter_seldom_holds_other_keys() -> None:
     generator = np.random.Generator(np.random.PCG64(1))
     members, others = generator.integers(0, 2**64, (2, 20_000), np.uint64)
-    keys = np.sort(np.concatenate([members, members]))
-    whole = module.KeyRange(keys, np.zeros(len(keys), np.int64), np.zeros((len(keys), 0), np.int64))
-    held: KeyFilter = module.repeated_fingerprints([whole], len(keys))
+    keys = np.concatenate([members, members])
+    held = repeated_fingerprints([joined_keys([(keys, np.zeros((len(keys), 0), np.int64))])], len(keys))
     assert held.may_hold(others).mean() < 0.14  # 20,000 in at least 160,000 bits
 
 
@@ -208,13 +202,13 @@ def test_samples_are_the_heaviest_and_do_not_depend_on_units_or_ranges(
     units = units_of(documents, borders)
     found = repeated_spans(units, 8)
     paths: dict[str, list[Path]] = {"spans": [], "windows": []}
-    fingerprints = [module.fingerprints_of(text, tokens_of(text), 8) for text in units]
-    whole = module.joined_keys([module.fingerprint_keys(each) for each in fingerprints])
-    held = module.repeated_fingerprints([whole], len(whole.keys))
+    fingerprints = [fingerprints_of(text, tokens_of(text), 8) for text in units]
+    whole = joined_keys([(each.keys, each.places[:, None]) for each in fingerprints])
+    held = repeated_fingerprints([whole], len(whole.keys))
     for number, (text, spans) in enumerate(zip(units, found, strict=True)):
         for name, pair in (
             ("spans", span_keys(text, spans)),
-            ("windows", module.window_keys(module.windows_of(text, fingerprints[number], held, 8))),
+            ("windows", window_keys(windows_of(text, fingerprints[number], held, 8))),
         ):
             paths[name].append(tmp_path / f"{name}{number}")
             write_keys(paths[name][-1], *pair)
@@ -224,9 +218,6 @@ def test_samples_are_the_heaviest_and_do_not_depend_on_units_or_ranges(
     samples = span_samples(
         key_ranges(paths["spans"], rows), key_ranges(paths["windows"], rows), lambda unit: (units[unit], ids[unit]), 2
     )
-    table = [(each.words_cut, each.times, each.words, each.document, each.first_document) for each in samples]
-    assert table == [(45, 5, 9, "d1", "d0"), (30, 1, 30, "d3", "d0")]
-    for each, sought in zip(samples, (short, long), strict=True):
-        assert documents[int(each.document[1:])].encode()[each.start : each.end].decode().rstrip(".") == sought
-        assert documents[0].encode()[each.first_start :].startswith(sought.encode())
-        assert each.excerpt.rstrip(".") == sought
+    table = [(each.words_cut, each.times, each.document, each.first_document) for each in samples]
+    assert table == [(45, 5, "d1", "d0"), (30, 1, "d3", "d0")]
+    assert [each.excerpt.rstrip(".") for each in samples] == [short, long]

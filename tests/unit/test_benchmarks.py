@@ -125,6 +125,15 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     cut.write_bytes(gzip.compress(json.dumps(ROWS["gsm8k"]).encode() * 99)[:-20])
     with pytest.raises(InputError, match=r"b\.jsonl\.gz: unreadable"):
         load_benchmark("gsm8k", [cut])
+    cut = tmp_path / "b.jsonl.zst"  # its end is a whole line: only the frame tells that rows are missing
+    many = "".join(json.dumps({**ROWS["gsm8k"], "id": number}) + "\n" for number in range(20_000)).encode()
+    cut.write_bytes(zstandard.ZstdCompressor().compress(many)[:-9])
+    with pytest.raises(InputError, match=r"b\.jsonl\.zst: unreadable"):
+        load_benchmark("gsm8k", [cut])
+    one = tmp_path / "b.json"
+    one.write_text(json.dumps(ROWS["gsm8k"]), encoding="utf-8")
+    with pytest.raises(InputError, match=r"b\.json: a list of objects was expected"):
+        load_benchmark("gsm8k", [one])
     (tmp_path / "b.csv").write_text("a", encoding="utf-8")
     with pytest.raises(InputError, match="unknown format"):
         load_benchmark("gsm8k", [tmp_path / "b.csv"])

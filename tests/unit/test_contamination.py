@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketlm.data.contamination.contamination import Hits, Item, build_index, find_contamination
-from pocketlm.data.contamination.contamination_index import SEED_WORDS, SHORTEST_RECORD
+from pocketlm.data.contamination.contamination_index import SEED_WORDS, SHORTEST_RECORD, Index
+from pocketlm.data.contamination.evaluation_items import problem_items
 from pocketlm.data.text import Text, tokens_of
 from tests.data_pipeline import prose
 
@@ -40,9 +43,12 @@ def text_of(texts: list[str]) -> Text:
     return Text.from_arrow(pa.array(texts, pa.large_string()))
 
 
+def scanned(text: Text, index: Index, threshold: float = 0.8) -> Hits:
+    return find_contamination(text, tokens_of(text), index, threshold, 0.5)
+
+
 def found(texts: list[str], *items: Item, threshold: float = 0.8) -> Hits:
-    text = text_of(texts)
-    return find_contamination(text, tokens_of(text), build_index(items), threshold)
+    return scanned(text_of(texts), build_index(items), threshold)
 
 
 def hits(texts: list[str], *items: Item, threshold: float = 0.8) -> list[Hit]:
@@ -153,7 +159,7 @@ def test_every_item_that_a_document_holds_is_listed_with_its_window() -> None:
     document = f"{prose(1, 10)}\n\n{QUESTION}\n\n{prose(2, 10)} {other} Ende."
     text = text_of([prose(3), document, "żółw"])
     items = (Item("piqa", "egg", (QUESTION,)), Item("piqa", "kettle", (other,)), Item("piqa", "none", (prose(8, 1),)))
-    found_items = find_contamination(text, tokens_of(text), build_index(items))
+    found_items = scanned(text, build_index(items))
     assert found_items.document.tolist() == [1, 1]
     assert found_items.item.tolist() == [0, 1]
     windows = [
@@ -222,8 +228,7 @@ def test_results_do_not_depend_on_batching() -> None:
     whole = found(texts, *items)
     alone = []
     for at, single in enumerate(texts):
-        text = text_of([single])
-        part = find_contamination(text, tokens_of(text), index)
+        part = scanned(text_of([single]), index)
         alone += [(at, item, share) for item, share in zip(part.item.tolist(), part.containment.tolist(), strict=True)]
     assert alone == list(zip(whole.document.tolist(), whole.item.tolist(), whole.containment.tolist(), strict=True))
     assert len(alone) == 10
@@ -231,9 +236,21 @@ def test_results_do_not_depend_on_batching() -> None:
 
 def test_an_index_is_arrays_that_can_be_sent() -> None:
     index = pickle.loads(pickle.dumps(build_index([Item("piqa", "egg", (QUESTION,)), SUM])))
-    text = text_of([QUESTION])
-    assert len(find_contamination(text, tokens_of(text), index)) == 1
+    assert len(scanned(text_of([QUESTION]), index)) == 1
     assert np.diff(index.prose.offsets).min() >= SHORTEST_RECORD
+
+
+def test_scored_problems_are_items_and_those_to_train_on_are_not(tmp_path: Path) -> None:
+    scored = ("selection", "report", "instructions_selection", "instructions_report")
+    for stem in (*scored, "solved", "prompts", "instructions"):
+        row = {"id": stem, "prompt": f"{stem} 1+2=", "answer": "3"}
+        (tmp_path / f"{stem}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    items = problem_items(tmp_path)
+    assert [(item.id, item.records) for item in items] == [
+        (stem, (f"{stem} 1+2=", f"{stem} 1+2= 3")) for stem in scored
+    ]
+    assert [item.kind for item in items] == ["arithmetic"] * 2 + ["instruction"] * 2
+    assert all(item.literal for item in items)
 
 
 def test_no_items_and_no_documents() -> None:

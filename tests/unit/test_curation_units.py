@@ -21,9 +21,10 @@ from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact, Draft
 from pocketlm.pipeline.context import Context, StopRequest
 from pocketlm.pipeline.progress import Progress
-from pocketlm.pipeline.settings import Runtime
+from pocketlm.pipeline.settings import Runtime, Settings
 from pocketlm.pipeline.stage import Inputs
 from pocketlm.stages.curate import CurateSettings, curate
+from pocketlm.stages.tokenizer import TokenizerSettings
 from tests.data_pipeline import prose
 
 SETTINGS = CurateSettings(minimum_bytes=20_000, held_out={"minimum_documents": 3}, segments={"span_words": 20})
@@ -58,7 +59,13 @@ def write_documents(folder: Path, texts: list[str]) -> Artifact:
     return Artifact(folder, {"files": {"documents.parquet": {}}})
 
 
-def run(folder: Path, documents: Artifact, settings: CurateSettings = SETTINGS, **runtime: Any) -> Artifact:
+def run(
+    folder: Path,
+    documents: Artifact,
+    settings: CurateSettings = SETTINGS,
+    earlier: dict[str, Artifact] | None = None,
+    **runtime: Any,
+) -> Artifact:
     """Curate in a folder whose scratch space survives a failure, as a run's does."""
     context = Context(
         stage="curate",
@@ -71,7 +78,7 @@ def run(folder: Path, documents: Artifact, settings: CurateSettings = SETTINGS, 
         stop=StopRequest(),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    return curate.function(settings, Inputs({"documents": documents}), context)
+    return curate.function(settings, Inputs({"documents": documents, "earlier": earlier or {}}), context)
 
 
 def rows(artifact: Artifact, name: str) -> list[dict[str, Any]]:
@@ -80,8 +87,7 @@ def rows(artifact: Artifact, name: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (documents_module, writing):
-        monkeypatch.setattr(module, "ROW_GROUP_BYTES", 6_000)
+    monkeypatch.setattr(documents_module, "ROW_GROUP_BYTES", 6_000)
 
 
 @pytest.fixture(scope="module")
@@ -183,29 +189,14 @@ def test_an_earlier_run_keeps_its_documents_from_a_later_one(whole: Artifact, tm
     fresh = [prose(seed, 12) for seed in range(2000, 2040)]
     near = " ".join(f"word{at}" if at == 30 else word for at, word in enumerate(kept[0]["text"].split(" ")))
     documents = write_documents(tmp_path / "sources", [*fresh, kept[5]["text"], near])
-    settings = CurateSettings(minimum_bytes=20_000, held_out={"minimum_documents": 3}, segments={"span_words": 20})
-    context_inputs = {"documents": documents, "earlier": {"whole": whole}}
-    monkey = Inputs(context_inputs)
-    folder = tmp_path / "run"
-    folder.mkdir()
-    context = Context(
-        "curate",
-        1,
-        Runtime(),
-        folder / "work",
-        lambda kind: Draft(folder / "curate", {"kind": kind, "stage": "curate", "fingerprint": "f" * 64}),
-        lambda kind, body: None,
-        Progress(io.StringIO()),
-        StopRequest(),
-    )
-    made = curate.function(settings, monkey, context)
+    made = run(tmp_path / "run", documents, earlier={"whole": whole})
     removed = {row["id"]: (row["gate"], row["removed_by"]) for row in rows(made, "rejects.parquet")}
     assert removed == {
         f"{'ab'[40 % 2]}/40": ("exact_duplicate", kept[5]["id"]),
         f"{'ab'[41 % 2]}/41": ("near_duplicate", kept[0]["id"]),
     }
     with pytest.raises(InputError, match="25 bands of 5 rows, this run has 10 of 4"):
-        curate.function(CurateSettings(near_duplicates={"bands": 10, "rows": 4}), monkey, context)
+        run(tmp_path / "other", documents, CurateSettings(near_duplicates={"bands": 10, "rows": 4}), {"whole": whole})
 
 
 def test_allowed_licences_fail_closed(tmp_path: Path) -> None:
@@ -221,3 +212,25 @@ def test_allowed_licences_fail_closed(tmp_path: Path) -> None:
     assert kept == {"MIT", "MIT OR GPL-3.0-only"}
     assert made.read_json("funnel.json")[0]["step"] == "licences"
     assert made.metrics["rejected.licence"] == sum(at % 4 in (1, 2) for at in range(len(corpus())))
+
+
+def test_the_card_says_what_was_masked(tmp_path: Path) -> None:
+    texts = corpus()
+    texts[1] = f"{texts[1]} Write to somebody@example.com."
+    documents = write_documents(tmp_path / "sources", texts)
+    made = run(tmp_path / "run", documents, SETTINGS.model_copy(update={"mask_emails": True}))
+    assert not any(
+        "somebody@example.com" in row["text"] for name in writing.SPLITS for row in rows(made, f"{name}.parquet")
+    )
+    said = made.read_json("croissant.json")["rai:personalSensitiveInformation"]
+    assert said.endswith("Masked by pattern: e-mail addresses.")
+
+
+@pytest.mark.parametrize(("kind", "setting"), [(CurateSettings, "language_model"), (TokenizerSettings, "path")])
+def test_a_written_recipe_runs_again_from_another_folder(
+    kind: type[Settings], setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = kind(**{setting: "models/one"})
+    assert getattr(settings, setting) == str(tmp_path / "models" / "one")
+    assert settings.identity() == kind().identity()

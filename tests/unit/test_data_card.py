@@ -63,7 +63,7 @@ def test_licences_sources_and_protocol_are_stated(folder: Path) -> None:
         "version": "abc123", "identifier": "a.jsonl", "size": "3 documents, 35 bytes",
     }  # fmt: skip
     assert body["rai:dataPreprocessingProtocol"] == ["gates: 5 of 1234 documents kept"]
-    assert "masked" not in body["rai:personalSensitiveInformation"]
+    assert "asked" not in body["rai:personalSensitiveInformation"]
     with pytest.raises(ValueError, match="has no dataMood"):
         croissant("a", "b", {}, [], {}, [], {"dataMood": "fine"})
 
@@ -154,18 +154,17 @@ def test_text_from_outside_cannot_become_markup(tmp_path: Path) -> None:
     figures = write_documents(tmp_path)
     hostile = "a|b\n# <script>`x`"
     sources = [{"name": hostile, "documents": 1, "bytes": 1, "licence": "MIT", "origin": hostile}]
-    write_data_card(tmp_path, CardFigures("t: [", figures.splits, figures.funnel, figures.licences, sources, masked=7))
+    counts = (figures.splits, figures.funnel, figures.licences)
+    write_data_card(tmp_path, CardFigures("t: [", *counts, sources, masked=["e-mail addresses"]))
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| a&#124;b # &lt;script&gt;'x' | 1 | 1 | MIT |  | a&#124;b # &lt;script&gt;'x' |" in text
     assert "<script>" not in text
     assert front_matter(tmp_path)["pretty_name"] == "t: ["
     assert "What the rules find" not in text
-    assert described(tmp_path)["rai:personalSensitiveInformation"].endswith(
-        " 7 e-mail and IP addresses were masked by pattern."
-    )
+    assert described(tmp_path)["rai:personalSensitiveInformation"].endswith(" Masked by pattern: e-mail addresses.")
 
 
 def test_rows_can_stand_in_the_description() -> None:
-    made = inline_records("counts", [{"split": "train", "tokens": 5}])
+    made = inline_records("counts", [{"split": "train", "tokens": 5}], "Counts of a test.")
     assert made["data"] == [{"counts/split": "train", "counts/tokens": 5}]
     assert [entry["dataType"] for entry in made["field"]] == ["sc:Text", "sc:Integer"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import typer.main
+import yaml
 
 from pocketlm.cli import app
 from pocketlm.data.sources.source_settings import SourceSettings
@@ -29,7 +30,7 @@ OWN_COMMAND = re.compile(r"(\$ )?(pocketlm|make|python -m) ")
 INLINE = re.compile(r"`([^`\n]+)`")
 REPOSITORY_PATH = re.compile(r"(?:(?:src/pocketlm|tests|bench|\.ci)/[\w./-]+|docs/[\w./-]+\.md)")
 FILE_ENDINGS = ("json", "jsonl", "html", "parquet", "npy", "py", "yaml", "md", "jinja", "txt")
-PLACEHOLDERS = ("NAME", "STAGE", "SPLIT", "XXXX", "results")
+PLACEHOLDER = "NAME"
 
 
 def name_of(page: Path) -> str:
@@ -165,8 +166,31 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_named_files_exist(page: Path) -> None:
     for path in REPOSITORY_PATH.findall(page.read_text(encoding="utf-8")):
-        if not any(part in path for part in PLACEHOLDERS):
+        if PLACEHOLDER not in path:
             assert (ROOT / path).exists(), f"there is no {path}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_named_beside_others_are_beside_them(page: Path) -> None:
+    """Under "Code" a bare file name stands for a file in the folder that was named last."""
+    folder = ROOT
+    for span in INLINE.findall(page.read_text(encoding="utf-8").partition("## Code\n")[2].partition("\n## ")[0]):
+        if "/" in span:
+            folder = (ROOT / span) if span.endswith("/") else (ROOT / span).parent
+        elif span.endswith(".py"):
+            assert (folder / span).exists(), f"there is no {span} in {folder.relative_to(ROOT)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_recipe_fragments_are_valid(page: Path) -> None:
+    """A YAML block holds settings of `curate`, or entries of a recipe."""
+    for content in (content for language, content in blocks(page) if language == "yaml"):
+        for name, value in yaml.safe_load(content).items():
+            if name in registry()["curate"].settings.model_fields:
+                registry()["curate"].settings.model_validate({name: value})
+            else:
+                settings = {key: item for key, item in value.items() if key not in ("stage", "inputs")}
+                registry()[value.get("stage", name)].settings.model_validate(settings)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

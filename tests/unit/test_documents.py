@@ -40,6 +40,20 @@ def test_a_unit_is_closed_when_its_text_reaches_the_limit(tmp_path: Path, monkey
     assert pa.concat_tables(parts)["id"].to_pylist() == whole["id"].to_pylist()
 
 
+def test_rows_and_tables_are_written_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "ROW_GROUP_BYTES", 10)
+    table = read_documents(write(tmp_path / "a.parquet", "1234", "5678"))
+    with TableWriter(tmp_path / "b.parquet", DOCUMENTS) as writer:
+        writer.write(("first", "mine", "12345", "MIT", "", None, None), 5)
+        writer.write_table(table.append_column("more", table["id"]), 8)
+        writer.write_table(table.slice(0, 0), 0)
+        writer.write_table(table.slice(0, 1), 4)
+        writer.write(("last", "mine", "1", "MIT", "", None, None), 1)
+    assert writer.rows == 5
+    found = [read_unit(tmp_path / "b.parquet", number, ["id"])["id"].to_pylist() for number in range(2)]
+    assert found == [["first", "mine/0", "mine/1"], ["mine/0", "last"]]
+
+
 def test_an_empty_file_and_files_of_earlier_versions(tmp_path: Path) -> None:
     assert count_units(write(tmp_path / "none.parquet")) == 0
     assert read_documents(tmp_path / "none.parquet").schema == DOCUMENTS

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pocketlm.data.gates.gate_sets import SETS
 from pocketlm.data.gates.gate_settings import GateSettings, thresholds_of
-from pocketlm.data.gates.gates import GATES, Gate, boilerplate_phrases, judge, measure
+from pocketlm.data.gates.gates import GATES, Gate, Verdicts, boilerplate_phrases, judge, measure
 from pocketlm.errors import InputError
 from tests.data_pipeline import prose
 
@@ -65,13 +65,13 @@ BAD_BY_SET = {
 }
 
 
+def names(verdicts: Verdicts) -> list[str]:
+    """The gate that each document fails, "" where it is kept."""
+    return [GATES[gate].name if gate >= 0 else "" for gate in verdicts.gate]
+
+
 def verdict(text: str, settings: GateSettings | None = None) -> str:
-    gate = judge(measure(pa.array([text], pa.large_string())), settings or GateSettings()).gate[0]
-    return "" if gate < 0 else GATES[gate].name
-
-
-def gate_called(name: str) -> Gate:
-    return next(gate for gate in GATES if gate.name == name)
+    return names(judge(measure(pa.array([text], pa.large_string())), settings or GateSettings()))[0]
 
 
 def threshold_name(gate: Gate) -> str:
@@ -105,7 +105,7 @@ def test_each_ngram_gate_alone(gate: Gate) -> None:
 
 def test_the_value_that_is_reported_is_the_one_that_decided() -> None:
     verdicts = judge(measure(pa.array([GOOD, "short", BAD["repeated_ngrams"]], pa.large_string())), GateSettings())
-    assert [GATES[gate].name if gate >= 0 else "" for gate in verdicts.gate] == ["", "too_short", "repeated_ngrams"]
+    assert names(verdicts) == ["", "too_short", "repeated_ngrams"]
     assert (verdicts.value[1], verdicts.threshold[1]) == (5, 200)
     assert 0.5 < verdicts.value[2] < 1
     assert verdicts.threshold[2] == 0.5
@@ -145,7 +145,7 @@ def test_scores_are_asked_for_and_fail_closed() -> None:
         GateSettings(): [""] * 5,
     }.items():
         verdicts = judge(measure(texts, scores=scores), settings)
-        assert [GATES[gate].name if gate >= 0 else "" for gate in verdicts.gate] == expected
+        assert names(verdicts) == expected
         assert np.isfinite(verdicts.value).all()
 
 
@@ -153,14 +153,14 @@ def test_an_unknown_language_fails_where_one_is_asked_for() -> None:
     asked = OFF.model_copy(update={"minimum_language_confidence": 0.65})
     texts = pa.array([PLAIN] * 3, pa.large_string())
     verdicts = judge(measure(texts, language_confidence=np.array([0.65, 0.6, np.nan])), asked)
-    assert [GATES[gate].name if gate >= 0 else "" for gate in verdicts.gate] == ["", "other_language", "other_language"]
+    assert names(verdicts) == ["", "other_language", "other_language"]
 
 
 def test_every_source_has_its_own_thresholds() -> None:
     thresholds = [GateSettings(), OFF, GateSettings(minimum_words=10_000)]
     texts = pa.array([GOOD, "short", GOOD, "short"], pa.large_string())
     verdicts = judge(measure(texts), thresholds, np.array([0, 1, 2, 0]))
-    assert [GATES[gate].name if gate >= 0 else "" for gate in verdicts.gate] == ["", "", "few_words", "too_short"]
+    assert names(verdicts) == ["", "", "few_words", "too_short"]
     assert verdicts.threshold.tolist() == [0, 0, 10_000, 200]
 
 

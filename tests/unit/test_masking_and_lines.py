@@ -72,7 +72,6 @@ def test_many_and_none_in_a_unit_and_in_a_slice() -> None:
     expected = ["none", f"{EMAIL} " * 5_000, "", f"x {ADDRESS}", "end"]
     assert mask(texts, True, True).to_pylist() == expected
     assert mask(texts[2:], True, True).to_pylist() == expected[2:]
-    assert mask(pa.chunked_array([texts[:1], texts[1:]]), True, True).to_pylist() == expected
     assert mask(texts[:1], True, True).to_pylist() == ["none"]
 
 

@@ -13,8 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from pocketlm.data.tokens.mixture_inputs import open_inputs
-from pocketlm.data.tokens.shards import TokenShard
-from pocketlm.data.tokens.token_ledger import check_number_of_sources
+from pocketlm.data.tokens.shards import TokenShard, check_number_of_sources
 from pocketlm.errors import CorruptionError, InputError
 from pocketlm.pipeline.artifact import Artifact, Draft
 from pocketlm.pipeline.context import Context, StopRequest

@@ -10,7 +10,7 @@ import pytest
 
 from pocketlm.data.sources import python_documentation as documentation
 from pocketlm.data.sources.licences import licence_of, recognised
-from pocketlm.data.sources.source_settings import SourceSettings
+from pocketlm.data.sources.source_settings import DOCUMENTATION, SourceSettings
 from pocketlm.data.sources.sources import content_identity, read_source
 
 MODULE = b'''
@@ -103,9 +103,9 @@ def test_the_budget_of_source_bytes_is_kept() -> None:
     assert 200_000 < sum(len(content) for _, _, content in read) <= 300_000
 
 
-def test_the_three_parts_become_three_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_three_parts_become_three_sources() -> None:
     before = set(sys.modules)
-    settings = SourceSettings(path=documentation.LOCATION, maximum_bytes=300_000)
+    settings = SourceSettings(path=DOCUMENTATION, maximum_bytes=300_000)
     found = list(read_source("docs", settings))
     assert list(dict.fromkeys(entry.source for entry in found)) == [
         "docs/reference",
@@ -127,8 +127,8 @@ def test_the_three_parts_become_three_sources(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_identity_depends_on_what_is_read() -> None:
-    small = SourceSettings(path=documentation.LOCATION, maximum_bytes=200_000)
-    large = SourceSettings(path=documentation.LOCATION, maximum_bytes=400_000)
+    small = SourceSettings(path=DOCUMENTATION, maximum_bytes=200_000)
+    large = SourceSettings(path=DOCUMENTATION, maximum_bytes=400_000)
     assert content_identity("docs", small) == content_identity("docs", small) != content_identity("docs", large)
 
 

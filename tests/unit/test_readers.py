@@ -16,18 +16,14 @@ import zstandard
 
 from pocketlm.data.sources.row_forms import Fault
 from pocketlm.data.sources.source_settings import SourceSettings
-from pocketlm.data.sources.sources import Entry, content_identity, read_source
+from pocketlm.data.sources.sources import content_identity
+from tests.read_sources import entries, shown
 
 LINES = b'{"text": "one"}\n\n{"text": "two"}\n{"text": "three"}'
 
 
-def entries(path: Path | str, **settings: object) -> list[Entry]:
-    return list(read_source("mine", SourceSettings.model_validate({"path": str(path), **settings})))
-
-
-def texts(path: Path | str, **settings: object) -> list[str | Fault]:
-    found = (entry.content for entry in entries(path, **settings))
-    return [content if isinstance(content, Fault) else content.decode() for content in found]
+def texts(path: Path | str, **settings: object) -> list[str]:
+    return shown(entries(path, **settings))
 
 
 def parquet(path: Path, *values: str | None, column: str = "text") -> Path:
@@ -101,11 +97,9 @@ def test_identity_is_the_content_not_the_place(folder: Path, tmp_path: Path) -> 
 def test_members_of_archives_are_read_like_files(folder: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(folder.rglob("*"), reverse=True):
-            if path.is_file() and ".git" not in path.parts:
-                archive.write(path, path.relative_to(folder))
+            archive.write(path, path.relative_to(folder))
     with tarfile.open(tmp_path / "all.tar.gz", "w:gz") as archive:
-        for name in ("a.txt", "b", "c.jsonl", "d.jsonl.gz", "e.jsonl.zst", "f.parquet"):
-            archive.add(folder / name, name, filter=lambda item: None if ".git" in item.name else item)
+        archive.add(folder, ".")
     assert texts(tmp_path / "all.zip") == texts(folder)
     assert texts(tmp_path / "all.tar.gz") == texts(folder)
     assert entries(tmp_path / "all.zip")[0].id == "mine/all.zip!a.txt"
@@ -126,9 +120,8 @@ def test_rows_that_are_no_documents_are_faults(tmp_path: Path) -> None:
         b'{"text": "last"}',
     ]
     (tmp_path / "rows.jsonl").write_bytes(b"\n".join(rows))
-    found = texts(tmp_path / "rows.jsonl", maximum_document_bytes=900)
-    gates = [entry.gate if isinstance(entry, Fault) else entry for entry in found]
-    assert gates == [
+    found = entries(tmp_path / "rows.jsonl", maximum_document_bytes=900)
+    assert shown(found) == [
         "good",
         "invalid_unicode",
         "invalid_unicode",
@@ -141,8 +134,9 @@ def test_rows_that_are_no_documents_are_faults(tmp_path: Path) -> None:
         "oversized",
         "last",
     ]
-    (oversized,) = [entry for entry in found if isinstance(entry, Fault) and entry.value == len(rows[8]) + 1]
-    assert oversized.threshold == 900
+    oversized = found[8].content
+    assert isinstance(oversized, Fault)
+    assert (oversized.value, oversized.threshold) == (len(rows[8]) + 1, 900)
 
 
 def test_faults_of_whole_file_documents(tmp_path: Path) -> None:
@@ -150,8 +144,8 @@ def test_faults_of_whole_file_documents(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_bytes(b" \n")
     (tmp_path / "c.txt").write_bytes(b"x" * 3_000_000)
     parquet(tmp_path / "d.parquet", "fine", None, "", "y" * 2_000)
-    found = texts(tmp_path, maximum_document_bytes=1_000)
-    assert [entry.gate if isinstance(entry, Fault) else entry for entry in found] == [
+    found = entries(tmp_path, maximum_document_bytes=1_000)
+    assert shown(found) == [
         "invalid_unicode",
         "empty",
         "oversized",
@@ -160,7 +154,8 @@ def test_faults_of_whole_file_documents(tmp_path: Path) -> None:
         "empty",
         "oversized",
     ]
-    assert [entry.value for entry in found if isinstance(entry, Fault)] == [0, 0, 3_000_000, 0, 0, 2_000]
+    sizes = [entry.content.value for entry in found if isinstance(entry.content, Fault)]
+    assert sizes == [0, 0, 3_000_000, 0, 0, 2_000]
 
 
 def test_a_tar_member_stream_is_read_from_memory_bounded_pieces(tmp_path: Path) -> None:
@@ -169,6 +164,4 @@ def test_a_tar_member_stream_is_read_from_memory_bounded_pieces(tmp_path: Path) 
         details = tarfile.TarInfo("a.jsonl")
         details.size = len(content)
         archive.addfile(details, io.BytesIO(content))
-    found = texts(tmp_path / "a.tar", maximum_document_bytes=1_000)
-    assert isinstance(found[0], Fault)
-    assert found[1:] == ["after"]
+    assert texts(tmp_path / "a.tar", maximum_document_bytes=1_000) == ["oversized", "after"]

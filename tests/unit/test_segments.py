@@ -7,9 +7,10 @@ import pytest
 
 from pocketlm.data.duplicates.cutting import cut_ranges
 from pocketlm.data.duplicates.segment_settings import SegmentSettings
-from pocketlm.data.duplicates.segments import repeats_of, segments_of, too_little_left
+from pocketlm.data.duplicates.segments import segments_of, too_little_left
 from pocketlm.data.text import Text
 from tests.data_pipeline import prose
+from tests.whole_corpus import repeats_of
 
 SENTENCE = (
     "The maintainers answer questions within 30 days at help@example.org, and the archive of all former answers, "
@@ -20,7 +21,7 @@ SAME = SENTENCE.replace("30", "45,000").replace("help@", "other.mail+tag@").repl
 
 def cut(*texts: str) -> list[str]:
     text = Text.from_arrow(pa.array(texts, pa.large_string()))
-    segments = segments_of(text)
+    segments = segments_of(text, SegmentSettings())
     cut = repeats_of(segments, len(text)).cut
     return cut_ranges(text, segments.start[cut], segments.end[cut]).to_pylist()
 
@@ -46,7 +47,7 @@ def test_short_segments_are_left_alone() -> None:
 def test_a_sentence_of_a_cut_paragraph_is_not_counted_twice() -> None:
     paragraph = f"{SENTENCE} And so the whole paragraph is long enough to be compared as a paragraph."
     text = Text.from_arrow(pa.array([paragraph, f"{paragraph}\n\n{prose(3, 3)}"], pa.large_string()))
-    repeats = repeats_of(segments_of(text), 2)
+    repeats = repeats_of(segments_of(text, SegmentSettings()), 2)
     assert repeats.repeated.tolist() == [0, 1]
     assert repeats.compared.tolist()[0] == 2
     assert repeats.share[1] == 1 / repeats.compared[1]
@@ -56,7 +57,7 @@ def test_a_sentence_of_a_cut_paragraph_is_not_counted_twice() -> None:
 def test_lengths_are_settings_and_count_characters_not_bytes() -> None:
     greek = "λ" * 50 + " " + " ".join("αβγδε"[at % 5] * 5 for at in range(17)) + "."  # 153 characters, 305 bytes
     text = Text.from_arrow(pa.array([greek], pa.large_string()))
-    assert len(segments_of(text).start) == 0
+    assert len(segments_of(text, SegmentSettings()).start) == 0
     assert len(segments_of(text, SegmentSettings(minimum_sentence_characters=153)).start) == 1
     assert len(segments_of(text, SegmentSettings(minimum_sentence_characters=154)).start) == 0
     assert len(segments_of(text, SegmentSettings(minimum_sentence_characters=9, minimum_sentence_words=19)).start) == 0

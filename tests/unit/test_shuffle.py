@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 
 from pocketlm.data import scratch
 from pocketlm.data.engine import open_engine
-from pocketlm.data.scratch import join_texts, load_arrays, read_some, read_text, save_arrays, write_text
+from pocketlm.data.scratch import load_arrays, read_some, read_text, save_arrays, write_text
 from pocketlm.data.shuffle import key_count, key_ranges, stable_order, write_keys
 from pocketlm.data.text import Text
+from pocketlm.data.text_store import SpilledUnit, TextStore
 from pocketlm.errors import CorruptionError, InputError
 from pocketlm.pipeline.settings import Runtime
 
@@ -72,9 +74,18 @@ def test_texts_come_back_whole_and_in_part(tmp_path: Path) -> None:
     assert [whole.bytes_of(at).decode() for at in range(5)] == texts
     some = read_some(tmp_path / "t", np.array([4, 1, 0]))
     assert [some.bytes_of(at).decode() for at in range(3)] == ["three\n", "one", ""]
-    joined = join_texts([some, whole])
-    assert [joined.bytes_of(at).decode() for at in range(8)] == ["three\n", "one", "", *texts]
-    assert len(join_texts([])) == 0
+    store = TextStore([SpilledUnit(tmp_path / "t", 5)] * 2)
+    several = store.read(np.array([1, 2, 5, 6, 9]))
+    assert [several.bytes_of(at).decode() for at in range(5)] == ["one", "zwei äöü", "", "one", "three\n"]
+    assert len(store.read(np.empty(0, np.int64))) == 0
+
+
+@pytest.mark.parametrize("read", [read_text, lambda path: read_some(path, np.array([0, 1]))])
+def test_a_shortened_text_is_refused(tmp_path: Path, read: Callable[[Path], Text]) -> None:
+    write_text(tmp_path / "t", Text.from_arrow(pa.array(["one", "two"], pa.large_string())))
+    (tmp_path / "t").write_bytes((tmp_path / "t").read_bytes()[:-1])
+    with pytest.raises(CorruptionError, match="not as long as it says"):
+        read(tmp_path / "t")
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,11 @@ import pytest
 from pydantic import ValidationError
 
 from pocketlm.data.documents import read_documents
-from pocketlm.data.sources.row_forms import Fault
 from pocketlm.data.sources.source_settings import SourceSettings
-from pocketlm.data.sources.sources import Account, Entry, SeenKeys, read_source
+from pocketlm.data.sources.sources import Account, SeenKeys
 from pocketlm.errors import InputError
 from tests.data_pipeline import run
+from tests.read_sources import entries, shown
 
 MESSAGES: list[dict[str, Any]] = [
     {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because é."}], "id": 1},
@@ -31,15 +31,6 @@ MESSAGES: list[dict[str, Any]] = [
 def lines(path: Path, rows: list[Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
-def entries(path: Path, account: Account | None = None, **settings: object) -> list[Entry]:
-    return list(read_source("mine", SourceSettings.model_validate({"path": str(path), **settings}), account))
-
-
-def shown(found: list[Entry]) -> list[str]:
-    """Texts of documents and rule names of faults."""
-    return [entry.content.gate if isinstance(entry.content, Fault) else entry.content.decode() for entry in found]
 
 
 def test_messages(tmp_path: Path) -> None:
@@ -148,6 +139,7 @@ def test_wrong_settings() -> None:
     for wrong, message in (
         ({"path": "/x", "licence": "public domain"}, "no SPDX expression"),
         ({"path": "http://x/y.jsonl"}, "known are paths"),
+        ({"path": "python://documents"}, "known are paths, python://documentation"),
         ({"path": "/x", "revision": "main"}, "revision is for hf://"),
         ({"path": "python://documentation", "score_column": "x"}, "takes neither score_column"),
         ({"path": "python://documentation", "form": "messages"}, "takes neither form"),
@@ -160,8 +152,8 @@ def test_wrong_settings() -> None:
 def test_seen_keys_are_a_set() -> None:
     seen, reference = SeenKeys(), set()
     for number in range(20_000):
-        key = (number * 0x9E3779B97F4A7C15 >> 3) % 7_001 << 50 if number else 0
-        assert seen.add(key) == (key not in reference) or key in (0, 1)
+        key = number % 7_001 * 0x9E3779B97F4A7C15 % 2**64
+        assert seen.add(key) == (key not in reference)
         reference.add(key)
 
 

@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pocketlm.data.text import Text
-from pocketlm.data.tokens.shards import ShardWriter, TokenShard, join_documents, token_type
+from pocketlm.data.tokens.shards import ShardWriter, TokenShard, token_type
 from pocketlm.data.tokens.tokenizer import Tokenizer, build_tokenizer, train_tokenizer
 from pocketlm.data.tokens.tokenizer_text import count_pieces
 from pocketlm.data.tokens.word_pieces import PieceCounter, numeric_characters
 from pocketlm.errors import CorruptionError, InputError
 from tests.data_pipeline import corpus
+from tests.token_folders import join_documents
 from tests.tokenizer_reference import cut_by_tokenizers, train_with_tokenizers
 
 

@@ -33,7 +33,7 @@ ASSIGNED = (range(0x33480), range(0xE0000, 0xE0200))
 
 @cache
 def character_classes() -> np.ndarray:
-    """Class bits of every code point, uint8 [0x110000]; built once a process (a fifth of a second)."""
+    """Class bits of every code point, uint8 [0x110000]; built once a process."""
     import unicodedata
 
     table = np.zeros(CODE_POINTS, np.uint8)

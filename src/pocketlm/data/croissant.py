@@ -145,7 +145,7 @@ def licence_links(licences: Mapping[str, Mapping[str, int]]) -> list[str]:
     return list(dict.fromkeys(links))
 
 
-def table_records(file: str, schema: pyarrow.Schema, description: str = "") -> Json:
+def table_records(file: str, schema: pyarrow.Schema) -> Json:
     """A record set of one Parquet file: every column is a field that loads from it."""
     name = Path(file).stem
     fields = [
@@ -153,17 +153,16 @@ def table_records(file: str, schema: pyarrow.Schema, description: str = "") -> J
         | {"source": {"fileObject": {"@id": file}, "extract": {"column": column.name}}}
         for column in schema
     ]
-    record_set = {"@type": "cr:RecordSet", "@id": name, "name": name, "description": description, "field": fields}
-    return {key: value for key, value in record_set.items() if value != ""}
+    return {"@type": "cr:RecordSet", "@id": name, "name": name, "field": fields}
 
 
-def inline_records(name: str, rows: Sequence[Mapping[str, Any]], description: str = "") -> Json:
+def inline_records(name: str, rows: Sequence[Mapping[str, Any]], description: str) -> Json:
     """A record set whose rows stand in the description itself; all rows have the keys of the first."""
     kinds = {key: type(value).__name__ for key, value in rows[0].items()}
     fields = [_field(name, key, kind) for key, kind in kinds.items()]
     data = [{f"{name}/{key}": value for key, value in row.items()} for row in rows]
-    record_set = {"@type": "cr:RecordSet", "@id": name, "name": name, "description": description, "field": fields}
-    return {key: value for key, value in record_set.items() if value != ""} | {"data": data}
+    described = {"@type": "cr:RecordSet", "@id": name, "name": name, "description": description}
+    return {**described, "field": fields, "data": data}
 
 
 def token_records(summary: Mapping[str, Any]) -> list[Json]:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pocketlm.errors import CorruptionError
@@ -20,7 +21,7 @@ EXCERPT_CHARACTERS = 300
 ROW_GROUP_BYTES = 8_000_000
 """Text of a unit: small enough to have many in memory at once, large enough that the cost of each is nothing."""
 COMPRESSION_LEVEL = 1
-"""zstd: level 3 makes files 13 % smaller and takes half as long again to write."""
+"""zstd: higher levels make somewhat smaller files and take longer to write."""
 
 DOCUMENTS = pa.schema(
     [
@@ -62,7 +63,7 @@ def excerpt_of(text: str) -> str:
 
 
 class TableWriter:
-    """Writes rows to one Parquet file in row groups of bounded size; an empty file still has its schema."""
+    """Writes rows and tables to one Parquet file, in row groups that are closed when their text has reached 8 MB."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         encoded = [name for name in ENCODED if name in schema.names]
@@ -75,6 +76,7 @@ class TableWriter:
             write_statistics=encoded,
         )
         self._schema = schema
+        self._tables: list[pa.Table] = []
         self._rows: list[Sequence[Any]] = []
         self._bytes = 0
         self.rows = 0
@@ -83,18 +85,33 @@ class TableWriter:
     def write(self, row: Sequence[Any], size: int) -> None:
         """Add one row: values in the order of the schema (texts as str or UTF-8 bytes), and the bytes of its text."""
         self._rows.append(row)
-        self.rows += 1
+        self._added(1, size)
+
+    def write_table(self, table: pa.Table, size: int) -> None:
+        """Add the rows of a table that has the columns of the schema, and the bytes of their texts."""
+        self._rows_to_table()
+        self._tables.append(table.select(self._schema.names))
+        self._added(len(table), size)
+
+    def _added(self, rows: int, size: int) -> None:
+        self.rows += rows
         self._bytes += size
         if self._bytes >= ROW_GROUP_BYTES:
             self._flush()
 
-    def _flush(self) -> None:
+    def _rows_to_table(self) -> None:
         if self._rows:
             columns = zip(*self._rows, strict=True)
             arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
-            table = pa.Table.from_arrays(arrays, schema=self._schema)
-            self._writer.write_table(table, row_group_size=len(table))
-        self._rows, self._bytes = [], 0
+            self._tables.append(pa.Table.from_arrays(arrays, schema=self._schema))
+            self._rows = []
+
+    def _flush(self) -> None:
+        self._rows_to_table()
+        whole = pa.concat_tables([self._schema.empty_table(), *self._tables])
+        if len(whole):
+            self._writer.write_table(whole, row_group_size=len(whole))
+        self._tables, self._bytes = [], 0
 
     def __enter__(self) -> TableWriter:
         return self
@@ -107,6 +124,11 @@ class TableWriter:
                 self._flush()
         finally:
             self._writer.close()
+
+
+def text_bytes(table: pa.Table, column: str = "text") -> int:
+    """UTF-8 bytes of a column of texts."""
+    return int(pc.sum(pc.binary_length(table[column])).as_py() or 0)
 
 
 def count_units(path: Path) -> int:

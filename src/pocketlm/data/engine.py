@@ -47,15 +47,16 @@ def open_engine(runtime: Runtime) -> Iterator[Engine]:
         with _ray(runtime) as engine:
             yield engine
     else:
-        with ThreadPoolExecutor(runtime.threads or len(os.sched_getaffinity(0))) as pool:
-            yield _Threads(pool, runtime.partitions)
+        threads = runtime.threads or len(os.sched_getaffinity(0))
+        with ThreadPoolExecutor(threads) as pool:
+            yield _Threads(pool, threads, runtime.partitions)
 
 
 class _Threads:
     """The kernels let go of the GIL, so threads are enough and share the memory of compiled code."""
 
-    def __init__(self, pool: ThreadPoolExecutor, partitions: int) -> None:
-        self._pool, self._partitions = pool, partitions
+    def __init__(self, pool: ThreadPoolExecutor, threads: int, partitions: int) -> None:
+        self._pool, self._threads, self._partitions = pool, threads, partitions
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         waiting: deque[Any] = deque()
@@ -63,7 +64,7 @@ class _Threads:
         try:
             while True:
                 # a few tasks ahead keep all threads busy; more would only pile up results
-                while len(waiting) < self._pool._max_workers + 2 and (group := next(groups, None)) is not None:
+                while len(waiting) < self._threads + 2 and (group := next(groups, None)) is not None:
                     waiting.append(self._pool.submit(_run, function, group))
                 if not waiting:
                     return

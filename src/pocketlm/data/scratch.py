@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,6 @@ def write_scratch(path: Path, *arrays: np.ndarray) -> None:
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays as one .npz, whole or not at all."""
-    from io import BytesIO
-
     buffer = BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     write_scratch(path, np.frombuffer(buffer.getbuffer(), np.uint8))
@@ -55,13 +54,11 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except (OSError, ValueError, KeyError) as error:
-        raise CorruptionError(f"{path}: unreadable ({error}). Remove the run's work folder and run again.") from error
+        raise damaged(path, f"unreadable ({error})") from error
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """Write one array as .npy, whole or not at all."""
-    from io import BytesIO
-
     buffer = BytesIO()
     np.save(buffer, array, allow_pickle=False)
     write_scratch(path, np.frombuffer(buffer.getbuffer(), np.uint8))
@@ -81,7 +78,7 @@ def load_table(path: Path) -> pa.Table:
         with pa.OSFile(str(path)) as stream:
             return pa.ipc.open_file(stream).read_all()
     except (OSError, pa.ArrowException) as error:
-        raise CorruptionError(f"{path}: unreadable ({error}). Remove the run's work folder and run again.") from error
+        raise damaged(path, f"unreadable ({error})") from error
 
 
 def write_text(path: Path, text: Text) -> None:
@@ -96,7 +93,7 @@ def read_text(path: Path) -> Text:
     documents = int(raw[:8].view(np.int64)[0]) if len(raw) >= 16 else -1
     start = 8 * (documents + 2)
     if documents < 0 or len(raw) < start or len(raw) != start + int(raw[start - 8 : start].view(np.int64)[0]):
-        raise CorruptionError(f"{path}: not as long as it says. Remove the run's work folder and run again.")
+        raise damaged(path, "not as long as it says")
     return Text(raw[start:], raw[8:start].view(np.int64))
 
 
@@ -106,20 +103,14 @@ def read_some(path: Path, documents: np.ndarray) -> Text:
         count = int(np.frombuffer(stream.read(8), np.int64)[0])
         offsets = np.frombuffer(stream.read(8 * (count + 1)), np.int64)
         start = 8 * (count + 2)
-        parts = [
-            os.pread(stream.fileno(), int(offsets[document + 1] - offsets[document]), int(start + offsets[document]))
-            for document in documents
-        ]
-    sizes = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
-    return Text(np.frombuffer(b"".join(parts), np.uint8), sizes)
+        sizes = offsets[documents + 1] - offsets[documents]
+        places = zip(sizes.tolist(), (start + offsets[documents]).tolist(), strict=True)
+        data = b"".join(os.pread(stream.fileno(), size, place) for size, place in places)
+    if len(data) != sizes.sum():
+        raise damaged(path, "not as long as it says")
+    return Text(np.frombuffer(data, np.uint8), np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]))
 
 
-def join_texts(texts: list[Text]) -> Text:
-    """Several batches as one, in order."""
-    sizes = [np.zeros(1, np.int64)]
-    end = 0
-    for text in texts:
-        sizes.append(text.offsets[1:] - text.offsets[0] + end)
-        end = int(sizes[-1][-1]) if len(sizes[-1]) else end
-    data = [text.data[text.offsets[0] : text.offsets[-1]] for text in texts]
-    return Text(np.concatenate(data) if data else np.empty(0, np.uint8), np.concatenate(sizes))
+def damaged(path: Path, why: str) -> CorruptionError:
+    """The error for a scratch file that cannot be what was written."""
+    return CorruptionError(f"{path}: {why}. Remove the run's work folder and run again.")

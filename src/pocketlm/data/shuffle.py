@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pocketlm.data.scratch import write_scratch
-from pocketlm.errors import CorruptionError
+from pocketlm.data.scratch import damaged, write_scratch
 
 HEADER = np.dtype(np.int64).itemsize * 2
 RANGE_ROWS = 2_000_000
@@ -66,8 +65,8 @@ def key_ranges(paths: Sequence[Path], maximum_rows: int = RANGE_ROWS) -> Iterato
 def stable_order(keys: np.ndarray) -> np.ndarray:
     """`np.argsort(keys, kind="stable")` for keys of which few are equal.
 
-    numpy sorts 64-bit numbers with vector instructions only where order among equals does not matter, several times
-    faster; the equals are put right afterwards.
+    numpy sorts 64-bit numbers with vector instructions only where order among equals does not matter; so the
+    equals are put right afterwards.
     """
     order = np.argsort(keys)
     ordered = keys[order]
@@ -86,7 +85,7 @@ def key_count(paths: Sequence[Path]) -> int:
 def _shape(path: Path) -> tuple[int, int]:
     rows, columns = (int(value) for value in _read(path, np.int64, 0, 2))
     if path.stat().st_size != HEADER + 8 * rows * (1 + columns):
-        raise CorruptionError(f"{path}: not as long as it says. Remove the run's work folder and run again.")
+        raise damaged(path, "not as long as it says")
     return rows, columns
 
 
@@ -101,5 +100,5 @@ def _cuts(path: Path, rows: int, borders: np.ndarray) -> np.ndarray:
 def _read(path: Path, kind: type, offset: int, count: int) -> np.ndarray:
     values: np.ndarray = np.fromfile(path, kind, count, offset=offset)
     if len(values) != count:
-        raise CorruptionError(f"{path}: shorter than it says. Remove the run's work folder and run again.")
+        raise damaged(path, "not as long as it says")
     return values

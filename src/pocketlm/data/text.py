@@ -21,7 +21,6 @@ import pyarrow as pa
 
 from pocketlm.data.kernels import kernel
 
-UINT8 = np.dtype(np.uint8)
 LOWER = np.array([byte + 32 if 65 <= byte <= 90 else byte for byte in range(256)], np.uint8)
 LOWER[[byte for byte in range(128) if not chr(byte).isalnum()]] = 0
 """For each byte of a word its lower-cased form (beyond ASCII the byte itself), for each other ASCII byte 0."""
@@ -29,6 +28,8 @@ ASCII_LOWER = np.where(np.arange(256) < 128, LOWER, 0).astype(np.uint8)
 """The same, but 0 beyond ASCII, so that one comparison tells the usual bytes from all others."""
 BASE = np.uint64(0x9E3779B97F4A7C15)
 """Base of the polynomial hash over tokens (odd, from the golden ratio)."""
+FNV_BASIS, FNV_PRIME = np.uint64(14695981039346656037), np.uint64(1099511628211)
+"""Of the 64-bit hash FNV-1a (Fowler, Noll, Vo)."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,15 @@ def mix(value: np.uint64) -> np.uint64:
 
 
 @numba.njit(inline="always")
+def fnv(data: np.ndarray, start: int, end: int) -> np.uint64:
+    """FNV-1a of the bytes `data[start:end]`."""
+    value = FNV_BASIS
+    for at in range(start, end):
+        value = (value ^ np.uint64(data[at])) * FNV_PRIME
+    return value
+
+
+@numba.njit(inline="always")
 def punctuation_width(data: np.ndarray, at: int, end: int) -> int:
     """Bytes of the non-ASCII punctuation mark at `at` (U+0080-BF, U+2000-207F, U+3000-303F), else 0."""
     first = data[at]
@@ -194,9 +204,9 @@ def _scan_tokens(data, documents, lower, hashes, starts, ends, offsets):  # type
                     continue
                 letter = byte
             start = at
-            value = np.uint64(14695981039346656037)
+            value = FNV_BASIS
             while True:  # few branches: this loop sees every byte of every corpus
-                value = (value ^ np.uint64(letter)) * np.uint64(1099511628211)
+                value = (value ^ np.uint64(letter)) * FNV_PRIME
                 at += 1
                 if at == end:
                     break

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from pocketlm.data.scratch import join_texts, read_some
+from pocketlm.data.scratch import read_some
 from pocketlm.data.text import Text
 
 
@@ -50,8 +52,6 @@ class ParquetUnit:
 
     def read(self, documents: np.ndarray) -> Text:
         """Texts of the given documents."""
-        import pyarrow.parquet as pq
-
         with pq.ParquetFile(self.path) as file:
             column = file.read_row_group(self.row_group, columns=["text"])["text"].combine_chunks()
         return Text.from_arrow(column.take(documents))
@@ -70,6 +70,7 @@ class TextStore:
     def read(self, documents: np.ndarray) -> Text:
         """Texts of the documents with these numbers (int64, ascending), in that order."""
         part = np.searchsorted(self.first, documents, "right") - 1
-        return join_texts(
-            [self.parts[place].read(documents[part == place] - self.first[place]) for place in np.unique(part)]
-        )
+        texts = [
+            self.parts[place].read(documents[part == place] - self.first[place]).to_arrow() for place in np.unique(part)
+        ]
+        return Text.from_arrow(pa.concat_arrays([pa.array([], pa.large_string()), *texts]))

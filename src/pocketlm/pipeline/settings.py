@@ -5,9 +5,10 @@ A field annotated `Annotated[T, EXECUTION]` never enters a fingerprint; everythi
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 class ExecutionMarker:
@@ -15,6 +16,9 @@ class ExecutionMarker:
 
 
 EXECUTION = ExecutionMarker()
+
+Place = Annotated[str, AfterValidator(lambda path: path if "://" in path else str(Path(path).expanduser().absolute()))]
+"""A path, made absolute, for a written recipe must run again from another folder. What has a scheme stays as it is."""
 
 
 class Settings(BaseModel):
@@ -62,5 +66,7 @@ class Runtime(Settings):
     """Use torch.compile; unset decides by device."""
     micro_batch: int | None = None
     """Rows a forward pass takes at once; unset takes the whole batch."""
+    max_seconds: float | None = Field(default=None, gt=0)
+    """Stop after so many seconds as after SIGTERM, with a checkpoint; the same command continues."""
     disk_megabytes: int = 500
     """Free disk space that must be there before a run starts."""

@@ -20,13 +20,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from pocketlm.data.tokens.mixture_shares import check_shares
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.settings import EXECUTION, Settings
+from pocketlm.pipeline.settings import EXECUTION, Place, Settings
 from pocketlm.pipeline.stage import Inputs, many, stage
 
 
@@ -43,14 +43,8 @@ class MixtureSettings(Settings):
     """Exceptions from `epoch_cap`, by a name of `shares`."""
     shortfall: Literal["refuse", "redistribute"] = "refuse"
     """When a cap binds: stop with the arithmetic, or give the rest to the other shares in proportion."""
-    replay: Annotated[dict[str, str], EXECUTION] = Field(default_factory=dict)
+    replay: Annotated[dict[str, Place], EXECUTION] = Field(default_factory=dict)
     """Name -> folder of a `tokens` artifact of another run. Names and contents are the identity, not the places."""
-
-    @field_validator("replay")
-    @classmethod
-    def _absolute(cls, folders: dict[str, str]) -> dict[str, str]:
-        """A written recipe must run again from another folder."""
-        return {name: str(Path(folder).expanduser().absolute()) for name, folder in folders.items()}
 
     @model_validator(mode="after")
     def _possible(self) -> MixtureSettings:

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.settings import EXECUTION, Settings
+from pocketlm.pipeline.settings import EXECUTION, Place, Settings
 from pocketlm.pipeline.stage import Inputs, stage
 
 
@@ -27,7 +27,7 @@ class TokenizerSettings(Settings):
     """Number of ids: 3 special tokens, 256 bytes, the rest learned merges."""
     maximum_bytes: int = Field(default=100_000_000, ge=1)
     """Text to learn from; of a larger corpus, documents are chosen by the hash of their content."""
-    path: Annotated[str | None, EXECUTION] = None
+    path: Annotated[Place | None, EXECUTION] = None
     """Folder with tokenizer.json (or that file) to take instead; its content enters the identity, the path does not."""
 
     @model_validator(mode="after")
@@ -75,7 +75,7 @@ def tokenizer(settings: TokenizerSettings, inputs: Inputs, context: Context) -> 
 
 
 def _read(path: str) -> bytes:
-    file = Path(path).expanduser()
+    file = Path(path)
     file = file / "tokenizer.json" if file.is_dir() else file
     try:
         return file.read_bytes()

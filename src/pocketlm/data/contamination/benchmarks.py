@@ -13,7 +13,6 @@ a benchmark keeps in columns which are not scored.
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -67,7 +66,7 @@ class Row:
 
     def texts(self, *path: str) -> tuple[str, ...]:
         """The list of texts in a column or, with two names, in a field of a column."""
-        value: Any = Row(self.place, {"": self.values})._value("", *path)
+        value = self._value(*path)
         if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
             raise self.error(".".join(path), "holds no list of texts")
         return tuple(value)
@@ -217,7 +216,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Row]]:
 
             rows: Iterator[tuple[int, Any]] = enumerate(pq.read_table(path).to_pylist(), 1)
         elif path.name.endswith(".json"):
-            rows = enumerate(json.loads(path.read_text(encoding="utf-8")), 1)
+            rows = enumerate(_list(path), 1)
         elif path.name.endswith(SUFFIXES):
             rows = _lines(path)
         else:
@@ -227,18 +226,22 @@ def _rows(path: Path) -> Iterator[tuple[int, Row]]:
             if not isinstance(values, dict):
                 raise InputError(f"{place}: an object with columns was expected.")
             yield number, Row(place, values)
-    except (OSError, EOFError, ValueError) as error:  # pyarrow's and zlib's faults among them
+    except (OSError, ValueError) as error:  # pyarrow's faults are of these kinds
         raise InputError(f"{path}: unreadable benchmark file ({error}). Restore the file.") from error
 
 
-def _lines(path: Path) -> Iterator[tuple[int, Any]]:
-    data = path.read_bytes()
-    if path.name.endswith(".gz"):
-        data = gzip.decompress(data)
-    elif path.name.endswith(".zst"):
-        import zstandard
+def _list(path: Path) -> list[Any]:
+    rows = json.loads(path.read_bytes())
+    if not isinstance(rows, list):
+        raise InputError(f"{path}: a list of objects was expected. Use .jsonl for one object a line.")
+    return rows
 
-        data = zstandard.ZstdDecompressor().stream_reader(data).read()
+
+def _lines(path: Path) -> Iterator[tuple[int, Any]]:
+    import pyarrow as pa
+
+    with pa.input_stream(str(path), compression="detect") as stream:  # by the suffix; OSError when it ends too soon
+        data = stream.read()
     for number, line in enumerate(data.split(b"\n"), 1):
         if line.strip():
             try:

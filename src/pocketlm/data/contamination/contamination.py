@@ -29,6 +29,7 @@ from pocketlm.data.contamination.contamination_index import (
     Item,
     Stream,
     Table,
+    bitmap_shift,
     build_index,
     literal_stream,
     prose_stream,
@@ -38,8 +39,6 @@ from pocketlm.data.text import BASE, Text, Tokens, mix
 
 __all__ = ["Hits", "Index", "Item", "build_index", "find_contamination"]
 
-THRESHOLD = 0.8
-TEMPLATE_THRESHOLD = 0.5
 EVIDENCE = 45.0
 TEMPLATE_EVIDENCE = 80.0
 """Bits; chosen on benchmarks and textbooks (docs/decisions/0012-contamination-evidence.md)."""
@@ -79,20 +78,14 @@ class Hits:
         return self.rows(order[_firsts(self.document[order])])
 
 
-def find_contamination(
-    text: Text,
-    tokens: Tokens,
-    index: Index,
-    threshold: float = THRESHOLD,
-    template_threshold: float = TEMPLATE_THRESHOLD,
-) -> Hits:
+def find_contamination(text: Text, tokens: Tokens, index: Index, threshold: float, template_threshold: float) -> Hits:
     """Every item that a document of this unit holds. A pure function of each document alone.
 
     Args:
         text, tokens: documents and their words.
         index: what to look for; threads may share it.
         threshold: containment from which a record is held. template_threshold: from which a long question is held of
-            which words were exchanged.
+            which words were exchanged; not above `threshold`.
     """
     parts = []
     if len(index.prose.item):
@@ -116,12 +109,11 @@ def _firsts(ordered: np.ndarray) -> np.ndarray:
 def _scan(
     stream: Stream, tokens: Tokens, table: Table, threshold: float, template_threshold: float | None
 ) -> tuple[np.ndarray, ...]:
-    possible = _possible_seeds(
-        *(stream.words, stream.offsets, table.seen, _shift(table.seen), table.short_seen, _shift(table.short_seen))
-    )
+    seen = table.seen, bitmap_shift(table.seen), table.short_seen, bitmap_shift(table.short_seen)
+    possible = _possible_seeds(stream.words, stream.offsets, *seen)
     row, seed = _find_seeds(stream.words, stream.offsets, possible, table.seeds, table.buckets)
     document = np.searchsorted(stream.offsets, row, "right") - 1
-    least = FIRST_LOOK * min(threshold, threshold if template_threshold is None else template_threshold)
+    least = FIRST_LOOK * (threshold if template_threshold is None else template_threshold)
     record, place, first, last, containment, evidence = _measure(
         *(stream.words, stream.offsets, document, row, seed, table.posting_offsets, table.postings),
         *(table.offsets, table.words, table.evidence, SHORTEST_RUN, least),
@@ -131,14 +123,9 @@ def _scan(
         held = containment >= np.where(length < WHOLE_LITERAL, 1.0, threshold)
     else:
         held = (containment >= threshold) & (evidence >= EVIDENCE)
-        question = table.part[record] == 0
-        held |= question & (containment >= template_threshold) & (evidence >= TEMPLATE_EVIDENCE)
+        held |= table.question[record] & (containment >= template_threshold) & (evidence >= TEMPLATE_EVIDENCE)
     starts, ends = tokens.starts[stream.place[first[held]]], tokens.ends[stream.place[last[held]]]
     return place[held], table.item[record[held]].astype(np.int64), containment[held], evidence[held], starts, ends
-
-
-def _shift(bitmap: np.ndarray) -> np.uint64:
-    return np.uint64(65 - len(bitmap).bit_length())
 
 
 @numba.njit(inline="always")

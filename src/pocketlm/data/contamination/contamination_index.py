@@ -6,9 +6,7 @@ letters, so that a list's labels ("A.", "2)"), another number or an article do n
 **literal** items (sums, made instructions) sees every word.
 
 How much a match proves is counted in bits (`evidence_of`): a word that follows its predecessor in many other items is
-part of a template and proves little, a rare one proves up to 14 bits. With the seven benchmarks, "Which of the
-following is an example of" is worth 34 bits, "photosynthesis is the foundation of most food webs" 66, in eight words
-each.
+part of a template and proves little, a rare one proves up to 14 bits (docs/decisions/0012-contamination-evidence.md).
 """
 
 from __future__ import annotations
@@ -36,8 +34,6 @@ LARGEST_BITS = 14.0
 """What a word proves that hardly any other item holds."""
 BUCKET_BITS = 20
 """Seeds are found by so many leading bits of their hash."""
-HALF = -1
-"""`Table.part` of the first half of a question."""
 NUMBER_WORDS = """
 zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
 nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million dozen half halves third thirds
@@ -85,7 +81,7 @@ class Table:
     """Records and the seeds that lead to them.
 
     Attributes:
-        item, part: int32 [records], owner and place in `Item.records` (`HALF`: first half of the question).
+        item: int32 [records], the owner. question: bool [records], whether it is the question alone and whole.
         offsets: int64 [records + 1] into words uint64 and evidence float32 (bits).
         seeds: uint64 [seeds], sorted. postings: int32 [.., 2], (record, position); `posting_offsets` int64 [seeds + 1].
         buckets: int32, first seed of every value of the leading `BUCKET_BITS` bits.
@@ -93,7 +89,7 @@ class Table:
     """
 
     item: np.ndarray
-    part: np.ndarray
+    question: np.ndarray
     offsets: np.ndarray
     words: np.ndarray
     evidence: np.ndarray
@@ -153,24 +149,32 @@ def _table(items: Sequence[Item], chosen: Sequence[int], literal: bool) -> Table
     tokens = tokens_of(text)
     stream = literal_stream(tokens) if literal else prose_stream(text, tokens)
     item = np.array([at for at in chosen for _ in items[at].records], np.int32)
-    part = np.array([place for at in chosen for place in range(len(items[at].records))], np.int32)
+    question = np.array([place == 0 for at in chosen for place in range(len(items[at].records))], bool)
     starts, ends = stream.offsets[:-1], stream.offsets[1:]
     if not literal:
         half = -(-(ends - starts) // 2)
-        halved = np.flatnonzero((part == 0) & (half >= SHORTEST_HALF))
-        item, part = np.append(item, item[halved]), np.append(part, np.full(len(halved), HALF, np.int32))
+        halved = np.flatnonzero(question & (half >= SHORTEST_HALF))
+        item, question = np.append(item, item[halved]), np.append(question, np.zeros(len(halved), bool))
         starts, ends = np.append(starts, starts[halved]), np.append(ends, starts[halved] + half[halved])
     long_enough = ends - starts >= SHORTEST_RECORD
-    item, part, starts, ends = item[long_enough], part[long_enough], starts[long_enough], ends[long_enough]
+    item, question, starts, ends = (column[long_enough] for column in (item, question, starts, ends))
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(ends - starts)])
     rows = np.repeat(starts - offsets[:-1], ends - starts) + np.arange(offsets[-1])
     words = stream.words[rows]
     evidence = np.full(len(words), LARGEST_BITS) if literal else evidence_of(words, offsets, item)
     seeds, posting_offsets, postings = _seeds(words, offsets, item)
-    heads = _heads(words, offsets)
     return Table(
-        *(item, part, offsets, words, evidence.astype(np.float32), seeds, posting_offsets, postings),
-        *(_buckets(seeds), _bitmap(seeds), _bitmap(heads)),
+        item=item,
+        question=question,
+        offsets=offsets,
+        words=words,
+        evidence=evidence.astype(np.float32),
+        seeds=seeds,
+        posting_offsets=posting_offsets,
+        postings=postings,
+        buckets=_buckets(seeds),
+        seen=_bitmap(seeds),
+        short_seen=_bitmap(_heads(words, offsets)),
     )
 
 
@@ -227,10 +231,14 @@ def _seeds(words: np.ndarray, offsets: np.ndarray, item: np.ndarray) -> tuple[np
 def _heads(words: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     short = np.flatnonzero(np.diff(offsets) < SEED_WORDS)
     rows = offsets[short][:, None] + np.arange(SHORTEST_RECORD)
-    value = np.zeros(len(short), np.uint64)
-    for column in words[rows].T:
-        value = value * BASE + column
-    return _mixed(value, SHORTEST_RECORD)
+    heads = np.arange(len(short) + 1) * SHORTEST_RECORD
+    hashes: np.ndarray = _seeds_of_records(words[rows].ravel(), heads, SHORTEST_RECORD)[2]
+    return hashes
+
+
+def bitmap_shift(bitmap: np.ndarray) -> np.uint64:
+    """The leading bits of a hash choose the word of the bitmap: by how many bits to shift it."""
+    return np.uint64(65 - len(bitmap).bit_length())
 
 
 def _buckets(seeds: np.ndarray) -> np.ndarray:
@@ -241,7 +249,7 @@ def _buckets(seeds: np.ndarray) -> np.ndarray:
 def _bitmap(hashes: np.ndarray) -> np.ndarray:
     """16 bits for each hash, two of them set: 1 in 60 unknown hashes passes."""
     table = np.zeros(1 << max(6, int(len(hashes) // 4).bit_length()), np.uint64)
-    word = hashes >> np.uint64(64 - (len(table).bit_length() - 1))
+    word = hashes >> bitmap_shift(table)
     low, high = hashes & np.uint64(63), hashes >> np.uint64(6) & np.uint64(63)
     np.bitwise_or.at(table, word, np.uint64(1) << low | np.uint64(1) << high)
     return table
@@ -263,14 +271,6 @@ def _without_numbers_and_letters(  # type: ignore[no-untyped-def]
             count += ends[row] - starts[row] > 1 and not 48 <= data[starts[row]] <= 57
         kept[document + 1] = count
     return count
-
-
-@kernel
-def _mixed(values, size):  # type: ignore[no-untyped-def]
-    result = np.empty_like(values)
-    for at in range(len(values)):
-        result[at] = mix(values[at] + np.uint64(size))
-    return result
 
 
 @kernel

@@ -24,14 +24,12 @@ SHORTEST_WINDOW = 32
 
 def problem_items(folder: Path) -> list[Item]:
     """Question alone, and question with answer, of every scored problem in a `problems` artifact."""
-    items = []
-    for kind, names in PROBLEM_FILES.items():
-        for name in names:
-            if (folder / name).is_file():
-                items += [
-                    _item(kind, json.loads(line)) for line in (folder / name).read_text(encoding="utf-8").splitlines()
-                ]
-    return items
+    return [
+        _item(kind, json.loads(line))
+        for kind, names in PROBLEM_FILES.items()
+        for name in names
+        for line in (folder / name).read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def _item(kind: str, row: Mapping[str, str]) -> Item:
@@ -55,6 +53,6 @@ def held_out_windows(ids: Sequence[str], texts: pa.Array) -> list[Item]:
             stop = min(start + WINDOW_WORDS, last)
             if stop - start < SHORTEST_WINDOW:
                 continue
-            window = text.data[tokens.starts[start] : tokens.ends[stop - 1]].tobytes().decode("utf-8", "replace")
+            window = text.data[tokens.starts[start] : tokens.ends[stop - 1]].tobytes().decode()
             items.append(Item("held_out", f"{name}@word {start - first}", (window,), literal=True))
     return items

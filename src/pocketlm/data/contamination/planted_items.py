@@ -18,10 +18,10 @@ import pyarrow as pa
 from pocketlm.data.contamination.contamination import find_contamination
 from pocketlm.data.contamination.contamination_index import Index, Item
 from pocketlm.data.contamination.contamination_settings import ContaminationSettings
-from pocketlm.data.text import Text, tokens_of
+from pocketlm.data.passages import passages
+from pocketlm.data.text import Text, Tokens, tokens_of
 
 ITEMS_PER_KIND = 40
-PASSAGE_WORDS = 300
 SHORT_PROBE = 8
 """Probes of fewer words are counted apart: by chance their words stand anywhere."""
 REPLACED_WORD = 12
@@ -42,33 +42,33 @@ def planted_items(
         A row for each kind and form: `planted` and `found` of probes of 8 words or more, `short planted` and `short
         found` of the others, and `leak`: whether they should be found. Found: the document is flagged.
     """
-    carriers = _passages(texts, per_kind)
+    carriers = [" ".join(words) for words in passages(texts, per_kind)]
     too_short = set(index.too_short)
     rows = []
     for kind in dict.fromkeys(item.kind for item in index.items):
         items = [item for item in index.items if item.kind == kind and item not in too_short]
         items = items[:: max(1, len(items) // per_kind)][:per_kind]
-        for form, make in (LITERAL_FORMS if items and items[0].literal else FORMS).items():
-            rows.append(_row(kind, form, [(item, make(item)) for item in items], carriers, index, settings))
+        forms = LITERAL_FORMS if items and items[0].literal else FORMS
+        probes = {form: [text for item in items if (text := make(item))] for form, make in forms.items()}
+        probes[PASSAGE] = carriers
+        rows += [_row(kind, form, probes[form], carriers, index, settings) for form in probes]
     return [row for row in rows if row["planted"] or row["short planted"]]
 
 
 def _row(
     kind: str,
     form: str,
-    probes: Sequence[tuple[Item, str]],
+    probes: Sequence[str],
     carriers: Sequence[str],
     index: Index,
     settings: ContaminationSettings,
 ) -> dict[str, Any]:
-    texts = [text for _, text in probes if text]
-    planted = [_inside(text, carriers[at % len(carriers)]) if form in INSIDE and carriers else text
-               for at, text in enumerate(texts)]  # fmt: skip
-    if form == PASSAGE:
-        texts = planted = list(carriers)
-    short = np.diff(_tokens(texts)[1].offsets) < SHORT_PROBE
+    planted = probes
+    if form in INSIDE and carriers:
+        planted = [inside(text, carriers[at % len(carriers)]) for at, text in enumerate(probes)]
+    short = np.diff(_tokens(probes)[1].offsets) < SHORT_PROBE
     hits = find_contamination(*_tokens(planted), index, settings.threshold, settings.template_threshold)
-    found = np.zeros(len(texts), bool)
+    found = np.zeros(len(probes), bool)
     found[hits.document] = True
     return {
         "items": kind,
@@ -81,7 +81,7 @@ def _row(
     }
 
 
-def _tokens(texts: Sequence[str]) -> tuple[Text, Any]:
+def _tokens(texts: Sequence[str]) -> tuple[Text, Tokens]:
     text = Text.from_arrow(pa.array(texts, pa.large_string()))
     return text, tokens_of(text)
 
@@ -149,12 +149,6 @@ OTHER_ORDER = "words in another order"
 LONG_DOCUMENT = "inside a long document"
 NEGATIVES = (PASSAGE, OTHER_ORDER)
 INSIDE = (LONG_DOCUMENT, OTHER_ORDER)
-LITERAL_FORMS: dict[str, Callable[[Item], str]] = {
-    "verbatim": verbatim,
-    "reformatted": reformatted,
-    LONG_DOCUMENT: answered,
-    PASSAGE: answered,
-}
 FORMS: dict[str, Callable[[Item], str]] = {
     "verbatim": verbatim,
     "reformatted": reformatted,
@@ -165,18 +159,12 @@ FORMS: dict[str, Callable[[Item], str]] = {
     "every 12th word replaced": every_twelfth_replaced,
     "first half of the question": first_half,
     OTHER_ORDER: other_order,
-    PASSAGE: answered,
 }
 """Name of a form -> the text that is planted; empty where the form does not apply to the item."""
+LITERAL_FORMS = {form: FORMS[form] for form in ("verbatim", "reformatted", LONG_DOCUMENT)}
 
 
-def _passages(texts: Sequence[str], number: int) -> list[str]:
-    """The first 300 words of `number` documents, evenly spread over those that are long enough."""
-    long_enough = [words for text in texts if len(words := text.split(None, PASSAGE_WORDS)) > PASSAGE_WORDS]
-    step = max(1, len(long_enough) // number)
-    return [" ".join(words[:PASSAGE_WORDS]) for words in long_enough[::step][:number]]
-
-
-def _inside(probe: str, carrier: str) -> str:
+def inside(probe: str, carrier: str) -> str:
+    """The probe as a paragraph in the middle of a passage."""
     middle = carrier.index(" ", len(carrier) // 2)
     return f"{carrier[:middle]}\n\n{probe}\n\n{carrier[middle:]}"

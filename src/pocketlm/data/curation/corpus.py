@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pocketlm.data.curation.curation_settings import CurationSettings
 from pocketlm.data.curation.prepare import Prepared, Unit
 from pocketlm.data.curation.rejections import Reasons, joined_reasons
 from pocketlm.data.curation.shorten import Shortened
@@ -45,17 +46,15 @@ class Rejection:
 
     def part(self, rows: slice) -> Rejection:
         """A stretch of them."""
-        chosen = np.zeros(len(self.keeper), bool)
-        chosen[rows] = True
-        return Rejection(self.reasons.only(chosen), self.keeper[rows], self.window[rows])
+        return Rejection(self.reasons.part(rows), self.keeper[rows], self.window[rows])
 
 
 def merged(rejections: Sequence[Rejection]) -> Rejection:
     """All rejections in the order of the document numbers."""
-    order = np.argsort(np.concatenate([np.empty(0, np.int64), *(part.reasons.row for part in rejections)]))
-    keeper = np.concatenate([np.empty(0, np.int64), *(part.keeper for part in rejections)])[order]
-    window = np.concatenate([np.empty((0, 2), np.int64), *(part.window for part in rejections)])[order]
-    return Rejection(joined_reasons([part.reasons for part in rejections]), keeper, window)
+    parts = [Rejection.of(Reasons.none()), *rejections]
+    order = np.argsort(np.concatenate([part.reasons.row for part in parts]))
+    keeper, window = (np.concatenate([getattr(part, name) for part in parts])[order] for name in ("keeper", "window"))
+    return Rejection(joined_reasons([part.reasons for part in parts]), keeper, window)
 
 
 class Corpus:
@@ -87,13 +86,18 @@ class Corpus:
             for name in part.sources:
                 priority.setdefault(name, len(priority))
         sources = [np.array([priority[name] for name in part.sources], np.int64)[part.source] for part in self.prepared]
-        score = np.concatenate([np.empty(0), *(part.score for part in self.prepared)])
+        score = np.concatenate([part.score for part in self.prepared])
         worse = np.where(np.isnan(score), np.inf, -score)
-        order = np.lexsort((worse, np.concatenate([np.empty(0, np.int64), *sources])))
+        order = np.lexsort((worse, np.concatenate(sources)))
         rank = np.empty(len(self.size), np.int64)
         rank[: len(self.earlier)] = np.arange(len(self.earlier))
         rank[len(self.earlier) + order] = np.arange(len(self.earlier), len(rank))
         return rank
+
+    @property
+    def settings(self) -> CurationSettings:
+        """Those that its units were prepared with."""
+        return self.units[0].settings
 
     @property
     def counted(self) -> np.ndarray:
@@ -179,7 +183,7 @@ class Corpus:
 def _summed(prepared: Sequence[Prepared]) -> list[dict[str, int | str]]:
     """The steps of the first pass over all units."""
     steps: list[dict[str, int | str]] = []
-    for name in prepared[0].steps if prepared else ():
+    for name in prepared[0].steps:
         before, kept, before_bytes, next_bytes = (sum(part.steps[name][at] for part in prepared) for at in range(4))
         counts = {"input": before, "kept": kept, "rejected": before - kept, "held_out": 0}
         steps.append({"step": name, **counts, "input_bytes": before_bytes, "next_bytes": next_bytes})

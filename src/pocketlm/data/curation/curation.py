@@ -55,7 +55,7 @@ def reject_exact_duplicates(corpus: Corpus) -> None:
 
 def reject_near_duplicates(corpus: Corpus, engine: Engine) -> Comparisons:
     """Near-duplicates across all sources and earlier runs: of every connected group the one of lowest rank stays."""
-    threshold = corpus.units[0].settings.near_duplicates.threshold
+    threshold = corpus.settings.near_duplicates.threshold
     removals, seen = near_duplicates(
         corpus.band_key_files(), corpus.alive, corpus.rank, corpus.size, corpus.store(), threshold, engine
     )

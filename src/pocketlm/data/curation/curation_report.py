@@ -47,6 +47,7 @@ def curation_report(
     """Write the last files and return metrics and blocks. The splits and rejects must have been written."""
     licences = contents.licences()
     sources = sorted({name for part in corpus.prepared for name in part.all_sources})
+    orphans = corpus.orphans()
     rejects = RejectCounts(folder / REJECTS_FILE, sources)
     (folder / "funnel.json").write_bytes(json_bytes(corpus.steps))
     (folder / "licences.json").write_bytes(json_bytes(licences))
@@ -62,7 +63,7 @@ def curation_report(
     metrics |= {
         "near_duplicates.compared": len(comparisons.jaccard),
         "near_duplicates.similar": int((comparisons.jaccard >= settings.near_duplicates.threshold).sum()),
-        "duplicates.kept_copy_rejected_later": corpus.orphans(),
+        "duplicates.kept_copy_rejected_later": orphans,
         "cut.documents": sum(len(cut.shortened.document) for cut in cuts),
         "cut.segments": sum(cut.segments for cut in cuts),
         "cut.spans": sum(cut.spans for cut in cuts),
@@ -71,19 +72,21 @@ def curation_report(
     }
     blocks = [
         funnel_block(corpus.steps),
-        *reject_blocks(rejects, corpus.orphans()),
+        *reject_blocks(rejects, orphans),
         *cut_blocks(cuts, heaviest_spans(corpus, SPANS_SHOWN)),
         *near_duplicate_blocks(comparisons, planted.duplicates, settings.near_duplicates),
         *contamination_blocks(contamination_counts(found), planted.items),
         licence_block(licences),
     ]
+    masked = {"e-mail addresses": settings.mask_emails, "public IPv4 addresses": settings.mask_addresses}
     card = CardFigures(
         title=title,
         splits=sizes,
         funnel=corpus.steps,
         licences=licences,
-        sources=[{**row, "revision": "", "origin": ""} for row in contents.sources()],
+        sources=contents.sources(),
         planted={"Near-duplicates": planted.duplicates, "Evaluation items": planted.items},
+        masked=[what for what, asked in masked.items() if asked],
         languages=settings.gates.languages if settings.gates.minimum_language_confidence is not None else (),
     )
     write_data_card(folder, card)

@@ -12,7 +12,7 @@ from pocketlm.data.gates.gate_settings import GateSettings, thresholds_of
 from pocketlm.data.settings import HeldOutSettings, NearDuplicateSettings
 from pocketlm.data.sources.licences import is_expression
 from pocketlm.errors import InputError
-from pocketlm.pipeline.settings import EXECUTION, Settings
+from pocketlm.pipeline.settings import EXECUTION, Place, Settings
 
 
 class CurationSettings(Settings):
@@ -26,7 +26,7 @@ class CurationSettings(Settings):
     gates: GateSettings = GateSettings()
     source_gates: dict[str, dict[str, float | int | bool | tuple[str, ...] | None]] = Field(default={})
     """For a source of its own: thresholds (by their names in `gates`) or `sets`."""
-    language_model: Annotated[str | None, EXECUTION] = None
+    language_model: Annotated[Place | None, EXECUTION] = None
     """fastText model file, such as lid.176.ftz, for `minimum_language_confidence`; its content is the identity."""
     near_duplicates: NearDuplicateSettings = NearDuplicateSettings()
     segments: SegmentSettings = SegmentSettings()

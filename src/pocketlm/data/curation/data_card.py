@@ -35,8 +35,8 @@ evaluation items in their own words: paraphrases and translations of either are 
 share that the planted cases show. Licences are those that the sources state; nobody has checked them text by text."""
 
 COLLECTION = "Texts of the sources named in isBasedOn, read as they are; nobody was asked to write or to annotate."
-MASKED = "Not looked for as such: texts may name people. {masked} e-mail and IP addresses were masked by pattern."
-NOT_MASKED = "Not looked for: texts may name people and hold addresses."
+PERSONAL = "Not looked for: texts may name people and hold addresses."
+MASKED = "Masked by pattern: {masked}."
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class CardFigures:
         sources: rows {name, documents, bytes, licence, revision, origin}; the last two may be empty.
         planted: heading -> rows; what was planted and what was found, with whatever columns.
         languages: ISO 639 codes, if they are known.
-        masked: e-mail and IP addresses that were masked; None when masking was off.
+        masked: what was replaced by pattern, such as "e-mail addresses".
     """
 
     title: str
@@ -61,7 +61,7 @@ class CardFigures:
     sources: Sequence[Mapping[str, Any]]
     planted: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     languages: Sequence[str] = ()
-    masked: int | None = None
+    masked: Sequence[str] = ()
 
 
 def write_data_card(folder: Path, figures: CardFigures) -> None:
@@ -134,12 +134,12 @@ def summary(figures: CardFigures) -> str:
 def responsible(figures: CardFigures) -> dict[str, str | list[str]]:
     """Properties of Croissant's vocabulary for responsible AI, as far as the run knows them."""
     steps = [f"{row['step']}: {row['kept']} of {row['input']} documents kept" for row in figures.funnel]
-    masked = NOT_MASKED if figures.masked is None else MASKED.format(masked=f"{figures.masked:,}")
+    masked = MASKED.format(masked=", ".join(figures.masked)) if figures.masked else ""
     return {
         "dataCollection": COLLECTION,
         "dataPreprocessingProtocol": steps,
         "dataLimitations": " ".join(LIMITS.split()),
-        "personalSensitiveInformation": masked,
+        "personalSensitiveInformation": f"{PERSONAL} {masked}".strip(),
         "dataUseCases": "Training and evaluating language models.",
     }
 

@@ -27,11 +27,6 @@ LAST_WORD = re.compile(r"(?<=[a-z,;:)] )([a-z]{4,})(?=[.!?](?:\s|$))")
 TRAIN, REPORT, SELECTION = 0, 1, 2
 
 
-def unit_hash(text: str, purpose: str) -> float:
-    """A number in [0, 1) that depends on the text and the purpose only."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=7, person=purpose.encode()).digest(), "big") / 2**56
-
-
 def split_documents(content: np.ndarray, sizes: np.ndarray, settings: HeldOutSettings) -> np.ndarray:
     """TRAIN, REPORT or SELECTION for every document, int64 [documents].
 
@@ -76,18 +71,15 @@ def cloze_items(documents: pa.Table) -> list[dict[str, str]]:
 
     The context ends right before the space before the target, begins at a word, and has at least 30 words.
     """
-    chosen: list[tuple[float, dict[str, str]]] = []
+    chosen: list[dict[str, str]] = []
     for row in documents.select(["id", "text"]).to_pylist():
-        found = sorted(
-            (
-                (unit_hash(item["context"] + item["target"], "cloze"), item)
-                for item in _candidates(row["id"], row["text"])
-            ),
-            key=lambda pair: (pair[0], pair[1]["id"]),
-        )
-        chosen.extend(found[:CLOZE_PER_DOCUMENT])
-    chosen.sort(key=lambda pair: (pair[0], pair[1]["id"]))
-    return [item for _, item in chosen[:CLOZE_ITEMS]]
+        chosen += sorted(_candidates(row["id"], row["text"]), key=_cloze_order)[:CLOZE_PER_DOCUMENT]
+    return sorted(chosen, key=_cloze_order)[:CLOZE_ITEMS]
+
+
+def _cloze_order(item: dict[str, str]) -> tuple[bytes, str]:
+    text = item["context"] + item["target"]
+    return blake2b(text.encode(), digest_size=7, person=b"cloze").digest(), item["id"]
 
 
 def _candidates(document: str, text: str) -> Iterator[dict[str, str]]:

@@ -39,8 +39,8 @@ def plant(corpus: Corpus, index: Index, settings: CurationSettings, scratch: Pat
 
 def sample_texts(corpus: Corpus) -> list[str]:
     """Up to 2,000 training documents, evenly spread over up to 16 units that are evenly spread over the corpus."""
-    units = sorted({place * len(corpus.units) // SAMPLE_UNITS for place in range(SAMPLE_UNITS)} if corpus.units else ())
-    share = -(-SAMPLE_DOCUMENTS // max(len(units), 1))
+    units = sorted({place * len(corpus.units) // SAMPLE_UNITS for place in range(SAMPLE_UNITS)})
+    share = -(-SAMPLE_DOCUMENTS // len(units))
     texts = []
     for place in units:
         chosen = np.flatnonzero(corpus.counted[corpus.numbers_of(place)])

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from pocketlm.data.curation.curation_settings import CurationSettings
 from pocketlm.data.curation.rejections import UNIT_REJECTS, Reasons, rejects_table
-from pocketlm.data.documents import read_unit
+from pocketlm.data.documents import read_unit, text_bytes
 from pocketlm.data.duplicates.duplicates import content_hashes
 from pocketlm.data.duplicates.minhash import band_keys
 from pocketlm.data.duplicates.segments import segment_keys, segments_of
@@ -97,17 +97,16 @@ class _Rows:
 
     def reject(self, step: str, reasons: Reasons, texts: pa.Array | None = None) -> np.ndarray:
         """Take the rejected rows out and book the step; `texts` replaces the texts first. Returns what was kept."""
-        before = len(self.table), _bytes(self.table)
+        before = len(self.table), text_bytes(self.table)
         if texts is not None:
             self.table = self.table.set_column(self.table.schema.get_field_index("text"), "text", texts)
         kept = np.ones(len(self.table), bool)
         kept[reasons.row] = False
         if not kept.all():
             gone = self.table.take(reasons.row).combine_chunks()
-            ids, sources, gone_texts = (gone[name].combine_chunks() for name in ("id", "source", "text"))
-            self.rejects.append(rejects_table(ids, sources, gone_texts, self.row[reasons.row], reasons))
+            self.rejects.append(rejects_table(gone, gone["text"].combine_chunks(), self.row[reasons.row], reasons))
             self.table, self.row = self.table.filter(pa.array(kept)).combine_chunks(), self.row[kept]
-        self.steps[step] = (before[0], len(self.table), before[1], _bytes(self.table))
+        self.steps[step] = (before[0], len(self.table), before[1], text_bytes(self.table))
         return kept
 
 
@@ -179,7 +178,6 @@ def gate_reasons(
         value=verdicts.value[failed],
         threshold=verdicts.threshold[failed],
         reason=pa.array([rule.reason for rule in GATES], pa.string()).take(gate),
-        removed_by=pa.array([""] * len(failed), pa.string()),
     )
 
 
@@ -199,7 +197,3 @@ def _without_c4_lines(texts: pa.Array, table: pa.Table, settings: CurationSettin
 def scores_of(table: pa.Table) -> np.ndarray:
     """Quality scores, float64, NaN where there is none."""
     return np.asarray(pc.fill_null(table["score"].combine_chunks(), float("nan")))
-
-
-def _bytes(table: pa.Table) -> int:
-    return int(pc.sum(pc.binary_length(table["text"])).as_py() or 0)

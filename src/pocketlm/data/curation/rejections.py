@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ class Reasons:
 
     Attributes:
         row: int64, places in the batch, ascending. gate: names of the rules. value, threshold: float64.
-        reason: one sentence each. removed_by: ids of what stays in their place, or "".
+        reason: one sentence each.
     """
 
     row: np.ndarray
@@ -29,48 +29,45 @@ class Reasons:
     value: np.ndarray
     threshold: np.ndarray
     reason: pa.Array
-    removed_by: pa.Array
 
     def only(self, chosen: np.ndarray) -> Reasons:
         """Those marked in a bool array."""
         mask = pa.array(chosen)
-        texts = (self.gate.filter(mask), self.reason.filter(mask), self.removed_by.filter(mask))
-        return Reasons(self.row[chosen], texts[0], self.value[chosen], self.threshold[chosen], texts[1], texts[2])
+        numbers = (self.value[chosen], self.threshold[chosen])
+        return Reasons(self.row[chosen], self.gate.filter(mask), *numbers, self.reason.filter(mask))
+
+    def part(self, rows: slice) -> Reasons:
+        """A stretch of them."""
+        return Reasons(**{name: column[rows] for name, column in vars(self).items()})
 
     def at(self, row: np.ndarray) -> Reasons:
         """The same for other rows."""
-        return Reasons(row, self.gate, self.value, self.threshold, self.reason, self.removed_by)
+        return replace(self, row=row)
 
     @classmethod
-    def alike(
-        cls,
-        row: np.ndarray,
-        gate: str,
-        reason: str,
-        value: np.ndarray | float,
-        threshold: float,
-        removed_by: pa.Array | None = None,
-    ) -> Reasons:
+    def alike(cls, row: np.ndarray, gate: str, reason: str, value: np.ndarray | float, threshold: float) -> Reasons:
         """One rule for all of them."""
-        return cls(
-            row=row,
-            gate=_repeated(gate, len(row)),
-            value=np.broadcast_to(np.asarray(value, np.float64), (len(row),)),
-            threshold=np.full(len(row), threshold),
-            reason=_repeated(reason, len(row)),
-            removed_by=_repeated("", len(row)) if removed_by is None else removed_by,
-        )
+        value = np.broadcast_to(np.asarray(value, np.float64), (len(row),))
+        return cls(row, _repeated(gate, len(row)), value, np.full(len(row), threshold), _repeated(reason, len(row)))
+
+    @classmethod
+    def none(cls) -> Reasons:
+        """Nothing is rejected."""
+        return cls.alike(np.empty(0, np.int64), "", "", 0.0, 0.0)
 
 
-def rejects_table(ids: pa.Array, sources: pa.Array, texts: pa.Array, rows: np.ndarray, reasons: Reasons) -> pa.Table:
+def rejects_table(
+    gone: pa.Table, texts: pa.Array, rows: np.ndarray, reasons: Reasons, removed_by: pa.Array | None = None
+) -> pa.Table:
     """The rejects of a batch as a table of `UNIT_REJECTS`.
 
     Args:
-        ids, sources, texts: of the rejected documents only. texts: what the excerpt is cut from.
-        rows: int64, the rows of the rejected documents in their unit.
+        gone: the rejected documents, with `id` and `source`. texts: what their excerpts are cut from.
+        rows: int64, their rows in their unit. removed_by: ids of what stays in their place, or "" (unset: all "").
     """
-    columns = [ids, sources, reasons.gate, pa.array(reasons.value), pa.array(reasons.threshold), reasons.reason]
-    columns += [excerpts(texts), reasons.removed_by, pa.array(rows, pa.int64())]
+    columns = [gone["id"], gone["source"], reasons.gate, pa.array(reasons.value), pa.array(reasons.threshold)]
+    columns += [reasons.reason, excerpts(texts), _repeated("", len(gone)) if removed_by is None else removed_by]
+    columns.append(pa.array(rows, pa.int64()))
     return pa.Table.from_arrays(
         [column.cast(field.type) for column, field in zip(columns, UNIT_REJECTS, strict=True)], schema=UNIT_REJECTS
     )
@@ -88,21 +85,13 @@ def excerpts(texts: pa.Array) -> pa.Array:
 
 def joined_reasons(parts: Sequence[Reasons]) -> Reasons:
     """Reasons of several rules as one, ordered by row; no row may occur twice."""
-    row = np.concatenate([np.empty(0, np.int64), *(part.row for part in parts)])
-    order = np.argsort(row, kind="stable")
+    row = np.concatenate([part.row for part in parts])
     if len(np.unique(row)) != len(row):
         raise RuntimeError("a document was rejected twice")
-
-    def texts(name: str) -> pa.Array:
-        chunks = [getattr(part, name) for part in parts]
-        return pa.concat_arrays(chunks).take(order) if chunks else pa.array([], pa.string())
-
-    def numbers(name: str) -> np.ndarray:
-        return np.concatenate([np.empty(0), *(getattr(part, name) for part in parts)])[order]
-
-    return Reasons(
-        row[order], texts("gate"), numbers("value"), numbers("threshold"), texts("reason"), texts("removed_by")
-    )
+    order = np.argsort(row)
+    value, threshold = (np.concatenate([getattr(part, name) for part in parts]) for name in ("value", "threshold"))
+    gate, reason = (pa.concat_arrays([getattr(part, name) for part in parts]) for name in ("gate", "reason"))
+    return Reasons(row[order], gate.take(order), value[order], threshold[order], reason.take(order))
 
 
 def _repeated(text: str, count: int) -> pa.Array:

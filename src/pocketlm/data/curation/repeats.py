@@ -75,7 +75,7 @@ class CutTask:
 
 def reject_repetitive(corpus: Corpus, engine: Engine) -> list[RepeatedRows]:
     """Reject documents made of repeated segments; returns, for each unit, the segments to cut from those that stay."""
-    settings = corpus.units[0].settings.segments
+    settings = corpus.settings.segments
     repeated = _repeated_segments(corpus)
     places = [place for place, rows in enumerate(repeated) if len(rows.row)]
     shares = engine.map(_shares, [(corpus.units[place], repeated[place]) for place in places])
@@ -96,7 +96,7 @@ def reject_repetitive(corpus: Corpus, engine: Engine) -> list[RepeatedRows]:
 
 def repeated_span_windows(corpus: Corpus, engine: Engine) -> list[np.ndarray | None]:
     """For each unit one bit per word under a repeated fingerprint: whether the window that begins there repeats."""
-    size = corpus.units[0].settings.segments.span_words
+    size = corpus.settings.segments.span_words
     if size is None:
         return [None] * len(corpus.units)
     files = [unit.file("fingerprints") for unit in corpus.units]
@@ -185,7 +185,7 @@ def cut_unit(task: CutTask) -> Cut:
 
 def heaviest_spans(corpus: Corpus, number: int) -> list[SpanSample]:
     """The repeated spans that cost the most words, to read."""
-    if corpus.units[0].settings.segments.span_words is None:
+    if corpus.settings.segments.span_words is None:
         return []
 
     def unit(place: int) -> tuple[Text, list[str]]:

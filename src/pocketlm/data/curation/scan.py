@@ -68,14 +68,12 @@ def _rejection(all_hits: Hits, index: Index, threshold: float) -> Rejection:
     """The excerpt is the matched place of the strongest hit."""
     hits, items = all_hits.strongest(), index.items
     held = [items[item] for item in hits.item.tolist()]
-    nothing = pa.array([""] * len(held), pa.string())
     reasons = Reasons(
         row=hits.document,
         gate=pa.array([f"{CONTAMINATION}_{item.kind}" for item in held], pa.string()),
         value=hits.containment,
         threshold=np.full(len(held), threshold),
         reason=pa.array([f"holds the evaluation item {item.id}" for item in held], pa.string()),
-        removed_by=nothing,
     )
     return Rejection.of(reasons, window=np.stack([hits.start, hits.end], axis=1))
 

@@ -40,7 +40,7 @@ class Shortened:
     def nothing(cls) -> Shortened:
         """No document lost anything."""
         empty = np.empty(0, np.int64)
-        return cls(empty, empty, Reasons.alike(empty, "", "", 0.0, 0.0))
+        return cls(empty, empty, Reasons.none())
 
 
 def forget(unit: Unit, step: str) -> None:
@@ -62,26 +62,25 @@ def final_text(unit: Unit, before: str | None = None) -> Text:
     """The texts of a unit's documents after all cuts (or those of the steps before one), rejected ones included."""
     text = read_text(unit.file("text"))
     changed, file = shortened_documents(unit, before)
-    if not changed:
-        return text
-    place = np.arange(len(text))
-    place[changed["document"]] = len(text) + np.arange(len(changed["document"]))
-    both = pa.concat_arrays([text.to_arrow(), read_text(file).to_arrow()])
-    return Text.from_arrow(both.take(pa.array(place)))
+    return _replaced(text, changed["document"], read_text(file)) if changed else text
 
 
 def final_documents(unit: Unit, documents: np.ndarray) -> pa.Array:
     """Some of the texts of `final_text` (places in the unit, ascending), without reading the others; large_string."""
     arrays, file = shortened_documents(unit)
     changed = arrays.get("document", np.empty(0, np.int64))
-    cut = np.isin(documents, changed)
-    texts = read_some(unit.file("text"), documents[~cut]).to_arrow()
-    if not cut.any():
-        return texts
-    shorter = read_some(file, np.searchsorted(changed, documents[cut])).to_arrow()
-    place = np.empty(len(documents), np.int64)
-    place[~cut], place[cut] = np.arange(len(texts)), len(texts) + np.arange(len(shorter))
-    return pa.concat_arrays([texts, shorter]).take(pa.array(place))
+    cut = np.flatnonzero(np.isin(documents, changed))
+    text = read_some(unit.file("text"), documents)
+    if len(cut):
+        text = _replaced(text, cut, read_some(file, np.searchsorted(changed, documents[cut])))
+    return text.to_arrow()
+
+
+def _replaced(text: Text, documents: np.ndarray, others: Text) -> Text:
+    """The texts with those of some documents exchanged for others."""
+    place = np.arange(len(text))
+    place[documents] = len(text) + np.arange(len(others))
+    return Text.from_arrow(pa.concat_arrays([text.to_arrow(), others.to_arrow()]).take(pa.array(place)))
 
 
 def _changes(unit: Unit, step: str) -> Path:
@@ -113,10 +112,8 @@ def shorten(unit: Unit, step: str, starts: np.ndarray, ends: np.ndarray) -> Shor
     near = settings.near_duplicates
     former, _ = shortened_documents(unit, before=step)
     everyone = np.union1d(document, former.get("document", document))
-    place = np.arange(len(everyone))
-    place[np.searchsorted(everyone, document)] = len(everyone) + np.arange(len(document))
-    both = pa.concat_arrays([text.to_arrow().take(pa.array(everyone)), after])
-    shortened = Text.from_arrow(both.take(pa.array(place)))
+    all_before = Text.from_arrow(text.to_arrow().take(pa.array(everyone)))
+    shortened = _replaced(all_before, np.searchsorted(everyone, document), Text.from_arrow(after))
     write_text(_texts(unit, step), shortened)
     keys = band_keys(tokens_of(shortened), near.bands, near.rows)
     arrays = {"document": everyone, "content": content_hashes(shortened), "band_keys": keys}

@@ -3,75 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pocketlm.data.curation.corpus import NOBODY, Corpus, Rejection, merged
-from pocketlm.data.curation.curation import final_band_keys, final_content
+from pocketlm.data.curation.curation import Progress, final_band_keys, final_content
 from pocketlm.data.curation.held_out import REPORT, SELECTION, TRAIN
 from pocketlm.data.curation.rejections import rejects_table
 from pocketlm.data.curation.shorten import CONTAMINATION, final_text
-from pocketlm.data.documents import COMPRESSION_LEVEL, DOCUMENTS, ENCODED, REJECTS, ROW_GROUP_BYTES, read_unit
-from pocketlm.data.duplicates.earlier import write_index
+from pocketlm.data.documents import DOCUMENTS, REJECTS, TableWriter, read_unit, text_bytes
+from pocketlm.data.duplicates import earlier
 from pocketlm.data.scratch import load_table
 from pocketlm.data.settings import NearDuplicateSettings
 from pocketlm.data.sources.licences import NOASSERTION
 from pocketlm.data.text import Text
 
-SPLITS = {"train": TRAIN, "heldout": REPORT, "heldout_selection": SELECTION}
+SPLITS = dict(zip(earlier.SPLITS, (TRAIN, REPORT, SELECTION), strict=True))
 REJECTS_FILE = "rejects.parquet"
 WITHOUT_TEXT = tuple(name for name in DOCUMENTS.names if name != "text")
-
-
-class TableStream:
-    """Writes tables to one Parquet file, in row groups that begin when the last has 8 MB of text or more."""
-
-    def __init__(self, path: Path, schema: pa.Schema, text: str) -> None:
-        names = [name for name in schema.names if name != text]
-        self._writer = pq.ParquetWriter(
-            path,
-            schema,
-            compression="zstd",
-            compression_level=COMPRESSION_LEVEL,
-            use_dictionary=[name for name in ENCODED if name in names],
-            write_statistics=[name for name in ENCODED if name in names],
-        )
-        self._schema, self._text = schema, text
-        self._waiting: list[pa.Table] = []
-        self._bytes = 0
-
-    def write(self, table: pa.Table) -> None:
-        """Add rows."""
-        if len(table):
-            self._waiting.append(table.select(self._schema.names))
-            self._bytes += int(pc.sum(pc.binary_length(table[self._text])).as_py() or 0)
-            if self._bytes >= ROW_GROUP_BYTES:
-                self._flush()
-
-    def _flush(self) -> None:
-        if self._waiting:
-            whole = pa.concat_tables(self._waiting)
-            self._writer.write_table(whole, row_group_size=len(whole))
-        self._waiting, self._bytes = [], 0
-
-    def __enter__(self) -> TableStream:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self._flush()
-        self._writer.close()
 
 
 @dataclass
@@ -110,19 +66,17 @@ class Contents:
         return rows
 
 
-def write_corpus(
-    folder: Path, corpus: Corpus, split: np.ndarray, progress: Callable[[str, int, int], None]
-) -> Contents:
+def write_corpus(folder: Path, corpus: Corpus, split: np.ndarray, progress: Progress) -> Contents:
     """Write the three splits (`split`: TRAIN, REPORT or SELECTION, int64 [documents]) and the rejects of a corpus."""
     contents = Contents()
     late = merged(corpus.rejections)
     keepers = corpus.ids(np.unique(late.keeper[late.keeper != NOBODY]))
     with ExitStack() as files:
         writers = {
-            code: files.enter_context(TableStream(folder / f"{name}.parquet", DOCUMENTS, "text"))
+            code: files.enter_context(TableWriter(folder / f"{name}.parquet", DOCUMENTS))
             for name, code in SPLITS.items()
         }
-        rejected = files.enter_context(TableStream(folder / REJECTS_FILE, REJECTS, "excerpt"))
+        rejected = files.enter_context(TableWriter(folder / REJECTS_FILE, REJECTS))
         for place, unit in enumerate(corpus.units):
             text = final_text(unit)
             numbers = corpus.numbers_of(place)
@@ -132,14 +86,15 @@ def write_corpus(
             table = table.set_column(table.schema.get_field_index("licence"), "licence", licence)
             for code, writer in writers.items():
                 chosen = table.filter(pa.array(corpus.alive[numbers] & (split[numbers] == code)))
-                writer.write(chosen)
+                writer.write_table(chosen, text_bytes(chosen))
                 if code == TRAIN:
                     contents.add(chosen)
             first, last = np.searchsorted(late.reasons.row, [numbers.start, numbers.stop])
             mine = late.part(slice(int(first), int(last)))
             seen = final_text(unit, before=CONTAMINATION) if (mine.window >= 0).any() else text
             parts = [load_table(unit.file("rejects")), _rejects(mine, table, seen, corpus, place, keepers)]
-            rejected.write(pa.concat_tables(parts).sort_by("row"))
+            gone = pa.concat_tables(parts).sort_by("row")
+            rejected.write_table(gone, text_bytes(gone, "excerpt"))
             progress("write", place + 1, len(corpus.units))
     return contents
 
@@ -150,7 +105,7 @@ def write_corpus_index(folder: Path, corpus: Corpus, split: np.ndarray, settings
     alive, code = corpus.alive[mine], split[mine]
     order = np.concatenate([np.flatnonzero(alive & (code == value)) for value in SPLITS.values()])
     keys = (band[order] for band in final_band_keys(corpus, settings.bands))
-    write_index(folder, final_content(corpus)[order], corpus.size[mine][order], keys, settings)
+    earlier.write_index(folder, final_content(corpus)[order], corpus.size[mine][order], keys, settings)
 
 
 def _rejects(
@@ -166,6 +121,4 @@ def _rejects(
     heads = gone["text"].combine_chunks()
     excerpt = pc.coalesce(pa.array(shown, pa.large_string()), heads)
     removed_by = pa.array([keepers.get(keeper, "") for keeper in late.keeper.tolist()], pa.string())
-    reasons = replace(late.reasons, removed_by=removed_by)
-    ids, sources = (gone[name].combine_chunks() for name in ("id", "source"))
-    return rejects_table(ids, sources, excerpt, corpus.prepared[place].row[local], reasons)
+    return rejects_table(gone, excerpt, corpus.prepared[place].row[local], late.reasons, removed_by)

@@ -23,14 +23,11 @@ def cut_ranges(text: Text, start: np.ndarray, end: np.ndarray) -> pa.Array:
     Args:
         start, end: int64, positions in `text.data`, in any order; ranges may overlap. Each lies in one document.
     """
-    if len(start) > 1 and (np.diff(start) < 0).any():
-        order = np.argsort(start, kind="stable")
-        start, end = start[order], end[order]
+    order = np.argsort(start, kind="stable")
     out = np.empty(text.offsets[-1] - text.offsets[0], np.uint8)
     offsets = np.zeros(len(text) + 1, np.int64)
-    _cut(text.data, text.offsets, start.astype(np.int64), end.astype(np.int64), out, offsets)
-    buffers = pa.py_buffer(offsets), pa.py_buffer(out[: offsets[-1]])
-    return pa.LargeStringArray.from_buffers(len(text), *buffers)
+    size = _cut(text.data, text.offsets, start[order], end[order], out, offsets)
+    return Text(out[:size], offsets).to_arrow()
 
 
 @kernel

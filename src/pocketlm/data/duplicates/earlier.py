@@ -35,15 +35,8 @@ class Earlier:
             _check(folder, settings)
         self.parts = [part for folder in folders for part in _parts(folder)]
         self.band_key_files = [folder / FOLDER / "band_keys.npy" for folder in folders]
-        self.size = np.concatenate(
-            [np.empty(0, np.int64), *(np.load(folder / FOLDER / "size.npy", allow_pickle=False) for folder in folders)]
-        )
-        self.content = np.concatenate(
-            [
-                np.empty((0, 2), np.uint64),
-                *(np.load(folder / FOLDER / "content.npy", allow_pickle=False) for folder in folders),
-            ]
-        )
+        self.size = _joined(folders, "size.npy", np.empty(0, np.int64))
+        self.content = _joined(folders, "content.npy", np.empty((0, 2), np.uint64))
         self._store = TextStore(self.parts)
         if len(self._store) != len(self.size):
             raise CorruptionError(
@@ -81,6 +74,10 @@ def write_index(
         np.save(target / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
     described = {"bands": settings.bands, "rows": settings.rows, "documents": len(size)}
     (target / "index.json").write_text(json.dumps(described, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _joined(folders: Sequence[Path], name: str, none: np.ndarray) -> np.ndarray:
+    return np.concatenate([none, *(np.load(folder / FOLDER / name, allow_pickle=False) for folder in folders)])
 
 
 def _parts(folder: Path) -> list[ParquetUnit]:

@@ -3,8 +3,8 @@
 Documents that share a band key are candidates; a pair is similar when the Jaccard similarity of its sets of 5-word
 shingles, computed exactly from the texts, reaches the threshold. Similar pairs are joined into connected components; in
 each the document of lowest rank is kept. Pairs whose documents are connected already are not compared again: that
-changes no component, and it is what makes boilerplate affordable. Bands are taken one at a time, so memory is 16 bytes
-per document and not per character.
+changes no component, and it is what makes boilerplate affordable. Bands are taken one at a time, so memory is
+some numbers per document and not per character.
 
 Not covered: documents with fewer than five words (exact copies of them are found). In a bucket of more than
 `BUCKET_REACH` documents that are not yet connected, each is compared with so many that follow it.
@@ -13,10 +13,9 @@ Not covered: documents with fewer than five words (exact copies of them are foun
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import process_time
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from pocketlm.data.duplicates.minhash import NO_KEY, SHINGLE_WORDS
 from pocketlm.data.engine import Engine
 from pocketlm.data.kernels import kernel
 from pocketlm.data.shuffle import stable_order
-from pocketlm.data.text import Ngrams, Tokens, ngrams_of, tokens_of
+from pocketlm.data.text import ngrams_of, tokens_of
 from pocketlm.data.text_store import TextStore
 from pocketlm.errors import CorruptionError
 
@@ -35,26 +34,16 @@ ROUNDS = (1, 4, 16, BUCKET_REACH)
 CHUNK_BYTES = 4_000_000
 
 
-@dataclass
+@dataclass(frozen=True)
 class Comparisons:
-    """What the search looked at: exactly compared pairs and how many of them were similar, by band order."""
+    """The pairs that were compared exactly, in the order of the search.
 
-    left: list[np.ndarray] = field(default_factory=list)
-    right: list[np.ndarray] = field(default_factory=list)
-    similarity: list[np.ndarray] = field(default_factory=list)
-    seconds: float = 0.0
-    """Processor time of this process spent on exact comparison."""
+    Attributes:
+        pairs: int64 [2, pairs], smaller number first. jaccard: float64 [pairs].
+    """
 
-    @property
-    def pairs(self) -> np.ndarray:
-        """int64 [pairs, 2], smaller number first."""
-        none = np.empty(0, np.int64)
-        return np.stack([np.concatenate([none, *self.left]), np.concatenate([none, *self.right])], axis=1)
-
-    @property
-    def jaccard(self) -> np.ndarray:
-        """float64 [pairs]"""
-        return np.concatenate([np.empty(0), *self.similarity])
+    pairs: np.ndarray
+    jaccard: np.ndarray
 
 
 def near_duplicates(
@@ -73,9 +62,8 @@ def near_duplicates(
         alive: bool [documents], which still take part. rank: int64 [documents]. sizes: int64 [documents], bytes.
         threshold: least Jaccard similarity of a similar pair.
     """
-    groups, seen = Groups(len(alive)), Comparisons()
-    failed = np.empty(0, np.int64)
-    compare = partial(_compare, store, sizes, engine, seen)
+    groups, failed = Groups(len(alive)), np.empty(0, np.int64)
+    pairs, values = [np.empty((2, 0), np.int64)], [np.empty(0)]
     shapes = [_shape(path) for path in keys]
     for band in range(shapes[0][0] if shapes else 0):
         key = np.concatenate([_band(path, band, *shape) for path, shape in zip(keys, shapes, strict=True)])
@@ -86,17 +74,18 @@ def near_duplicates(
             apart = np.sort(proposed[:, labels[proposed[0]] != labels[proposed[1]]], axis=0)
             code = apart[0] * len(alive) + apart[1]
             fresh = ~_contains(failed, code)
-            left, right, code = *apart[:, fresh], code[fresh]
-            if len(left):
-                similar = compare(left, right) >= threshold
+            if fresh.any():
+                left, right = apart[:, fresh]
+                pairs.append(np.stack([left, right]))
+                values.append(jaccard_of_pairs(store, sizes, engine, left, right))
+                similar = values[-1] >= threshold
                 groups.join(left[similar], right[similar])
-                failed = np.sort(np.concatenate([failed, code[~similar]]))
+                failed = np.sort(np.concatenate([failed, code[fresh][~similar]]))
     keeper = groups.keepers(rank)
     removed = np.flatnonzero(keeper != np.arange(len(keeper)))
     similarity = np.ones(len(keeper))
-    if len(removed):
-        similarity[removed] = jaccard_of_pairs(store, sizes, engine, removed, keeper[removed])
-    return Removals(keeper, similarity), seen
+    similarity[removed] = jaccard_of_pairs(store, sizes, engine, removed, keeper[removed])
+    return Removals(keeper, similarity), Comparisons(np.concatenate(pairs, axis=1), np.concatenate(values))
 
 
 def jaccard_of_pairs(
@@ -105,11 +94,12 @@ def jaccard_of_pairs(
     """Exact Jaccard similarity of the shingle sets of given pairs, float64 [pairs]."""
     order = np.argsort(np.minimum(left, right), kind="stable")
     ends = np.cumsum(sizes[left[order]] + sizes[right[order]])
-    parts = np.split(order, np.searchsorted(ends, np.arange(CHUNK_BYTES, ends[-1], CHUNK_BYTES)))
-    chunks = [np.stack([left[part], right[part]], axis=1) for part in parts if len(part)]
+    borders = np.searchsorted(ends, np.arange(CHUNK_BYTES, ends.max(initial=0), CHUNK_BYTES))
+    parts = [part for part in np.split(order, borders) if len(part)]
+    chunks = [np.stack([left[part], right[part]], axis=1) for part in parts]
     result = np.empty(len(left))
-    values = list(engine.map(partial(_similarities, store), chunks))
-    result[np.concatenate([part for part in parts if len(part)])] = np.concatenate(values)
+    for part, values in zip(parts, engine.map(partial(_similarities, store), chunks), strict=True):
+        result[part] = values
     return result
 
 
@@ -128,18 +118,6 @@ def _shape(path: Path) -> tuple[int, int, int]:
 
 def _band(path: Path, band: int, bands: int, documents: int, offset: int) -> np.ndarray:
     return np.fromfile(path, np.uint64, documents, offset=offset + 8 * band * documents)
-
-
-def _compare(
-    store: TextStore, sizes: np.ndarray, engine: Engine, seen: Comparisons, left: np.ndarray, right: np.ndarray
-) -> np.ndarray:
-    start = process_time()
-    similarity = jaccard_of_pairs(store, sizes, engine, left, right)
-    seen.seconds += process_time() - start
-    seen.left.append(np.minimum(left, right))
-    seen.right.append(np.maximum(left, right))
-    seen.similarity.append(similarity)
-    return similarity
 
 
 def _bucket_pairs(key: np.ndarray, document: np.ndarray) -> Iterator[np.ndarray]:
@@ -165,20 +143,15 @@ def _contains(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _similarities(store: TextStore, pairs: np.ndarray) -> np.ndarray:
     documents, place = np.unique(pairs, return_inverse=True)
-    shingles = shingle_sets(tokens_of(store.read(documents)))
-    return np.asarray(_jaccard(shingles.hashes, shingles.offsets, place.reshape(pairs.shape)))
-
-
-def shingle_sets(tokens: Tokens) -> Ngrams:
-    """Sorted distinct shingle hashes of every document."""
-    shingles = ngrams_of(tokens, SHINGLE_WORDS)
-    offsets = np.zeros(len(shingles.offsets), np.int64)
-    hashes = _sorted_sets(shingles.hashes, shingles.offsets, offsets)
-    return Ngrams(hashes, offsets)
+    shingles = ngrams_of(tokens_of(store.read(documents)), SHINGLE_WORDS)
+    sets = _sorted_sets(shingles.hashes, shingles.offsets)
+    return np.asarray(_jaccard(*sets, place.reshape(pairs.shape)))
 
 
 @kernel
-def _sorted_sets(hashes, offsets, sets):  # type: ignore[no-untyped-def]
+def _sorted_sets(hashes, offsets):  # type: ignore[no-untyped-def]
+    """Sorted distinct hashes of every document, and their offsets."""
+    sets = np.zeros(len(offsets), np.int64)
     distinct = np.empty_like(hashes)
     count = 0
     for document in range(len(offsets) - 1):
@@ -188,7 +161,7 @@ def _sorted_sets(hashes, offsets, sets):  # type: ignore[no-untyped-def]
                 distinct[count] = ordered[row]
                 count += 1
         sets[document + 1] = count
-    return distinct[:count]
+    return distinct[:count], sets
 
 
 @kernel

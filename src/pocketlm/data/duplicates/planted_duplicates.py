@@ -17,6 +17,7 @@ import pyarrow as pa
 from pocketlm.data.duplicates.minhash import SHINGLE_WORDS, band_keys, candidate_probability
 from pocketlm.data.duplicates.near_duplicates import jaccard_of_pairs, near_duplicates
 from pocketlm.data.engine import Engine
+from pocketlm.data.passages import passages
 from pocketlm.data.scratch import write_text
 from pocketlm.data.settings import NearDuplicateSettings
 from pocketlm.data.text import Text, tokens_of
@@ -24,7 +25,6 @@ from pocketlm.data.text_store import SpilledUnit, TextStore
 
 SIMILARITIES = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4)
 COPIES = 40
-PASSAGE_WORDS = 300
 
 
 def planted_duplicates(
@@ -36,31 +36,24 @@ def planted_duplicates(
         A row for each similarity: planted, mean exact Jaccard, proposed by LSH (measured and expected share), removed,
         and removed although their exact similarity lies below the threshold.
     """
-    passages = _passages(texts, COPIES * len(SIMILARITIES))
-    copies = [_edited(words, SIMILARITIES[at % len(SIMILARITIES)], at) for at, words in enumerate(passages)]
-    text = Text.from_arrow(pa.array([*(" ".join(words) for words in passages), *copies], pa.large_string()))
+    originals = passages(texts, COPIES * len(SIMILARITIES))
+    copies = [_edited(words, SIMILARITIES[at % len(SIMILARITIES)], at) for at, words in enumerate(originals)]
+    text = Text.from_arrow(pa.array([*(" ".join(words) for words in originals), *copies], pa.large_string()))
     keys = band_keys(tokens_of(text), settings.bands, settings.rows)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "planted.text", text)
     np.save(folder / "planted.npy", keys, allow_pickle=False)
     store, sizes = TextStore([SpilledUnit(folder / "planted.text", len(text))]), np.diff(text.offsets)
     everything = np.arange(len(text))
-    removals, _ = near_duplicates(
-        [folder / "planted.npy"],
-        np.ones(len(text), bool),
-        everything,
-        sizes,
-        store,
-        settings.threshold,
-        engine,
-    )
-    original, copy = everything[: len(passages)], everything[len(passages) :]
-    exact = jaccard_of_pairs(store, sizes, engine, original, copy) if len(passages) else np.empty(0)
+    alive = np.ones(len(text), bool)
+    removals, _ = near_duplicates([folder / "planted.npy"], alive, everything, sizes, store, settings.threshold, engine)
+    original, copy = everything[: len(originals)], everything[len(originals) :]
+    exact = jaccard_of_pairs(store, sizes, engine, original, copy)
     proposed = (keys[:, original] == keys[:, copy]).any(axis=0)
     removed = removals.keeper[copy] != copy
     rows = []
     for place, similarity in enumerate(SIMILARITIES):
-        chosen = np.arange(place, len(passages), len(SIMILARITIES))
+        chosen = np.arange(place, len(originals), len(SIMILARITIES))
         expected = [candidate_probability(value, settings.bands, settings.rows) for value in exact[chosen]]
         rows.append(
             {
@@ -74,13 +67,6 @@ def planted_duplicates(
             }
         )
     return rows
-
-
-def _passages(texts: Sequence[str], number: int) -> list[list[str]]:
-    """The first 300 words of `number` texts, evenly spread over those that are long enough."""
-    long_enough = [words for text in texts if len(words := text.split(None, PASSAGE_WORDS)) > PASSAGE_WORDS]
-    step = max(1, len(long_enough) // max(number, 1))
-    return [words[:PASSAGE_WORDS] for words in long_enough[::step][:number]]
 
 
 def _edited(words: list[str], similarity: float, number: int) -> str:

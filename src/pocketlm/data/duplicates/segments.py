@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pocketlm.data.duplicates.first_occurrences import first_rows, joined_keys
+from pocketlm.data.duplicates.first_occurrences import first_rows
 from pocketlm.data.duplicates.segment_settings import SegmentSettings
 from pocketlm.data.kernels import kernel
 from pocketlm.data.shuffle import KeyRange
@@ -79,9 +79,8 @@ class Repeats:
         return self.share > settings.maximum_repeated_share
 
 
-def segments_of(text: Text, settings: SegmentSettings | None = None) -> Segments:
+def segments_of(text: Text, settings: SegmentSettings) -> Segments:
     """All segments of a unit that are long enough to be compared. Lengths are in characters."""
-    settings = settings or SegmentSettings()
     paragraph, sentence = settings.minimum_paragraph_characters, settings.minimum_sentence_characters
     size = int(text.offsets[-1] - text.offsets[0])
     room = size // paragraph + size // sentence + 1
@@ -140,12 +139,6 @@ def resolve(segments: Segments, repeated: RepeatedRows, documents: int) -> Repea
         compared=np.bincount(segments.document[~inside], minlength=documents),
         repeated=np.bincount(segments.document[cut], minlength=documents),
     )
-
-
-def repeats_of(segments: Segments, documents: int) -> Repeats:
-    """All steps for a corpus of one unit."""
-    whole = joined_keys([segment_keys(segments, 0)])
-    return resolve(segments, repeated_segments([whole], 1)[0], documents)
 
 
 def too_little_left(before: pa.Array, after: pa.Array, settings: SegmentSettings) -> np.ndarray:

@@ -24,19 +24,15 @@ class SpanSample:
     """One repeated span.
 
     Attributes:
-        document: id of the first document that loses it. start, end: bytes in that document's text. words: its length.
+        document: id of the first document that loses it. first_document: of the one that holds the first occurrence.
         times: spans of the corpus that begin with the same window and are cut. words_cut: what they have together.
-        first_document, first_start: id and byte of the occurrence that stays. excerpt: begin of the text that is cut.
+        excerpt: begin of the text that is cut.
     """
 
     document: str
-    start: int
-    end: int
-    words: int
+    first_document: str
     times: int
     words_cut: int
-    first_document: str
-    first_start: int
     excerpt: str
 
 
@@ -48,7 +44,6 @@ class _Group:
     unit: int
     start: int
     end: int
-    words: int
 
 
 def span_keys(text: Text, spans: Spans) -> tuple[np.ndarray, np.ndarray]:
@@ -74,21 +69,16 @@ def span_samples(
     samples = []
     for group in groups:
         text, ids = unit(group.unit)
-        document, start = _place(text, group.start)
+        first_unit, first_start = firsts[group.key]
+        first_text, first_ids = unit(first_unit)
         cut = text.data[text.offsets[0] + group.start :][: min(group.end - group.start, EXCERPT_BYTES)]
-        first_text, first_ids = unit(firsts[group.key][0])
-        first_document, first_start = _place(first_text, firsts[group.key][1])
         samples.append(
             SpanSample(
-                document=ids[document],
-                start=start,
-                end=start + group.end - group.start,
-                words=group.words,
+                document=ids[_document(text, group.start)],
+                first_document=first_ids[_document(first_text, first_start)],
                 times=group.times,
                 words_cut=group.weight,
-                first_document=first_ids[first_document],
-                first_start=first_start,
-                excerpt=cut.tobytes().decode("utf-8", "ignore"),
+                excerpt=cut.tobytes().decode("utf-8", "ignore"),  # it may end inside a character
             )
         )
     return samples
@@ -104,9 +94,9 @@ def _heaviest(ranges: Iterable[KeyRange], number: int) -> list[_Group]:
         times = np.diff(np.append(head, len(part.keys)))
         for group in np.lexsort((part.keys[head], -weight))[:number].tolist():
             row = head[group]
-            start, end, words = part.rows[row].tolist()
+            start, end, _ = part.rows[row].tolist()
             key = int(part.keys[row])
-            best.append(_Group(int(weight[group]), key, int(times[group]), int(part.unit[row]), start, end, words))
+            best.append(_Group(int(weight[group]), key, int(times[group]), int(part.unit[row]), start, end))
         best = sorted(best, key=lambda group: (-group.weight, group.key))[:number]
     return best
 
@@ -123,7 +113,6 @@ def _first_occurrences(ranges: Iterable[KeyRange], keys: np.ndarray) -> dict[int
     return firsts
 
 
-def _place(text: Text, start: int) -> tuple[int, int]:
-    """Document and byte in it of a byte of the unit."""
-    document = int(np.searchsorted(text.offsets, text.offsets[0] + start, side="right")) - 1
-    return document, int(text.offsets[0] + start - text.offsets[document])
+def _document(text: Text, start: int) -> int:
+    """The document that holds a byte of the unit."""
+    return int(np.searchsorted(text.offsets, text.offsets[0] + start, side="right")) - 1

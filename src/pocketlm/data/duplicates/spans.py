@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pocketlm.data.duplicates.first_occurrences import first_rows, joined_keys
+from pocketlm.data.duplicates.first_occurrences import first_rows
 from pocketlm.data.kernels import kernel
 from pocketlm.data.shuffle import KeyRange
 from pocketlm.data.text import BASE, Text, Tokens, mix, ngrams_of, punctuation_width, tokens_of, word_byte
@@ -127,13 +127,9 @@ def fingerprints_of(text: Text, tokens: Tokens, size: int) -> Fingerprints:
     return Fingerprints(keys[:count].copy(), places[:count].copy())
 
 
-def fingerprint_keys(fingerprints: Fingerprints) -> tuple[np.ndarray, np.ndarray]:
-    """Keys uint64 [fingerprints] and rows int64 [fingerprints, 1] (places) for the global step."""
-    return fingerprints.keys, fingerprints.places[:, None]
-
-
 def repeated_fingerprints(ranges: Iterable[KeyRange], total: int) -> KeyFilter:
-    """The fingerprints that occur more than once. `total` is the number of rows in all ranges."""
+    """The fingerprints that occur more than once. `total` is the number of rows in all ranges; their keys are those of
+    `Fingerprints`, their rows are not looked at."""
     size = 1 << max(3, (4 * total - 1).bit_length())
     bits = np.zeros(size // 8, np.uint8)
     for part in ranges:
@@ -207,17 +203,6 @@ def spans_of(text: Text, windows: Windows, bits: np.ndarray) -> Spans:
     return Spans(document, start, end, last - begin + 1, windows.keys[row[first]])
 
 
-def repeated_spans(units: Sequence[Text], size: int) -> list[Spans]:
-    """All steps for a corpus that fits into memory: the spans of every unit."""
-    fingerprints = [fingerprints_of(text, tokens_of(text), size) for text in units]
-    whole = joined_keys([fingerprint_keys(each) for each in fingerprints])
-    repeated = repeated_fingerprints([whole], len(whole.keys))
-    windows = [windows_of(text, each, repeated, size) for text, each in zip(units, fingerprints, strict=True)]
-    words = [len(each.starts) for each in windows]
-    bits = repeated_windows([joined_keys([window_keys(each) for each in windows])], words, size)
-    return [spans_of(text, windows[unit], bits.of(unit)) for unit, text in enumerate(units)]
-
-
 @kernel
 def _winnow(data, tokens, starts, ends, documents, base, gram, size, keys, places):  # type: ignore[no-untyped-def]
     """Rightmost smallest hash of the `size - gram + 1` grams of every window; returns the number of fingerprints."""
@@ -255,18 +240,8 @@ def _winnow(data, tokens, starts, ends, documents, base, gram, size, keys, place
             if window <= 0:
                 opened = 0
             elif chosen != former:
-                _emit(
-                    data,
-                    starts,
-                    ends,
-                    base,
-                    begin + opened,
-                    begin + window + size - 2,
-                    former_value,
-                    keys,
-                    places,
-                    count,
-                )
+                last = begin + window + size - 2
+                _emit(data, starts, ends, base, begin + opened, last, former_value, keys, places, count)
                 count += 1
                 opened = window
         _emit(data, starts, ends, base, begin + opened, begin + number - 1, smallest, keys, places, count)

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 from pocketlm.data.characters import SPACE, character_classes, point_at, start_before, width_at
-from pocketlm.data.gates.cleaning import strings
 from pocketlm.data.gates.counts import longest_document
 from pocketlm.data.kernels import kernel
 from pocketlm.data.text import Text
@@ -23,7 +22,7 @@ MINIMUM_WORDS = 3
 LONGEST_WORD = 1_000
 
 
-def cut_c4_lines(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
+def cut_c4_lines(texts: pa.Array) -> pa.Array:
     """Copy of an Arrow string array without the lines that C4 cuts (large_string, same length)."""
     text = Text.from_arrow(texts)
     out = np.empty(text.offsets[-1] - text.offsets[0], np.uint8)
@@ -32,7 +31,7 @@ def cut_c4_lines(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
     letters = np.concatenate(phrases)
     limits = np.cumsum([0, *map(len, phrases)])
     _cut(text.data, text.offsets, character_classes(), letters, limits, out, offsets)
-    return strings(out, offsets)
+    return Text(out, offsets).to_arrow()
 
 
 @kernel

@@ -4,10 +4,12 @@ Unicode NFC (not NFKC as L20-Edu does: NFKC turns x² into x2 and breaks formula
 characters dropped, runs of spaces inside a line collapsed (indentation kept: it carries meaning in code and lists),
 trailing spaces dropped, consecutive equal lines dropped, at most one empty line in a row, outer empty lines dropped.
 
-NFC is Arrow's (utf8proc), and only for documents with a character that may need it; the rest is one kernel.
+NFC is Python's, and only for documents with a character that may need it; the rest is one kernel.
 """
 
 from __future__ import annotations
+
+import unicodedata
 
 import numpy as np
 import pyarrow as pa
@@ -18,32 +20,26 @@ from pocketlm.data.kernels import kernel
 from pocketlm.data.text import Text
 
 
-def clean(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
+def clean(texts: pa.Array) -> pa.Array:
     """Cleaned copy of an Arrow string array without nulls (large_string, same length)."""
     text = Text.from_arrow(_normalised(texts))
     out = np.empty(text.offsets[-1] - text.offsets[0], np.uint8)
     offsets = np.zeros(len(text) + 1, np.int64)
     _clean(text.data, text.offsets, character_classes(), out, offsets)
-    return strings(out, offsets)
+    return Text(out, offsets).to_arrow()
 
 
-def strings(data: np.ndarray, offsets: np.ndarray) -> pa.Array:
-    """Arrow large_string array over bytes that a kernel wrote: value i is `data[offsets[i]:offsets[i + 1]]`."""
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data[: offsets[-1]])]
-    return pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers)
-
-
-def _normalised(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
+def _normalised(texts: pa.Array) -> pa.Array:
     """Texts in NFC; those that are in it for certain are not touched."""
-    if isinstance(texts, pa.ChunkedArray):
-        texts = texts.combine_chunks() if texts.num_chunks != 1 else texts.chunk(0)
     text = Text.from_arrow(texts)
     pending = np.zeros(len(text), np.bool_)
     _may_need_nfc(text.data, text.offsets, pending)
     if not pending.any():
         return texts
     mask = pa.array(pending)
-    return pc.replace_with_mask(texts, mask, pc.utf8_normalize(texts.filter(mask), form="NFC"))
+    # Arrow's utf8_normalize only decomposes before pyarrow 26 (apache/arrow #51225); these documents are few.
+    normal = [unicodedata.normalize("NFC", item) for item in texts.filter(mask).to_pylist()]
+    return pc.replace_with_mask(texts, mask, pa.array(normal, texts.type))
 
 
 @kernel

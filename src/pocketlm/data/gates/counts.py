@@ -155,14 +155,16 @@ def count_lines(data, documents, classes):  # type: ignore[no-untyped-def]
     terminal, 5 have at most 30 characters, 6 occurred before, 7 characters of these, 8 paragraphs, 9 paragraphs that
     occurred before, 10 their characters, 11 ellipses, 12 sentences."""
     counts = np.zeros((13, len(documents) - 1), np.int64)
-    longest = longest_document(documents)
-    lines_seen = np.empty(table_size(longest // 2 + 1), np.uint64)
-    paragraphs_seen = np.empty(table_size(longest // 3 + 1), np.uint64)
+    most_slots = table_size(longest_document(documents) + 1)  # memory that is never touched costs nothing
+    lines_seen, paragraphs_seen = np.empty(most_slots, np.uint64), np.empty(most_slots, np.uint64)
     for document in range(len(documents) - 1):
         at, end = documents[document], documents[document + 1]
-        line_slots, paragraph_slots = table_size((end - at) // 2 + 1), table_size((end - at) // 3 + 1)
-        lines_seen[:line_slots] = 0
-        paragraphs_seen[:paragraph_slots] = 0
+        feeds = 0
+        for byte in data[at:end]:
+            feeds += byte == 10
+        slots = table_size(feeds + 1)
+        lines_seen[:slots] = 0
+        paragraphs_seen[:slots] = 0
         count = counts[:, document]
         paragraph, paragraph_characters, paragraph_lines = np.uint64(0), 0, 0
         while at < end:
@@ -210,7 +212,7 @@ def count_lines(data, documents, classes):  # type: ignore[no-untyped-def]
                 count[5] += characters <= SHORT_LINE_CHARACTERS
                 count[11] += ellipses
                 count[12] += sentences + (words or pending)
-                if not add(lines_seen, line_slots, value):
+                if not add(lines_seen, slots, value):
                     count[6] += 1
                     count[7] += characters
                 if paragraph_lines == 0 and count[8] == 0:  # outer white space is no part of a document
@@ -222,7 +224,7 @@ def count_lines(data, documents, classes):  # type: ignore[no-untyped-def]
                 paragraph_lines += 1
             if paragraph_lines and (first_solid < 0 or at >= end):
                 count[8] += 1
-                if not add(paragraphs_seen, paragraph_slots, paragraph):
+                if not add(paragraphs_seen, slots, paragraph):
                     count[9] += 1
                     count[10] += paragraph_characters
                 paragraph, paragraph_characters, paragraph_lines = np.uint64(0), 0, 0

@@ -77,7 +77,7 @@ class GateSettings(Settings):
     maximum_newlines_per_word: Ratio | None = None
 
     cut_c4_lines: bool = False
-    """Cleaning also cuts the lines that C4 cuts (`cleaning.cut_c4_lines`)."""
+    """Cleaning also cuts the lines that C4 cuts (`c4_lines.py`)."""
     maximum_lorem_ipsum: Count | None = None
     maximum_curly_brackets: Count | None = None
     minimum_sentences: Count | None = None

@@ -2,7 +2,7 @@
 arXiv 1612.03651), on the beginning of each document. Needs the extra `language`.
 
 This is the one gate with Python for every document: one call of about a tenth of a millisecond into the C++ runtime,
-whatever the document's length, since it reads the first kilobyte only. docs/stages/gates.md has the rate.
+whatever the document's length, since it reads the first kilobyte only (bench/results/gates.json).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CANDIDATES = 5
 
 
 def identify(
-    texts: pa.Array | pa.ChunkedArray, model: str | Path, thresholds: Sequence[GateSettings], source_index: np.ndarray
+    texts: pa.Array, model: str | Path, thresholds: Sequence[GateSettings], source_index: np.ndarray
 ) -> np.ndarray:
     """Probability that a document is in one of the languages that its source allows (the highest of them).
 

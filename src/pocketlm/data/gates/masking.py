@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 
 from pocketlm.data.characters import NAME, character_classes, point_at, start_before
-from pocketlm.data.gates.cleaning import strings
 from pocketlm.data.kernels import kernel
 from pocketlm.data.text import Text
 
@@ -44,14 +43,13 @@ NOT_GLOBAL = (
 """Networks that are not globally reachable (IANA IPv4 special-purpose address registry); 192.0.0.9 and .10 are."""
 
 
-def mask(texts: pa.Array | pa.ChunkedArray, emails: bool, addresses: bool) -> pa.Array:
+def mask(texts: pa.Array, emails: bool, addresses: bool) -> pa.Array:
     """Texts with e-mail addresses as `email@example.com` and public IPv4 addresses as `192.0.2.1` (large_string)."""
-    masked = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
     if emails:
-        masked = _replaced(masked, _email_spans, (character_classes(), _local_table()), EMAIL)
+        texts = _replaced(texts, _email_spans, (character_classes(), _local_table()), EMAIL)
     if addresses:
-        masked = _replaced(masked, _address_spans, _networks(), ADDRESS)
-    return masked
+        texts = _replaced(texts, _address_spans, _networks(), ADDRESS)
+    return texts
 
 
 def _replaced(texts: pa.Array, find: Any, tables: tuple[np.ndarray, np.ndarray], replacement: str) -> pa.Array:
@@ -68,7 +66,7 @@ def _replaced(texts: pa.Array, find: Any, tables: tuple[np.ndarray, np.ndarray],
     size = text.offsets[-1] - text.offsets[0] + number * len(put) - (spans[:, 1] - spans[:, 0]).sum()
     out, offsets = np.empty(size, np.uint8), np.zeros(len(text) + 1, np.int64)
     _write(text.data, text.offsets, spans, put, out, offsets)
-    return strings(out, offsets)
+    return Text(out, offsets).to_arrow()
 
 
 @cache

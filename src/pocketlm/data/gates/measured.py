@@ -101,17 +101,14 @@ class Measured:
     letter_pieces = property(lambda self: self._pieces[3])
     stop_words = property(lambda self: self._pieces[4])
 
-    def top_ngram_share(self, size: int) -> np.ndarray:
-        """Characters of the most frequent 2-, 3- or 4-gram times its number, over all characters."""
-        return share_of(self._repetition[3 + size], self.characters)
-
-    def duplicate_ngram_share(self, size: int) -> np.ndarray:
-        """Share of the characters that stand in 5- to 10-grams that occurred before."""
+    def ngram_share(self, size: int) -> np.ndarray:
+        """Share of the characters: of the most frequent n-gram times its number for 2 to 4 words, of n-grams that
+        occurred before for 5 to 10 words."""
         return share_of(self._repetition[3 + size], self.characters)
 
 
 def measure(
-    texts: pa.Array | pa.ChunkedArray,
+    texts: pa.Array,
     tokens: Tokens | None = None,
     scores: np.ndarray | None = None,
     language_confidence: np.ndarray | None = None,

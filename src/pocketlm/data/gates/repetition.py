@@ -15,8 +15,6 @@ from pocketlm.data.gates.counts import add, longest_document, table_size
 from pocketlm.data.kernels import kernel
 from pocketlm.data.text import BASE, mix
 
-TOP_NGRAMS = (2, 3, 4)
-DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 """Gopher, appendix A1."""
 PACKED_STOP_WORDS = np.array([int.from_bytes(word.encode(), "big") for word in STOP_WORDS], np.uint32)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from pocketlm.data.sources.readers import BUFFER_BYTES, DAMAGED
 from pocketlm.errors import InputError
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -21,7 +21,6 @@ MAXIMUM_RATIO = 200
 """Expanded size over archive size; English text compresses 3 to 10 times, a zip bomb a thousand times."""
 RATIO_FLOOR_BYTES = 10_000_000
 """Archives that expand to less are never refused for their ratio."""
-DRAIN_BYTES = 1 << 20
 PARQUET_MEMBER_BYTES = 2_000_000_000
 """A Parquet member must be read as a whole; beyond this it has to be unpacked by hand."""
 
@@ -40,7 +39,7 @@ def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Bi
     reader = _zip_members if path.name.lower().endswith(".zip") else _tar_members
     try:
         yield from reader(path, wanted)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError, NotImplementedError) as error:
+    except (*DAMAGED, NotImplementedError, UnicodeDecodeError) as error:  # zipfile's: unknown compression, bad name
         raise InputError(f"{path}: unreadable or truncated archive ({error}). Restore it or unpack it.") from error
 
 
@@ -65,6 +64,7 @@ def _tar_members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[st
     expanded = 0
     with tarfile.open(path, "r:*", tarinfo=_StrictMember) as archive:
         for entry in archive:
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile remembers them all, half a kilobyte each
             if not (entry.isfile() or entry.isdir()):
                 raise _refused(path, entry.name, "is a link or a device")
             _check_name(path, entry.name)
@@ -73,8 +73,11 @@ def _tar_members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[st
             stream = archive.extractfile(entry) if entry.isfile() and wanted(entry.name) else None
             if stream is not None:
                 yield entry.name, _seekable(path, entry.name, entry.size, stream)  # type: ignore[arg-type]
-        while archive.fileobj is not None and archive.fileobj.read(DRAIN_BYTES):
-            pass  # a compressed archive is checked against its checksum only when it is read to the end
+        # A compressed archive is checked against its checksum only when it is read to the end; and archives that were
+        # put one behind the other end, for tarfile, with the first.
+        while archive.fileobj is not None and (piece := archive.fileobj.read(BUFFER_BYTES)):
+            if piece.strip(b"\0"):
+                raise tarfile.ReadError("something follows behind its end")
 
 
 class _StrictMember(tarfile.TarInfo):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pocketlm.data.sources.archives import ARCHIVE_SUFFIXES, is_archive
+from pocketlm.data.sources.globs import SPECIAL, as_unicode, hidden
 from pocketlm.data.sources.readers import SUFFIXES, readable
 from pocketlm.data.sources.row_forms import Fault
 from pocketlm.data.sources.source_settings import SourceSettings
@@ -27,7 +28,7 @@ Tick = Callable[[], None]
 """Called now and then during long work; raises to stop it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DataFile:
     """One file of a source.
 
@@ -55,7 +56,7 @@ class Located:
     revision: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileState:
     """What the file system says of a file; other bytes have another state."""
 
@@ -72,11 +73,6 @@ _hashed: dict[Path, tuple[FileState, str]] = {}
 def usable(name: str) -> bool:
     """Whether a file name has the suffix of a readable file or of an archive."""
     return readable(name) or is_archive(name)
-
-
-def is_pattern(path: str) -> bool:
-    """Whether a path is a glob."""
-    return any(sign in path for sign in "*?[")
 
 
 def local_sha256(path: Path) -> str:
@@ -121,8 +117,8 @@ def local_files(name: str, settings: SourceSettings) -> Located:
         return Located([_local_file(path.name, path)])
     if path.is_dir():
         root, found = path, _walk(path, where)
-    elif is_pattern(settings.path):
-        fixed = next(at for at, part in enumerate(path.parts) if is_pattern(part))
+    elif SPECIAL.search(settings.path):
+        fixed = next(at for at, part in enumerate(path.parts) if SPECIAL.search(part))
         root = Path(*path.parts[:fixed])
         matches = (Path(match) for match in glob.iglob(str(path), recursive=True))
         found = (match for match in matches if match.is_symlink() or not match.is_dir())
@@ -130,11 +126,11 @@ def local_files(name: str, settings: SourceSettings) -> Located:
         raise InputError(f"{where}: no such file or folder. Check the spelling; ~ and globs are expanded.")
     files, passed_over = {}, Counter[str]()
     for file in found:
-        relative = file.relative_to(root)
-        if any(part.startswith(".") for part in relative.parts):
+        relative = file.relative_to(root).as_posix()
+        if hidden(relative):
             continue
         if usable(file.name) or (file.is_symlink() and file.is_dir()):
-            files[relative.as_posix()] = _local_file(relative.as_posix(), file)
+            files[relative] = _local_file(relative, file)
         else:
             passed_over[file.suffix.lower()] += 1
     if not any(file.fault is None for file in files.values()):
@@ -144,10 +140,10 @@ def local_files(name: str, settings: SourceSettings) -> Located:
 
 
 def _local_file(relative: str, path: Path) -> DataFile:
-    fault = _fault_of(path)
+    name, fault = as_unicode(relative), _fault_of(path)
     if fault is not None:
-        return DataFile(relative, relative, lambda: fault.gate, lambda tick: path, fault)
-    return DataFile(relative, relative, lambda: local_sha256(path), lambda tick: path)
+        return DataFile(name, name, lambda: fault.gate, lambda tick: path, fault)
+    return DataFile(name, name, lambda: local_sha256(path), lambda tick: path)
 
 
 def _fault_of(path: Path) -> Fault | None:

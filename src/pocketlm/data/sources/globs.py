@@ -1,11 +1,24 @@
-"""Globs over lists of remote names, with the rules of local ones: `*` and `?` stay in a folder, `**` does not."""
+"""Names of files: which are hidden, and globs over lists of remote ones with the rules of local ones: `*` and `?` stay
+in a folder, `**` does not."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 
 SPECIAL = re.compile(r"[*?\[]")
+
+
+def as_unicode(name: str) -> str:
+    """A file name without the surrogates by which Python marks bytes that are not UTF-8: they become `\\xe9`."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def hidden(name: str) -> bool:
+    """Whether a file, or a folder that it lies in, begins with a dot."""
+    return any(part.startswith(".") for part in PurePosixPath(name).parts)
 
 
 def matches(names: Iterable[str], pattern: str) -> list[str]:
@@ -18,7 +31,7 @@ def matches(names: Iterable[str], pattern: str) -> list[str]:
         return sorted(name for name in names if expression.fullmatch(name))
     below = f"{pattern}/" if pattern else ""
     found = (name for name in names if name == pattern or name.startswith(below))
-    return sorted(name for name in found if name == pattern or not _hidden(name.removeprefix(below)))
+    return sorted(name for name in found if name == pattern or not hidden(name.removeprefix(below)))
 
 
 def fixed_folder(pattern: str, names: Iterable[str]) -> str:
@@ -61,7 +74,3 @@ def _part(part: str) -> str:
             pieces.append(re.escape(sign))
         place += 1
     return "".join(pieces)
-
-
-def _hidden(relative: str) -> bool:
-    return any(part.startswith(".") for part in relative.split("/"))

@@ -19,16 +19,14 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pocketlm.data.sources.data_files import KNOWN, DataFile, Located, Tick, local_sha256, usable
-from pocketlm.data.sources.globs import fixed_folder, matches
-from pocketlm.data.sources.remote import PIECE_BYTES, Transient, download_folder, fetch, retried
+from pocketlm.data.sources.data_files import DataFile, Located, Tick, local_sha256
+from pocketlm.data.sources.remote import PIECE_BYTES, Transient, chosen, download_folder, fetch, retried
 from pocketlm.data.sources.source_settings import SourceSettings
 from pocketlm.errors import InputError
 from pocketlm.pipeline.storage import write_json_atomic
@@ -62,16 +60,9 @@ def hub_files(name: str, settings: SourceSettings) -> Located:
     folder = download_folder(settings.download_folder) / "hub" / repository.replace("/", "--")
     commit = hub.commit(settings.revision or in_path or "main", folder)
     listed = hub.listing(commit, folder)
-    names = matches(listed, pattern)
-    wanted = sorted(path for path in names if usable(path) and (path != CARD or pattern == CARD))
-    if not wanted:
-        nearest = difflib.get_close_matches(pattern, listed, 3, 0.3) or sorted(filter(usable, listed))[:3]
-        raise InputError(
-            f"{where}: holds no readable file at {commit[:12]}. Known are {KNOWN}. Nearest: {', '.join(nearest)}."
-        )
-    root = fixed_folder(pattern, names)
-    files = [hub.file(path, path.removeprefix(root), commit, listed[path], folder) for path in wanted]
-    return Located(files, Counter(Path(path).suffix for path in names if path not in wanted), commit)
+    wanted, passed_over = chosen(listed, pattern, f"{where} at {commit[:12]}", CARD)
+    files = [hub.file(path, name, commit, listed[path], folder) for path, name in wanted.items()]
+    return Located(files, passed_over, commit)
 
 
 @dataclass(frozen=True)
@@ -144,7 +135,7 @@ class Hub:
         def read() -> tuple[Any, str | None]:
             with _response(url, {}, self.where) as answer:
                 following = re.search(r'<([^>]+)>; rel="next"', answer.headers.get("Link") or "")
-                body = answer.read()
+                body = b"".join(_pieces(answer))
                 if len(body) < int(answer.headers.get("Content-Length") or 0):
                     raise Transient("the answer broke off")
             try:

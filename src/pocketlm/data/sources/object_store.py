@@ -10,18 +10,16 @@ Not covered: versions of objects.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pocketlm.data.sources.data_files import KNOWN, DataFile, Located, Tick, local_sha256, usable
-from pocketlm.data.sources.globs import fixed_folder, matches
-from pocketlm.data.sources.remote import PIECE_BYTES, Transient, download_folder, fetch, retried
+from pocketlm.data.sources.data_files import DataFile, Located, Tick, local_sha256
+from pocketlm.data.sources.globs import fixed_folder
+from pocketlm.data.sources.remote import PIECE_BYTES, Transient, chosen, download_folder, fetch, retried
 from pocketlm.data.sources.source_settings import S3_SCHEME, SourceSettings
 from pocketlm.errors import InputError
 
@@ -40,16 +38,10 @@ def stored_files(name: str, settings: SourceSettings) -> Located:
     pattern = pattern.rstrip("/")
     system = _file_system()
     found = _listing(system, bucket, fixed_folder(pattern, [pattern]), where)
-    names = matches(found, pattern)
-    wanted = sorted(filter(usable, names))
-    if not wanted:
-        nearest = difflib.get_close_matches(pattern, found, 3, 0.3) or sorted(filter(usable, found))[:3]
-        hint = f" Nearest: {', '.join(nearest)}." if nearest else ""
-        raise InputError(f"{where}: holds no readable file. Known are {KNOWN}.{hint}")
-    root = fixed_folder(pattern, names)
+    wanted, passed_over = chosen(found, pattern, where)
     folder = download_folder(settings.download_folder) / "s3" / bucket
-    files = [_file(system, f"{bucket}/{path}", path.removeprefix(root), found[path], folder) for path in wanted]
-    return Located(files, Counter(Path(path).suffix for path in names if path not in wanted))
+    files = [_file(system, f"{bucket}/{path}", name, found[path], folder) for path, name in wanted.items()]
+    return Located(files, passed_over)
 
 
 def _file_system() -> Any:

@@ -19,7 +19,7 @@ import re
 import sys
 import sysconfig
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
@@ -27,8 +27,6 @@ from pathlib import Path, PurePosixPath
 from pocketlm.data.sources.licences import STANDARD_LIBRARY, licence_of
 from pocketlm.errors import InputError
 
-SCHEME = "python://"
-LOCATION = "python://documentation"
 PARTS = ("reference", "docstrings", "packages")
 STANDARD_NAME = "standard library"
 
@@ -148,14 +146,14 @@ def source_files(packages: Sequence[Package]) -> Iterator[SourceFile]:
             yield SourceFile(STANDARD_NAME, STANDARD_LIBRARY, name, path)
     for package in packages:
         wanted = DISTRIBUTIONS[package.name]
-        for file in sorted(package.metadata.files or [], key=str):
+        for file in sorted(package.metadata.files or [], key=str) if wanted else ():
             if file.suffix == ".py" and _read(file) and any(_below(str(file), folder) for folder in wanted):
                 path = Path(str(package.metadata.locate_file(file)))
                 if path.is_file():
                     yield SourceFile(package.name, package.licence, PurePosixPath(file.as_posix()), path)
 
 
-def documented_files(files: Sequence[SourceFile], budget: int) -> Iterator[tuple[int, SourceFile, bytes]]:
+def documented_files(files: Iterable[SourceFile], budget: int) -> Iterator[tuple[int, SourceFile, bytes]]:
     """(position, file, bytes) of the files with enough documentation, until `budget` bytes were handed out."""
     for position, file in enumerate(files):
         content = file.path.read_bytes()

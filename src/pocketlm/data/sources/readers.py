@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import tarfile
 import zipfile
 import zlib
@@ -31,7 +32,7 @@ PARQUET_BATCH_ROWS = 64
 BUFFER_BYTES = 1 << 20
 EXCERPT_BYTES = 1_200
 """Enough for an excerpt of 300 characters."""
-DAMAGED = (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
+DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError)
 """What a damaged file, or the archive around it, raises while it is read."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 

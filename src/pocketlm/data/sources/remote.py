@@ -8,16 +8,19 @@ Not covered: files whose size is unknown beforehand.
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeVar
 
-from pocketlm.data.sources.data_files import Tick
+from pocketlm.data.sources.data_files import KNOWN, Tick, usable
+from pocketlm.data.sources.globs import fixed_folder, matches
 from pocketlm.errors import InputError
 from pocketlm.pipeline.storage import fsync_folder
 
@@ -48,6 +51,26 @@ def download_folder(setting: str | None) -> Path:
         return Path(setting).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "pocketlm" / "downloads"
+
+
+def chosen(listed: Collection[str], pattern: str, where: str, card: str = "") -> tuple[dict[str, str], Counter[str]]:
+    """The readable files of a remote list that a pattern means, in order: path -> name below their common folder; and
+    how many others it means, by suffix.
+
+    Args:
+        where: names the source in messages. card: a file that is data only when the pattern names it.
+
+    Raises:
+        InputError: there is none; the nearest names are given.
+    """
+    found = matches(listed, pattern)
+    root = fixed_folder(pattern, found)
+    wanted = {path: path.removeprefix(root) for path in found if usable(path) and (path != card or pattern == card)}
+    if not wanted:
+        nearest = difflib.get_close_matches(pattern, listed, 3, 0.3) or sorted(filter(usable, listed))[:3]
+        hint = f" Nearest: {', '.join(nearest)}." if nearest else ""
+        raise InputError(f"{where}: holds no readable file. Known are {KNOWN}.{hint}")
+    return wanted, Counter(PurePosixPath(path).suffix.lower() for path in found if path not in wanted)
 
 
 def retried(action: Callable[[], Result], where: str) -> Result:

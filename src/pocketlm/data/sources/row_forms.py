@@ -77,7 +77,7 @@ def record_of(row: object, settings: SourceSettings, source: bytes | None) -> Re
         return Fault("empty", "the document holds no text")
     if not (settings.id_column or settings.score_column or settings.licence_column) and settings.form == "text":
         return Record(data)
-    facts = facts_of(row, settings)
+    facts = _facts_of(row, settings)
     if isinstance(facts, Fault):
         return facts
     if settings.form == "text":
@@ -90,7 +90,7 @@ def record_of(row: object, settings: SourceSettings, source: bytes | None) -> Re
     return facts._replace(text=data, record=source)
 
 
-def facts_of(row: Mapping[str, Any], settings: SourceSettings) -> Record | Fault:
+def _facts_of(row: Mapping[str, Any], settings: SourceSettings) -> Record | Fault:
     """Id, score and licence of a row, in a record without text."""
     identifier, score, licence = None, None, ""
     if settings.id_column:

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pocketlm.data.sources.licences import NOASSERTION, STANDARD_LIBRARY
-from pocketlm.data.sources.python_documentation import SCHEME, installed_packages, python_version
+from pocketlm.data.sources.python_documentation import installed_packages, python_version
 from pocketlm.data.sources.row_forms import Fault
+from pocketlm.data.sources.source_settings import DOCUMENTATION
 from pocketlm.data.sources.sources import Account, Entry
 from pocketlm.pipeline.figures import Block, table
 
@@ -101,7 +102,7 @@ class SourceCounts:
 
 def version_blocks(paths: Iterable[str]) -> list[Block]:
     """The distributions whose documentation was read, if any was."""
-    if not any(path.startswith(SCHEME) for path in paths):
+    if DOCUMENTATION not in paths:
         return []
     packages, missing = installed_packages()
     rows = [{"distribution": "python", "version": python_version(), "licence": STANDARD_LIBRARY}]

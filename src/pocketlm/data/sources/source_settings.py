@@ -10,10 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from pocketlm.data.sources.licences import is_expression
 from pocketlm.pipeline.settings import EXECUTION, Settings
 
-DOCUMENTATION_SCHEME = "python://"
+DOCUMENTATION = "python://documentation"
 HUB_SCHEME = "hf://"
 S3_SCHEME = "s3://"
-SCHEMES = (DOCUMENTATION_SCHEME, HUB_SCHEME, S3_SCHEME)
 Form = Literal["text", "messages", "prompt_response", "instruction"]
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -66,8 +65,9 @@ class SourceSettings(Settings):
         """A written recipe must run again from another folder."""
         if "://" not in path:
             return str(Path(path).expanduser().absolute())
-        if not path.startswith(SCHEMES):
-            raise ValueError(f"'{path}': known are paths, {', '.join(SCHEMES)}; download other places by hand")
+        if path != DOCUMENTATION and not path.startswith((HUB_SCHEME, S3_SCHEME)):
+            known = f"{DOCUMENTATION}, {HUB_SCHEME}, {S3_SCHEME}"
+            raise ValueError(f"'{path}': known are paths, {known}; download other places by hand")
         return path
 
     @field_validator("licence")
@@ -85,7 +85,7 @@ class SourceSettings(Settings):
             raise ValueError("revision is for hf:// paths alone; other places have no revisions")
         columns = ("text_column", "id_column", "score_column", "licence_column")
         mapped = [name for name in columns if getattr(self, name)]
-        if self.path.startswith(DOCUMENTATION_SCHEME) and (mapped or self.form != "text"):
+        if self.path == DOCUMENTATION and (mapped or self.form != "text"):
             raise ValueError(f"{self.path} has no rows, so it takes neither {', '.join(mapped) or 'form'}")
         return self
 

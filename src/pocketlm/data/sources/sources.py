@@ -18,10 +18,11 @@ from typing import BinaryIO, NamedTuple
 from pocketlm.data.sources import python_documentation as documentation
 from pocketlm.data.sources.archives import is_archive, members
 from pocketlm.data.sources.data_files import DataFile, Located, Tick, local_files, unchanged
+from pocketlm.data.sources.globs import as_unicode, hidden
 from pocketlm.data.sources.licences import NOASSERTION, STANDARD_LIBRARY
 from pocketlm.data.sources.readers import BUFFER_BYTES, excerpt_of_bytes, is_whole, read_rows, readable
 from pocketlm.data.sources.row_forms import Fault, Record
-from pocketlm.data.sources.source_settings import HUB_SCHEME, S3_SCHEME, SourceSettings
+from pocketlm.data.sources.source_settings import DOCUMENTATION, HUB_SCHEME, S3_SCHEME, SourceSettings
 from pocketlm.errors import InputError
 from pocketlm.pipeline.storage import sha256_file
 
@@ -79,7 +80,7 @@ def read_source(
             column that the settings name.
     """
     account = account if account is not None else Account()
-    if settings.path.startswith(documentation.SCHEME):
+    if settings.path == DOCUMENTATION:
         yield from _selected(_documentation(name, settings), settings, None, account)
         return
     located = _located(name, settings)
@@ -99,7 +100,7 @@ def read_source(
 
 def content_identity(name: str, settings: SourceSettings) -> str:
     """sha256 over the names and content hashes of everything that `read_source` would read."""
-    if settings.path.startswith(documentation.SCHEME):
+    if settings.path == DOCUMENTATION:
         digest = hashlib.sha256(name.encode())
         for relative, content in _documentation_contents(settings):
             digest.update(f"\0{relative}\0{content}".encode())
@@ -190,6 +191,8 @@ def _streams(file: DataFile, account: Account, tick: Tick) -> Iterator[tuple[str
         return
 
     def wanted(member: str) -> bool:
+        if hidden(member):
+            return False
         if not readable(member):
             account.passed_over[PurePosixPath(member).suffix.lower()] += 1
         return readable(member)
@@ -200,14 +203,11 @@ def _streams(file: DataFile, account: Account, tick: Tick) -> Iterator[tuple[str
             with _open(path) as stream:
                 yield file.name, stream, path.stat().st_size
             return
-        before: set[str] = set()
+        known = SeenKeys()
+        twice = Fault("duplicate_id", "the archive holds two members of that name; the first stays")
         for member, stream in members(path, wanted):
-            if member in before:
-                fault = Fault("duplicate_id", "the archive holds two members of that name; the first stays")
-                yield f"{file.name}!{member}", fault, 0
-            else:
-                yield f"{file.name}!{member}", stream, 0
-            before.add(member)
+            name = f"{file.name}!{as_unicode(member)}"
+            yield name, stream if known.add(_hash_of(name.encode())) else twice, 0
 
 
 def _open(path: Path) -> BinaryIO:
@@ -253,17 +253,16 @@ def _hash_of(data: bytes) -> int:
 
 
 def _documentation_contents(settings: SourceSettings) -> Iterator[tuple[str, str]]:
-    packages = _packages(settings)
+    packages, _ = documentation.installed_packages()
     yield "topics", sha256_file(documentation.topics_path())
-    files = list(documentation.source_files(packages))
-    for _, file, content in documentation.documented_files(files, _budget(settings)):
+    for _, file, content in documentation.documented_files(documentation.source_files(packages), _budget(settings)):
         yield f"{file.origin}/{file.name}/{file.licence}", hashlib.sha256(content).hexdigest()
     for package in packages:
         yield f"{package.name}/{package.licence}", documentation.description(package)
 
 
 def _documentation(name: str, settings: SourceSettings) -> Iterator[Entry]:
-    packages = _packages(settings)
+    packages, _ = documentation.installed_packages()
     reference, docstrings, descriptions = (f"{name}/{part}" for part in documentation.PARTS)
     known = settings.licence
 
@@ -280,12 +279,6 @@ def _documentation(name: str, settings: SourceSettings) -> Iterator[Entry]:
         yield entry(docstrings, str(file.name.with_suffix("")), text, file.licence, file.origin, progress)
     for package in packages:
         yield entry(descriptions, package.name, documentation.description(package), package.licence, package.name, 1.0)
-
-
-def _packages(settings: SourceSettings) -> list[documentation.Package]:
-    if settings.path != documentation.LOCATION:
-        raise InputError(f"sources: unknown path '{settings.path}'. Did you mean {documentation.LOCATION}?")
-    return documentation.installed_packages()[0]
 
 
 def _budget(settings: SourceSettings) -> int:

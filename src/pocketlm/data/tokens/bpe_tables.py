@@ -185,7 +185,7 @@ def sift_down(queue):  # type: ignore[no-untyped-def]
 
 @kernel
 def grown(array, size):  # type: ignore[no-untyped-def]
-    """A longer copy; what is new is undefined. (A loop: numba compiles slice assignment ten times slower.)"""
+    """A longer copy; what is new is undefined. (A loop: numba takes much longer to compile a slice assignment.)"""
     longer = np.empty(size, array.dtype)
     for place in range(len(array)):
         longer[place] = array[place]

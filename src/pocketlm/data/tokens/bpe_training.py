@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pocketlm.data.kernels import kernel
-from pocketlm.data.text import mix
+from pocketlm.data.text import fnv, mix
 from pocketlm.data.tokens.bpe_tables import (
     grown,
     no_entries,
@@ -242,14 +242,12 @@ def _token_of(left, right, spelled, bounds, spellings, tokens):  # type: ignore[
     if begin + length > len(spelled):
         spelled = grown(spelled, 2 * (begin + length))
     at = begin
-    value = np.uint64(14695981039346656037)
     for part in (left, right):
         for place in range(bounds[part], bounds[part + 1]):
             spelled[at] = spelled[place]
-            value = (value ^ np.uint64(spelled[place])) * np.uint64(1099511628211)
             at += 1
     mask = len(spellings) - 1
-    slot = np.int64(mix(value)) & mask
+    slot = np.int64(mix(fnv(spelled, begin, at))) & mask
     while spellings[slot] >= 0:
         token = np.int64(spellings[slot])
         same = bounds[token + 1] - bounds[token] == length

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from pocketlm.data.tokens.mixture_inputs import TokenInput
 from pocketlm.data.tokens.mixture_shares import Component
+from pocketlm.data.tokens.shards import ArrayFile
 from pocketlm.errors import CorruptionError
 from pocketlm.pipeline.seeds import generator
 
@@ -116,16 +117,15 @@ def write_split(
     """
     np.save(folder / f"{split}_offsets.npy", draws.starts, allow_pickle=False)
     np.save(folder / f"{split}_sources.npy", source_of, allow_pickle=False)
-    kind = inputs[0].tokens(split).dtype
-    shape = (int(draws.lengths.sum()),)
-    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
     written = 0
-    with ExitStack() as opened, open(folder / f"{split}.npy", "wb") as target:
+    with (
+        ExitStack() as opened,
+        closing(ArrayFile(folder / f"{split}.npy", inputs[0].tokens(split).dtype)) as target,
+    ):
         files = [opened.enter_context(open(item.folder / f"{split}.npy", "rb")).fileno() for item in inputs]
-        np.lib.format.write_array_header_1_0(target, header)
         for first, last in blocks(draws.lengths, BLOCK_TOKENS):
             tokens = _read_documents(draws.take(np.arange(first, last)), files, inputs, split)
-            target.write(tokens.data)
+            target.append(tokens)
             written += len(tokens)
             yield written
 

@@ -22,8 +22,8 @@ from pocketlm.data.tokens.mixture_inputs import (
     token_byte_lengths,
 )
 from pocketlm.data.tokens.mixture_shares import Component, Shortfall, allocate, resolve, wanted
-from pocketlm.data.tokens.shards import SPLITS
-from pocketlm.data.tokens.token_ledger import check_number_of_sources, require_sum
+from pocketlm.data.tokens.shards import SPLITS, check_number_of_sources
+from pocketlm.data.tokens.token_ledger import require_sum
 from pocketlm.pipeline.figures import Block
 
 Counts = dict[str, dict[str, int]]

@@ -9,7 +9,6 @@ bytes are those of the text in UTF-8, the denominator of bits per byte.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +19,8 @@ import numpy as np
 from pocketlm.errors import CorruptionError, InputError
 
 SPLITS = ("train", "heldout", "heldout_selection")
+MOST_SOURCES = 1 << 16
+"""Places of sources are stored in 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -74,17 +75,10 @@ def token_type(vocabulary: int) -> np.dtype:
     return np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
 
 
-def join_documents(documents: Iterable[list[int]], end_of_text: int, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
-    """Concatenate token lists, each closed by `end_of_text`.
-
-    Returns:
-        (tokens, offsets): ids of `token_type(vocabulary)`, int64 document starts.
-    """
-    kind = token_type(vocabulary)
-    parts = [np.array([*ids, end_of_text], dtype=kind) for ids in documents]
-    lengths = np.array([len(part) for part in parts], dtype=np.int64)
-    tokens = np.concatenate(parts) if parts else np.empty(0, dtype=kind)
-    return tokens, np.cumsum(lengths) - lengths
+def check_number_of_sources(number: int) -> None:
+    """InputError when there are more sources than 16 bits tell apart."""
+    if number > MOST_SOURCES:
+        raise InputError(f"the inputs hold {number:,} sources, at most {MOST_SOURCES:,} can be told apart; merge some")
 
 
 class ShardWriter:
@@ -100,9 +94,9 @@ class ShardWriter:
         self.tokens = self.documents = self.bytes = 0
         self.by_source: dict[str, dict[str, int]] = {}
         self._sources = sources
-        self._ids = _ArrayFile(folder / f"{split}.npy", token_type(vocabulary))
-        self._offsets = _ArrayFile(folder / f"{split}_offsets.npy", np.dtype(np.int64))
-        self._source_of = _ArrayFile(folder / f"{split}_sources.npy", np.dtype(np.uint16))
+        self._ids = ArrayFile(folder / f"{split}.npy", token_type(vocabulary))
+        self._offsets = ArrayFile(folder / f"{split}_offsets.npy", np.dtype(np.int64))
+        self._source_of = ArrayFile(folder / f"{split}_sources.npy", np.dtype(np.uint16))
 
     def write(self, tokens: np.ndarray, lengths: np.ndarray, sizes: np.ndarray, names: list[str]) -> None:
         """Add documents.
@@ -116,8 +110,7 @@ class ShardWriter:
         """
         for name in names:
             self._sources.setdefault(name, len(self._sources))
-        if len(self._sources) > 1 << 16:
-            raise InputError(f"{len(self._sources)} sources: at most {1 << 16} can be told apart. Give fewer names.")
+        check_number_of_sources(len(self._sources))
         places = np.array([self._sources[name] for name in names], np.uint16)
         self._ids.append(tokens)
         self._offsets.append(self.tokens + np.cumsum(lengths) - lengths)
@@ -148,7 +141,7 @@ class ShardWriter:
             file.close()
 
 
-class _ArrayFile:
+class ArrayFile:
     """A one-dimensional .npy file that grows. numpy leaves room in the header for the length, written last."""
 
     def __init__(self, path: Path, kind: np.dtype) -> None:
@@ -157,10 +150,12 @@ class _ArrayFile:
         self._header()
 
     def append(self, values: np.ndarray) -> None:
+        """Write values behind those that are there."""
         np.ascontiguousarray(values, self._kind).tofile(self._stream)
         self._length += len(values)
 
     def close(self) -> None:
+        """Write the length."""
         self._stream.seek(0)
         self._header()
         self._stream.close()

@@ -14,9 +14,6 @@ import numpy as np
 from pocketlm.data.tokens.shards import TokenShard
 from pocketlm.errors import CorruptionError, InputError
 
-MOST_SOURCES = 1 << 16
-"""Places of sources are stored in 16 bits."""
-
 
 def sources_of_documents(shard: TokenShard, where: Path) -> np.ndarray:
     """Place in `shard.sources` of every document's source, uint16 [documents]; `where` is named in errors.
@@ -34,12 +31,6 @@ def sources_of_documents(shard: TokenShard, where: Path) -> np.ndarray:
             "Run the stage again."
         )
     return places
-
-
-def check_number_of_sources(number: int) -> None:
-    """InputError when there are more sources than 16 bits tell apart."""
-    if number > MOST_SOURCES:
-        raise InputError(f"the inputs hold {number:,} sources, at most {MOST_SOURCES:,} can be told apart; merge some")
 
 
 def consumed_tokens(offsets: np.ndarray, stream_tokens: int, reads: np.ndarray, context: int) -> np.ndarray:

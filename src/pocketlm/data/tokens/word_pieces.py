@@ -1,7 +1,7 @@
 """Cutting text into the pieces that BPE works on, and counting them, for whole units of documents at once.
 
-The cut is that of `tokenizer.SPLIT_PATTERN` (Qwen2's). A regular expression engine runs it at a few MB/s; the kernel
-here follows the same seven alternatives in the same order. Which characters are letters, numbers and white space is
+The cut is that of `tokenizer.SPLIT_PATTERN` (Qwen2's). Where a regular expression engine would be slow, the kernel here
+follows the same seven alternatives in the same order. Which characters are letters, numbers and white space is
 asked of the tokenizers library itself, so both know the same edition of Unicode.
 """
 
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 
+from pocketlm.data.characters import point_at, width_at
 from pocketlm.data.kernels import kernel
-from pocketlm.data.text import Text, mix
+from pocketlm.data.text import Text, fnv, mix
 
 if TYPE_CHECKING:
     import tokenizers
@@ -133,27 +134,14 @@ def _members(cutter: tokenizers.pre_tokenizers.PreTokenizer) -> np.ndarray:
 
 
 @numba.njit(inline="always")
-def code_point_at(data: Any, at: Any) -> Any:
-    """(code point, width in bytes) of the character that begins at `at`; the text is valid UTF-8."""
-    first = np.int64(data[at])
-    if first < 0x80:
-        return first, 1
-    if first < 0xE0:
-        return (first & 0x1F) << 6 | np.int64(data[at + 1]) & 0x3F, 2
-    if first < 0xF0:
-        return (first & 0x0F) << 12 | (np.int64(data[at + 1]) & 0x3F) << 6 | np.int64(data[at + 2]) & 0x3F, 3
-    high = (first & 0x07) << 18 | (np.int64(data[at + 1]) & 0x3F) << 12
-    return high | (np.int64(data[at + 2]) & 0x3F) << 6 | np.int64(data[at + 3]) & 0x3F, 4
-
-
-@numba.njit(inline="always")
 def _class_at(data: Any, at: Any, end: Any, classes: Any) -> Any:
     """(class, width) of the character at `at`; (-1, 0) at the end."""
     if at >= end:
         return -1, 0
     if data[at] < 0x80:
         return np.int64(classes[data[at]]), 1
-    code, width = code_point_at(data, at)
+    width = width_at(data, at)
+    code = point_at(data, at, width)
     return (np.int64(classes[code]) if code < len(classes) else 0), width
 
 
@@ -219,10 +207,7 @@ def _key_of(data: Any, start: Any, end: Any) -> Any:
         for place in range(start, end):
             key = key << np.uint64(8) | np.uint64(data[place])
         return key
-    key = np.uint64(14695981039346656037)
-    for place in range(start, end):
-        key = (key ^ np.uint64(data[place])) * np.uint64(1099511628211)
-    return mix(key) | np.uint64(0xFF00000000000000)
+    return mix(fnv(data, start, end)) | np.uint64(0xFF00000000000000)
 
 
 @kernel
@@ -293,7 +278,8 @@ def _cut_numbers(data, documents, numeric, borders, first, fill):  # type: ignor
         at, end = documents[document], documents[document + 1]
         begin = at
         while at < end:
-            code, width = code_point_at(data, at)
+            width = width_at(data, at)
+            code = point_at(data, at, width)
             if code < len(numeric) and numeric[code]:
                 if at > begin:
                     if fill:
