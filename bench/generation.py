@@ -5,7 +5,7 @@
 Three workloads: rollouts (64 prompts of 18 tokens x 16 samples, up to 8 new tokens), one stream of 200 tokens, and 64
 texts of up to 200 tokens that end at different places. transformers runs static batches with its default (dynamic)
 cache: all sequences of a workload at once, padded on the left. Tokens counted are those up to and with the stop token,
-on both sides. Without --model the weights are random (preset `1m`): speeds do not depend on them, lengths do.
+on both sides. Without --model the weights are random (preset `quickstart`): speeds do not depend on them, lengths do.
 
 What it does not cover: accelerators, and transformers' continuous batching.
 """
@@ -113,7 +113,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.model or Path(scratch)
         if arguments.model is None:
-            made = Transformer(preset("1m"))
+            made = Transformer(preset("quickstart"))
             made.init_weights(0)
             export_weights(made, folder, end_of_text=0, end_of_turn=2)
         ours = load_hugging_face(folder).requires_grad_(False)

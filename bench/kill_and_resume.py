@@ -4,7 +4,8 @@
     python -m bench.kill_and_resume --kills 3 --scale "" --reference runs/quickstart
 
 Every kill aims at a random share of the duration of one stage, stages in turn; a kill counts only if the process was
-alive and inside a stage when it was killed. Equal means: the digest of every artifact and every figure of report.json.
+alive and inside a stage when it was killed, and runs are begun anew until as many have counted as were asked for. Equal
+means: the digest of every artifact and every figure of report.json.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +32,31 @@ def main() -> None:
         if reference is None:
             reference = Path(scratch) / "uninterrupted"
             subprocess.run(_command(reference, arguments.scale), check=True)
-        folder = Path(scratch) / "killed"
-        kills = _run_with_kills(folder, reference, arguments)
-        differing = _differences(reference, folder)
+        chooser = random.Random(arguments.seed)
+        kills: list[dict[str, Any]] = []
+        differing: list[str] = []
+        survived = runs = 0
+        while len(kills) < arguments.kills:
+            runs += 1
+            folder = Path(scratch) / f"killed-{runs}"
+            counted = _run_with_kills(folder, reference, arguments.scale, arguments.kills - len(kills), chooser)
+            found = _differences(reference, folder)
+            kills += counted
+            differing += found
+            survived += 0 if found else len(counted)
+            print(f"run {runs}: {len(counted)} kills, {len(found)} differences", flush=True)
     kind = arguments.scale or "full"
     payload = {
         "machine": machine(),
         "versions": versions(),
         "scale": kind,
+        "runs": runs,
         "kills": kills,
-        "kills_survived": len(kills) if not differing else 0,
+        "kills_survived": survived,
         "differing": differing,
     }
     print(
-        json.dumps({"kills": len(kills), "stages": sorted({kill["stage"] for kill in kills}), "differing": differing})
+        json.dumps({"kills": len(kills), "by_stage": Counter(kill["stage"] for kill in kills), "differing": differing})
     )
     write_result(f"kill_and_resume_{kind}", payload)
     sys.exit(bool(differing))
@@ -51,7 +64,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=20, help="how many have to count")
     parser.add_argument("--scale", default="rehearsal")
     parser.add_argument("--reference", type=Path, help="a finished uninterrupted run; made when left out")
     parser.add_argument("--seed", type=int, default=0)
@@ -63,14 +76,15 @@ def _command(folder: Path, scale: str) -> list[str]:
     return [sys.executable, "-m", "pocketlm", "run", "quickstart", "--out", str(folder), *scaled]
 
 
-def _run_with_kills(folder: Path, reference: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    chooser = random.Random(arguments.seed)
+def _run_with_kills(
+    folder: Path, reference: Path, scale: str, wanted_kills: int, chooser: random.Random
+) -> list[dict[str, Any]]:
     seconds = {body["stage"]: body["seconds"] for body in _bodies(reference, "stage_committed") if body["seconds"]}
-    targets = [list(seconds)[place * len(seconds) // arguments.kills] for place in range(arguments.kills)]
+    targets = [list(seconds)[place * len(seconds) // wanted_kills] for place in range(wanted_kills)]
     kills = []
     for target in targets:
         wanted = chooser.random() * seconds[target]
-        process = subprocess.Popen(_command(folder, arguments.scale), stderr=subprocess.DEVNULL, text=True)
+        process = subprocess.Popen(_command(folder, scale), stderr=subprocess.DEVNULL, text=True)
         while process.poll() is None and not _inside(folder, target):
             time.sleep(0.02)
         deadline = time.monotonic() + wanted
@@ -82,7 +96,7 @@ def _run_with_kills(folder: Path, reference: Path, arguments: argparse.Namespace
         process.wait()
         if alive and stage is not None:
             kills.append({"stage": stage, "after_seconds": round(wanted, 3)})
-    subprocess.run(_command(folder, arguments.scale), check=True)
+    subprocess.run(_command(folder, scale), check=True)
     return kills
 
 

@@ -42,21 +42,38 @@ def run(
     scale: ScaleOption = None,
     set: SetOption = None,
     only: Annotated[str | None, typer.Option(help="Run just this stage; its inputs must be there.")] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Stop after so long with a checkpoint; the same command continues.")
+    ] = None,
 ) -> None:
     """Run a recipe, or continue it: stages whose settings and inputs are unchanged are re-used."""
     from pocketlm.commands import run_recipe
 
-    for line in run_recipe(recipe, out, set or [], scale, only):
+    slice_of_time = [] if max_seconds is None else [f"runtime.max_seconds={max_seconds}"]
+    for line in run_recipe(recipe, out, [*(set or []), *slice_of_time], scale, only):
         print(line)
 
 
 @app.command()
 def plan(recipe: RecipeArgument, scale: ScaleOption = None, set: SetOption = None) -> None:
-    """Say what a recipe will take (tokens, FLOPs, memory, time, disk) before anything starts."""
+    """Say what a recipe will take (tokens, FLOPs, memory, time, energy, disk), and refuse what cannot fit."""
     from pocketlm.commands import plan_recipe
 
     for line in plan_recipe(recipe, set or [], scale):
         print(line)
+
+
+@app.command()
+def rehearse(
+    recipe: RecipeArgument,
+    out: Annotated[Path | None, typer.Option(help="The run folder; runs/RECIPE-rehearsal when left out.")] = None,
+    set: SetOption = None,
+) -> None:
+    """Run the entire recipe in miniature: a tiny model of the same form, a few steps a stage, little or other text."""
+    from pocketlm.commands import rehearse_recipe
+
+    for line in rehearse_recipe(recipe, out, set or []):
+        print(line, flush=True)
 
 
 @app.command()

@@ -7,22 +7,25 @@ import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocketlm.errors import InputError
 from pocketlm.pipeline.process import allow_hub
-from pocketlm.pipeline.recipe import load_recipe
+from pocketlm.pipeline.recipe import Recipe, load_recipe, parse_recipe
 from pocketlm.pipeline.runner import RECIPE, Runner
 from pocketlm.pipeline.runs import Explanation, explain
 from pocketlm.pipeline.storage import json_bytes, write_bytes_atomic
 from pocketlm.pipeline.verification import Check, verify_run
 from pocketlm.stages import registry
+from pocketlm.training.ranks import on_rank_0
 
 if TYPE_CHECKING:
     from pocketlm.generation.text import ChatSession
 
 
+@on_rank_0
 def run_recipe(
     source: str, out: Path | None, overrides: Sequence[str], scale: str | None, only: str | None
 ) -> list[str]:
@@ -30,7 +33,14 @@ def run_recipe(
     recipe = load_recipe(source, registry(), overrides, scale)
     if "hf://" in recipe.to_yaml():
         allow_hub()
-    folder = out if out is not None else Path("runs") / recipe.name
+    return _run(recipe, out if out is not None else Path("runs") / recipe.name, only)
+
+
+def _run(recipe: Recipe, folder: Path, only: str | None = None) -> list[str]:
+    from pocketlm.planning.plan import preflight
+
+    rows = preflight(recipe, folder, only)
+    recipe = replace(recipe, runtime=recipe.runtime.model_copy(update={"micro_batch": rows}))
     began = time.monotonic()
     result = Runner(recipe, folder, publish_report).run(only)
     lines = [f"{len(result.executed)} stages ran, {len(result.cached)} re-used, {time.monotonic() - began:.1f} s"]
@@ -64,7 +74,23 @@ def plan_recipe(source: str, overrides: Sequence[str], scale: str | None) -> lis
     """The lines of `pocketlm plan`."""
     from pocketlm.planning.plan import plan
 
-    return plan(load_recipe(source, registry(), overrides, scale))
+    recipe = load_recipe(source, registry(), overrides, scale)
+    return list(plan(recipe, Path("runs") / recipe.name))
+
+
+@on_rank_0
+def rehearse_recipe(source: str, out: Path | None, overrides: Sequence[str]) -> Iterator[str]:
+    """Run a recipe in miniature; yields what to print: what was substituted (before and after), what a run prints."""
+    from pocketlm.planning.rehearsal import miniature
+
+    recipe = load_recipe(source, registry(), overrides)
+    folder = out if out is not None else Path("runs") / f"{recipe.name}-rehearsal"
+    small = miniature(recipe, folder)
+    rehearsed = parse_recipe(small.document, registry(), f"{recipe.name} in miniature")
+    notes = [f"rehearsal: {note}" for note in small.notes]
+    yield from notes
+    lines = _run(rehearsed, folder)
+    yield from (*notes, *lines)
 
 
 def explain_stage(folder: Path, stage: str, overrides: Sequence[str]) -> Explanation:

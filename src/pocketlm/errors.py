@@ -1,6 +1,6 @@
 """One tree of user-facing errors. Each message says what is wrong, where, and what to do about it.
 
-Anything that is not a `PocketError` is a bug and keeps its traceback. Exit codes: 1 a verification or gate failed,
+Anything that is not a `PocketError` is a bug and keeps its traceback. Exit codes: 1 a verification or gate failed, or a rank was lost,
 2 bad input, 73 the run folder is held by another process, 75 interrupted and resumable.
 """
 
@@ -35,6 +35,12 @@ class HeldError(PocketError):
     """Another living process works in the same run folder."""
 
     exit_code = 73
+
+
+class RankLost(PocketError):
+    """One of several processes that train together is gone; state is on disk and the same command continues."""
+
+    exit_code = 1
 
 
 class Interrupted(PocketError):

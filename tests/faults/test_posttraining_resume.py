@@ -20,7 +20,8 @@ def execute(definition, settings, inputs, folder, stop_after=()):
 
         def progress(done, *rest, reports=reports, limit=limit, stop=surroundings.stop, **figures):
             reports[0] += 1
-            stop.requested = stop.requested or reports[0] == limit
+            if reports[0] == limit:
+                stop.request()
 
         surroundings.context.progress = progress
         if limit is None:

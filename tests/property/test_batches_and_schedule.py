@@ -7,10 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pocketlm.data.tokens.packing import pack
 from pocketlm.errors import InputError
-from pocketlm.training.batches import Batch, PretrainBatches
-from pocketlm.training.schedule import learning_rate
-from pocketlm.training.settings import TrainingSettings
+from pocketlm.model.loss import IGNORE
+from pocketlm.training.batches import Batch, PackedBatches, PretrainBatches
+from pocketlm.training.schedule import learning_rate, rate_share, warm_up
+from pocketlm.training.settings import RateShape, TrainingSettings
 
 SHAPES = {
     "tokens": st.integers(50, 300),
@@ -48,15 +50,67 @@ def test_a_batch_depends_on_its_step_only(tokens: int, rows: int, context: int, 
 
 @settings(max_examples=50, deadline=None)
 @given(**SHAPES, steps=st.integers(1, 40))
-def test_spans_are_exactly_what_was_read(tokens: int, rows: int, context: int, seed: int, steps: int) -> None:
+def test_pieces_are_exactly_what_was_read(tokens: int, rows: int, context: int, seed: int, steps: int) -> None:
     batches = PretrainBatches(np.arange(tokens), rows, context, seed)
     read = set()
     for step in range(steps):
         batch = batches.batch(step)
         read |= {*batch.tokens_BT.flatten().tolist(), *batch.targets_BT.flatten().tolist()}
-    spans = batches.spans(steps)
-    assert {token for start, stop in spans for token in range(start, stop)} == read
-    assert spans == sorted(spans)
+    starts, lengths = batches.pieces(range(steps))
+    pieces = zip(starts.tolist(), lengths.tolist(), strict=True)
+    assert {token for start, length in pieces for token in range(start, start + length + batches.read_on)} == read
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=60),
+    context=st.integers(1, 12),
+    rows=st.integers(1, 4),
+    seed=st.integers(0, 5),
+)
+def test_packed_rows_hold_every_token_once_and_cut_only_what_is_too_long(
+    lengths: list[int], context: int, rows: int, seed: int
+) -> None:
+    """Tokens are their own places, the border (here a number of its own) only opens rows and fills them up."""
+    total, border = sum(lengths), 10_000
+    if (total - 1) // context < rows:
+        return
+    offsets = np.cumsum(lengths) - lengths
+    batches = PackedBatches(np.arange(total), rows, context, seed, offsets, border)
+    steps = -(-batches.windows // rows)
+    epoch: list[int] = []
+    for step in range(steps):
+        batch = batches.batch(step)
+        for tokens, targets in zip(batch.tokens_BT.tolist(), batch.targets_BT.tolist(), strict=True):
+            learned = [token for token in targets if token != IGNORE]
+            assert targets == learned + [IGNORE] * (context - len(learned))
+            assert tokens == ([border, *learned] + [border] * context)[:context]
+            if len(epoch) < total:
+                epoch += learned
+        assert batch.consumed == sum(token != IGNORE for token in batch.targets_BT.flatten().tolist())
+    assert sorted(epoch) == list(range(total))
+    pieces = dict(zip(batches.packed.starts.tolist(), batches.packed.lengths.tolist(), strict=True))
+    for offset, length in zip(offsets.tolist(), lengths, strict=True):
+        assert pieces[offset] == min(length, context)
+    _, sizes = batches.pieces(range(steps))
+    assert sizes.sum() == sum(batches.batch(step).consumed for step in range(steps))
+
+
+def test_packing_is_as_tight_as_best_fit_of_a_literal_loop() -> None:
+    generator = np.random.default_rng(3)
+    lengths = generator.integers(1, 40, 500)
+    offsets = np.cumsum(lengths) - lengths
+    packed = pack(offsets, int(lengths.sum()), 64, np.random.default_rng(0))
+    rooms: list[int] = []
+    for length in sorted(lengths.tolist(), reverse=True):
+        fitting = [room for room in rooms if room >= length]
+        if fitting:
+            rooms.remove(min(fitting))
+            rooms.append(min(fitting) - length)
+        else:
+            rooms.append(64 - length)
+    filled = np.add.reduceat(packed.lengths, packed.offsets[:-1])
+    assert sorted((64 - filled).tolist()) == sorted(rooms)
 
 
 def test_too_little_text_says_how_much_is_needed() -> None:
@@ -94,6 +148,48 @@ def test_cosine_falls_smoothly_and_constant_stays() -> None:
     assert cosine[55] == pytest.approx(1.0)
     assert all(np.diff(cosine[10:]) < 0)
     assert {learning_rate(_settings(schedule="constant"), step) for step in range(10, 100)} == {2.0}
+
+
+def test_linear_falls_evenly_from_the_warm_up_to_its_end() -> None:
+    rates = [learning_rate(_settings(schedule="linear", final_fraction=0.25), step) for step in range(100)]
+    assert rates[10] == 2.0
+    assert np.diff(rates[10:]) == pytest.approx([-1.5 / 90] * 89)
+    assert rates[-1] == pytest.approx(0.5 + 1.5 / 90)
+
+
+def test_one_minus_sqrt_falls_as_in_its_paper() -> None:
+    """arXiv 2405.18392: rate = 1 - sqrt((n - (N - N_decay)) / N_decay) over the last N_decay of N steps."""
+    wsd = _settings(decay_fraction=0.4, decay_shape="one_minus_sqrt")
+    rates = [learning_rate(wsd, step) for step in range(100)]
+    assert rates[9:61] == [2.0] * 52
+    assert rates[60:] == pytest.approx([2.0 * (1 - ((n - 60) / 40) ** 0.5) for n in range(60, 100)])
+
+
+RATES = st.floats(0, 4)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    shape=st.sampled_from(["constant", "linear", "cosine", "one_minus_sqrt"]),
+    begin=RATES,
+    end=RATES,
+    done=st.lists(st.floats(-0.5, 1.5), min_size=2, max_size=9),
+)
+def test_a_rate_goes_from_its_begin_to_its_end_without_turning(
+    shape: RateShape, begin: float, end: float, done: list[float]
+) -> None:
+    assert rate_share(shape, 0.0, begin, end) == pytest.approx(begin)
+    assert rate_share(shape, 1.0, begin, end) == pytest.approx(begin if shape == "constant" else end)
+    steps = np.diff([rate_share(shape, value, begin, end) for value in sorted(done)])
+    assert np.all(steps * np.sign(end - begin) >= -1e-12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(begin=RATES, end=RATES, steps=st.integers(1, 50))
+def test_a_warm_up_leaves_its_begin_and_reaches_its_end_in_even_steps(begin: float, end: float, steps: int) -> None:
+    rates = [begin, *(warm_up(begin, end, step, steps) for step in range(steps))]
+    assert rates[-1] == pytest.approx(end)
+    assert np.diff(rates) == pytest.approx([(end - begin) / steps] * steps, abs=1e-9)
 
 
 def test_a_warm_up_longer_than_the_run_is_refused() -> None:

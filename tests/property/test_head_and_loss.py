@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketlm.model import loss as loss_module
-from pocketlm.model.loss import IGNORE, head_cross_entropy, token_log_probabilities
+from pocketlm.model.loss import IGNORE, head_cross_entropy, head_losses, token_log_probabilities
 from pocketlm.model.operators import rms_norm, rotary_tables, rotate, swiglu
 
 
@@ -48,6 +48,29 @@ def test_cross_entropy_and_its_gradients_are_exact(
     torch.testing.assert_close(total, expected)
     for mine, reference in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, reference)
+
+
+@settings(max_examples=60, deadline=None)
+@given(**CASES, z_loss=st.sampled_from([1e-4, 0.3]), single=st.booleans())
+def test_z_loss_and_its_gradients_equal_those_of_autograd_in_float64(
+    seed: int, batch: int, length: int, vocabulary: int, ignored: float, z_loss: float, single: bool
+) -> None:
+    exact = _case(seed, batch, length, vocabulary, ignored)
+    hidden_BTD, weight_VD, targets_BT = exact
+    logits_NV = (hidden_BTD @ weight_VD.T).flatten(0, 1)
+    counted_N = targets_BT.flatten() != IGNORE
+    expected_penalty = z_loss * logits_NV.logsumexp(-1).square()[counted_N].sum()
+    expected = F.cross_entropy(logits_NV, targets_BT.flatten(), reduction="sum") + expected_penalty
+    theirs = torch.autograd.grad(expected, (hidden_BTD, weight_VD))
+    if single:
+        hidden_BTD, weight_VD = (tensor.detach().float().requires_grad_() for tensor in (hidden_BTD, weight_VD))
+    total, penalty, count = head_losses(hidden_BTD, weight_VD, targets_BT, z_loss=z_loss)
+    assert not penalty.requires_grad
+    assert int(count) == int(counted_N.sum())
+    results = (total, penalty, *torch.autograd.grad(total, (hidden_BTD, weight_VD)))
+    for mine, reference in zip(results, (expected, expected_penalty, *theirs), strict=True):
+        assert (mine.double() - reference).abs().max() <= 1e-6 * max(1.0, float(reference.detach().abs().max()))
+    assert torch.equal(head_cross_entropy(hidden_BTD, weight_VD, targets_BT, z_loss=z_loss)[0], total)
 
 
 @settings(max_examples=40, deadline=None)

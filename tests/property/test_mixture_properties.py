@@ -147,23 +147,21 @@ def test_consumed_is_what_the_batches_hold(lengths: list[int], rows: int, contex
     owner = np.repeat(np.arange(len(lengths)), lengths).tolist()
     read = Counter(owner[at] for step in range(steps) for at in batches.batch(step).tokens_BT.flatten().tolist())
     offsets = np.cumsum(lengths) - np.array(lengths)
-    consumed = consumed_tokens(offsets, total, batches.reads(range(steps)), context)
+    consumed = consumed_tokens(offsets, total, *batches.pieces(range(steps)))
     assert consumed.tolist() == [read[document] for document in range(len(lengths))]
     assert int(consumed.sum()) == steps * rows * context
-    windows = np.concatenate([batches.window_indices(step) for step in range(steps)])
-    assert batches.reads(range(steps)).tolist() == np.bincount(windows, minlength=batches.windows).tolist()
 
 
 def test_consumed_by_source_is_the_sum_over_its_documents(tmp_path: Path) -> None:
     train = [("a", [5] * 9), ("b", [6] * 4), ("a", [7] * 20), ("unread", [8] * 30)]
     write_tokens(tmp_path, {"train": train, **held_out(1, "a")})
-    reads = np.array([2, 0, 1, 1, 0, 0])  # windows of 10: tokens 0-9 twice, 20-39 once
+    pieces = np.array([0, 20, 0, 30]), np.array([10, 10, 10, 10])  # tokens 0-9 twice, 20-39 once
     shard = TokenShard.open(tmp_path)
-    rows = consumed_by_source(shard, sources_of_documents(shard, tmp_path), reads, 10, 40)
+    rows = consumed_by_source(shard, sources_of_documents(shard, tmp_path), pieces, 40)
     assert rows == [
         {"source": "a", "held": 31, "documents": 2, "tokens": 36},
         {"source": "b", "held": 5, "documents": 0, "tokens": 0},
         {"source": "unread", "held": 31, "documents": 1, "tokens": 4},
     ]
     with pytest.raises(RuntimeError, match="consumed tokens: the sources sum to 40, the total is 41"):
-        consumed_by_source(shard, sources_of_documents(shard, tmp_path), reads, 10, 41)
+        consumed_by_source(shard, sources_of_documents(shard, tmp_path), pieces, 41)

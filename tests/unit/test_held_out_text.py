@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from pocketlm.data.tokens.shards import TokenShard, join_documents
+from pocketlm.data.tokens.shards import TokenShard
 from pocketlm.data.tokens.tokenizer import Tokenizer, train_tokenizer
 from pocketlm.evaluation.held_out_text import HeldOutText, training_text
 from pocketlm.evaluation.token_bytes import token_bytes
 from pocketlm.training.batches import PretrainBatches
 from pocketlm.training.heldout import document_bits
 from tests.small_training import SHAPE, make_model
+from tests.token_folders import join_documents
 
 TEXTS = ["Grüße aus dem Süden – 12 ≠ 21 🙂🙃", "plain words, plain words\n\tindented", "ﷺ\x00\u200b", "a"]
 
@@ -54,10 +55,11 @@ def test_documents_and_bytes_of_a_split(tokenizer_file: Path) -> None:
     tokenizer, table = Tokenizer.load(tokenizer_file), token_bytes(tokenizer_file)
     tokens, offsets = join_documents([tokenizer.encode(text) for text in TEXTS], tokenizer.end_of_text, 290)
     shard = TokenShard(tokens, offsets, sum(len(text.encode()) for text in TEXTS), 290)
-    whole = HeldOutText.from_shard(shard, table)
+    documents = [shard.document(index) for index in range(len(shard.offsets))]
+    whole = HeldOutText.of(documents, table)
     assert whole.texts == [text.encode() for text in TEXTS]
     assert sum(whole.lengths) == shard.text_bytes
-    part = HeldOutText.from_shard(shard, table, most_documents=2, most_tokens=3)
+    part = HeldOutText.of(documents, table, most_documents=2, most_tokens=3)
     assert [len(document) for document in part.documents] == [3, 3]
     estimate = whole.per_byte(np.array(whole.lengths) * 2.0, np.random.default_rng(0))
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx((2.0, 2.0, 2.0))
@@ -67,9 +69,16 @@ def test_training_text_is_what_the_batches_read(tokenizer_file: Path) -> None:
     tokenizer, table = Tokenizer.load(tokenizer_file), token_bytes(tokenizer_file)
     tokens, _ = join_documents([tokenizer.encode(text) for text in TEXTS], tokenizer.end_of_text, 290)
     batches = PretrainBatches(tokens, rows=2, context=4, seed=1)
-    read = training_text(tokens, batches.spans(3), table)
+    starts, lengths = batches.pieces(range(3))
+    read = training_text(tokens, starts, lengths + batches.read_on, table)
     pieces = b"".join(read)
-    places = {int(place) for start, stop in batches.spans(3) for place in range(start, stop)}
+    read_places = np.arange(len(tokens))
+    shown = PretrainBatches(read_places, rows=2, context=4, seed=1)
+    places = {
+        int(place)
+        for batch in (shown.batch(step) for step in range(3))
+        for place in [*batch.tokens_BT.flatten(), *batch.targets_BT.flatten()]
+    }
     assert pieces == b"".join(table[tokens[place]] for place in sorted(places))
-    everything = training_text(tokens, [(0, len(tokens))], table)
+    everything = training_text(tokens, np.array([0]), np.array([len(tokens)]), table)
     assert everything == [text.encode() for text in TEXTS]

@@ -2,14 +2,14 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pocketlm.data.tokens.shards import join_documents
 from pocketlm.data.tokens.tokenizer import TOKENIZER_FILES, Tokenizer, train_tokenizer
-from pocketlm.errors import InputError, Interrupted
+from pocketlm.errors import CorruptionError, InputError, Interrupted
 from pocketlm.model.storage import load_model
 from pocketlm.pipeline.artifact import Artifact, Draft
 from pocketlm.pipeline.context import Context, StopRequest
@@ -18,6 +18,7 @@ from pocketlm.pipeline.settings import Runtime
 from pocketlm.pipeline.stage import Inputs
 from pocketlm.stages.pretrain import PretrainSettings, pretrain
 from tests.small_training import StopAfter
+from tests.token_folders import join_documents
 
 VOCABULARY = 300
 SETTINGS = PretrainSettings(
@@ -51,7 +52,11 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 
 def run(
-    tokens: Artifact, folder: Path, settings: PretrainSettings = SETTINGS, stop: StopRequest | None = None
+    tokens: Artifact | dict[str, Artifact],
+    folder: Path,
+    settings: PretrainSettings = SETTINGS,
+    stop: StopRequest | None = None,
+    start: Artifact | None = None,
 ) -> Artifact:
     manifest = {"stage": "pretrain", "fingerprint": "f" * 64, "inputs": {}, "settings": {}, "version": 1}
     context = Context(
@@ -60,7 +65,8 @@ def run(
         Progress(io.StringIO()), stop or StopRequest(),
     )  # fmt: skip
     (folder / "work").mkdir(parents=True, exist_ok=True)
-    return pretrain.function(settings, Inputs({"tokens": tokens}), context)
+    listed = {"tokenize": tokens} if isinstance(tokens, Artifact) else tokens
+    return pretrain.function(settings, Inputs({"tokens": listed, **({"start": start} if start else {})}), context)
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +121,114 @@ def test_it_makes_the_same_bytes_again_also_after_an_interruption(
 def test_too_little_text_says_how_much_a_step_reads(tokens: Artifact, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"too little text: training has .* tokens, one step of 4000 rows"):
         run(tokens, tmp_path, SETTINGS.model_copy(update={"batch_rows": 4000}))
+
+
+STEP = 4 * 32  # tokens
+STABLE = {"tokens": 24 * STEP, "warmup_steps": 4}
+DECAY = {"tokens": 16 * STEP, "shape": "linear", "final_fraction": 0.0}
+
+
+def with_phases(*phases: dict[str, Any], **settings: Any) -> PretrainSettings:
+    own = {name: getattr(SETTINGS, name) for name in ("model", "batch_rows", "validate_every", "validation_documents")}
+    return PretrainSettings(**{**own, "phases": phases, **settings})
+
+
+@pytest.fixture(scope="module")
+def trunk(tokens: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Stable phase and decay in one run, with milestones in the stable part."""
+    settings = with_phases(STABLE, DECAY, milestones=(10 * STEP, 24 * STEP))
+    return run(tokens, tmp_path_factory.mktemp("trunk"), settings)
+
+
+def test_warm_up_stable_decay_as_phases_is_the_schedule_of_that_name(tokens: Artifact, trunk: Artifact) -> None:
+    assert SETTINGS.decay_fraction == 0.4
+    rates = [row["learning_rate"] for row in trunk.read_jsonl("log.jsonl")]
+    assert rates == pytest.approx([SETTINGS.learning_rate * share for share in (1.0, 1.0, 11 / 16, 1 / 16)])
+
+
+def test_a_branch_from_a_stable_milestone_is_the_run_itself(tokens: Artifact, trunk: Artifact, tmp_path: Path) -> None:
+    """The decay as a run of its own: same optimizer state, same rows, so the same weights to the last bit."""
+    branch = run(tokens, tmp_path, with_phases({**DECAY, "learning_rate": 1e-2}, start_at=24 * STEP), start=trunk)
+    assert branch.file("model.safetensors").read_bytes() == trunk.file("model.safetensors").read_bytes()
+
+
+def test_two_anneals_from_one_milestone_differ_in_what_they_read(
+    tokens: Artifact, trunk: Artifact, artifact: Artifact, tmp_path: Path
+) -> None:
+    short = with_phases({**DECAY, "tokens": 4 * STEP, "learning_rate": 1e-2}, start_at=10 * STEP, validate_every=4)
+    first = run(tokens, tmp_path / "first", short, start=trunk)
+    last = run(
+        tokens, tmp_path / "last", with_phases({**DECAY, "learning_rate": 1e-2}, start_at=10 * STEP), start=trunk
+    )
+    assert (first.metrics["steps"], last.metrics["steps"]) == (4, 16)
+    assert first.metrics["heldout.bits_per_byte.model"] != last.metrics["heldout.bits_per_byte.model"]
+
+
+def test_continued_pretraining_warms_up_again_and_reads_on(
+    tokens: Artifact, artifact: Artifact, tmp_path: Path
+) -> None:
+    settings = with_phases(
+        {"tokens": 20 * STEP, "warmup_steps": 3, "learning_rate": 5e-3, "shape": "linear", "final_fraction": 0.0}
+    )
+    more = run(tokens, tmp_path, settings, start=artifact)
+    rows = more.read_jsonl("log.jsonl")
+    assert rows[0]["loss"] < artifact.read_jsonl("log.jsonl")[0]["loss"]
+    [read] = json.loads((more.path / "read.json").read_text())
+    assert read == {"tokens": tokens.digest, "context": 32, "windows": (40 + 20) * 4}
+
+
+def test_text_that_is_new_is_read_from_its_beginning(tokens: Artifact, artifact: Artifact, tmp_path: Path) -> None:
+    other = Artifact(tokens.path, {**tokens.manifest, "digest": "another"})
+    more = run(other, tmp_path, with_phases({"tokens": 5 * STEP}, validate_every=5), start=artifact)
+    assert json.loads((more.path / "read.json").read_text())[0]["windows"] == 5 * 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"start_at": 11 * STEP}, r"kept nothing at 1,408 tokens; its milestones: 1,280, 3,072"),
+        ({"model": {**SETTINGS.model.model_dump(), "layers": 2}}, r"another shape .*layers is 2 here and 1 there"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(
+    tokens: Artifact, trunk: Artifact, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run(tokens, tmp_path, with_phases(STABLE, **settings), start=trunk)
+
+
+def test_a_milestone_without_a_start_is_refused(tokens: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no input `start`"):
+        run(tokens, tmp_path, with_phases(STABLE, start_at=STEP))
+
+
+def test_a_start_with_another_tokenizer_is_refused(tokens: Artifact, trunk: Artifact, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(trunk.path, folder)
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(InputError, match="have different tokenizers"):
+        run(tokens, tmp_path, with_phases(STABLE), start=Artifact(folder, trunk.manifest))
+
+
+def test_a_token_outside_of_the_vocabulary_is_refused(tokens: Artifact, tmp_path: Path) -> None:
+    import numpy as np
+
+    folder = tmp_path / "broken"
+    shutil.copytree(tokens.path, folder)
+    stream = np.load(folder / "train.npy")
+    stream[77] = VOCABULARY
+    np.save(folder / "train.npy", stream)
+    with pytest.raises(CorruptionError, match=f"holds the token {VOCABULARY}, its tokenizer has {VOCABULARY}"):
+        run(Artifact(folder, tokens.manifest), tmp_path / "run")
+
+
+def test_rows_of_whole_documents_that_do_not_see_each_other(tokens: Artifact, tmp_path: Path) -> None:
+    own = {"packing": "best_fit", "document_mask": True, "z_loss": 1e-4, "probe_every": 20}
+    artifact = run(tokens, tmp_path, SETTINGS.model_copy(update=own))
+    consumed = [artifact.metrics[f"consumed.{name}.tokens"] for name in ("first", "last")]
+    assert sum(consumed) == artifact.metrics["tokens"]
+    assert 0.8 * 40 * 4 * 32 < artifact.metrics["tokens"] <= 40 * 4 * 32
+    rows = artifact.read_jsonl("log.jsonl")
+    assert all(0 < row["z_loss"] < 0.02 for row in rows)
+    assert [row["step"] for row in rows if "attention_logit" in row] == [10, 30]
+    assert {"gradient_norm.00", "output_logit", "output_logit_rms"} <= set(rows[0])

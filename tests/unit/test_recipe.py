@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from pocketlm.errors import InputError
+from pocketlm.pipeline.recipe import load_recipe, recipe_folder
+from pocketlm.stages import registry
 from tests import toy
 
 BASE = "name: t\nwords: {count: 1}\nshout: {inputs: {text: words}}\n"
@@ -81,3 +83,14 @@ def test_unknown_recipe_name_and_file() -> None:
         load_recipe("quickstrat", toy.registry())
     with pytest.raises(InputError, match="there is no recipe file"):
         load_recipe("no/such.yaml", toy.registry())
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in recipe_folder().glob("*.yaml")))
+def test_the_recipe_that_a_run_keeps_is_the_recipe(name: str, tmp_path: Path) -> None:
+    """Every setting is written out, defaults too; reading that back must not refuse anything or change it."""
+    recipe = load_recipe(name, registry())
+    kept = tmp_path / "recipe.yaml"
+    kept.write_text(recipe.to_yaml())
+    again = load_recipe(kept, registry())
+    assert again.stages == recipe.stages
+    assert (again.seed, again.model, again.runtime) == (recipe.seed, recipe.model, recipe.runtime)

@@ -114,7 +114,7 @@ def test_checkpoints_of_other_data_or_settings_are_refused(tmp_path: Path) -> No
     other_data = make_trainer(make_context(tmp_path))
     refused = Trainer(
         other_data.model,
-        other_data.objective,
+        other_data.update.gradients.objective,
         other_data.batches,
         other_data.settings,
         make_context(tmp_path),
@@ -135,7 +135,7 @@ def test_a_model_that_cannot_move_says_so_once(tmp_path: Path) -> None:
     make_trainer(make_context(tmp_path, events=events), learning_rate=1e-9, schedule="constant", steps=40).run()
     warnings = [body for kind, body in events if kind == "warning"]
     assert len(warnings) == 1
-    assert "hardly moves" in warnings[0]["message"]
+    assert "hardly move" in warnings[0]["message"]
 
 
 def test_the_update_ratio_is_that_of_the_weights(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,6 @@ from pocketlm.evaluation.statistics import Estimate, ratio_bootstrap
 from pocketlm.training.heldout import document_bits
 
 if TYPE_CHECKING:
-    from pocketlm.data.tokens.shards import TokenShard
     from pocketlm.model.transformer import Transformer
 
 
@@ -26,13 +25,16 @@ class HeldOutText:
     border: int
 
     @classmethod
-    def from_shard(
-        cls, shard: TokenShard, bytes_of: list[bytes], most_documents: int | None = None, most_tokens: int | None = None
+    def of(
+        cls,
+        documents: Sequence[np.ndarray],
+        bytes_of: list[bytes],
+        most_documents: int | None = None,
+        most_tokens: int | None = None,
     ) -> HeldOutText:
-        """All documents of a split, or the first `most_tokens` tokens of the first `most_documents`."""
-        count = min(len(shard.offsets), most_documents or len(shard.offsets))
-        documents = [shard.document(index)[:-1][:most_tokens] for index in range(count)]
-        return cls(documents, [_text(document, bytes_of) for document in documents], bytes_of.index(b""))
+        """Documents that end with their border token, or the first `most_tokens` tokens of the first so many."""
+        cut = [document[:-1][:most_tokens] for document in documents[:most_documents]]
+        return cls(cut, [_text(document, bytes_of) for document in cut], bytes_of.index(b""))
 
     @property
     def lengths(self) -> list[int]:
@@ -52,11 +54,18 @@ class HeldOutText:
         return ratio_bootstrap(bits.tolist(), self.lengths, generator)
 
 
-def training_text(tokens: np.ndarray, spans: Iterable[tuple[int, int]], bytes_of: list[bytes]) -> list[bytes]:
-    """The text of token spans, cut at document borders: exactly the bytes that a model read in them."""
+def training_text(tokens: np.ndarray, starts: np.ndarray, lengths: np.ndarray, bytes_of: list[bytes]) -> list[bytes]:
+    """The text of stretches of a stream, cut at document borders: exactly the bytes that a model read in them, once.
+
+    Stretches that touch or overlap are one.
+    """
     border = bytes_of.index(b"")
     segments = []
-    for start, stop in spans:
+    order = np.argsort(starts, kind="stable")
+    firsts, lasts = starts[order], np.maximum.accumulate(starts[order] + lengths[order])
+    new = np.flatnonzero(np.append(True, firsts[1:] > lasts[:-1])) if len(order) else np.zeros(0, np.int64)
+    ends = np.append(lasts[new[1:] - 1], lasts[-1:])
+    for start, stop in zip(firsts[new].tolist(), ends.tolist(), strict=True):
         stream = np.asarray(tokens[start:stop])
         pieces = np.split(stream, np.flatnonzero(stream == border))
         segments += [text for piece in pieces if (text := _text(piece, bytes_of))]

@@ -4,12 +4,40 @@ Two layouts, both loaded by the ecosystem without custom code: `llama` (LlamaFor
 which adds an RMSNorm over every query and key head). Knows no torch.
 """
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from pocketlm.errors import InputError
 from pocketlm.pipeline.settings import Settings
+
+
+class RopeScaling(Settings):
+    """YaRN (arXiv 2309.00071): a model of `original_context` positions reads `factor` times as many.
+
+    Channels that turn more than `beta_fast` times within the original context stay as they are, those that turn less
+    than `beta_slow` times are slowed down by `factor`, and those between are blended.
+    """
+
+    factor: float = Field(gt=1)
+    original_context: int = Field(gt=0)
+    """Context in tokens before the extension."""
+    beta_fast: float = Field(default=32.0, gt=0)
+    beta_slow: float = Field(default=1.0, gt=0)
+
+    def attention_factor(self) -> float:
+        """What cosines and sines are multiplied with, for attention over more positions is flatter (equation 22)."""
+        return 0.1 * math.log(self.factor) + 1.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "RopeScaling":
+        if self.beta_fast <= self.beta_slow:
+            raise ValueError(
+                f"beta_fast is {self.beta_fast:g} and beta_slow {self.beta_slow:g}: the channels that are kept turn "
+                "faster than those that are slowed down; set beta_fast above beta_slow"
+            )
+        return self
 
 
 class ModelShape(Settings):
@@ -30,13 +58,22 @@ class ModelShape(Settings):
     ffn_width: int = Field(gt=0)
     context: int = Field(gt=0)
     """Longest sequence in tokens that the model is trained and run on."""
-    rope_theta: float = Field(default=10_000.0, gt=0)
+    rope_theta: float = Field(default=10_000.0, gt=1)
+    rope_scaling: RopeScaling | None = None
+    """Extension of the context with YaRN; unset: none."""
     norm_epsilon: float = Field(default=1e-6, gt=0)
     tie_embeddings: bool = True
 
     def with_vocabulary(self, vocabulary: int) -> "ModelSettings":
         """The complete settings for a tokenizer of `vocabulary` tokens."""
         return ModelSettings(vocabulary=vocabulary, **{name: getattr(self, name) for name in ModelShape.model_fields})
+
+    def identity(self) -> dict[str, Any]:
+        """As of all settings. A context that is not extended leaves no trace, as before extensions were known."""
+        identity = super().identity()
+        if self.rope_scaling is None:
+            del identity["rope_scaling"]
+        return identity
 
     @model_validator(mode="after")
     def _possible(self) -> "ModelShape":
@@ -49,6 +86,14 @@ class ModelShape(Settings):
             raise ValueError(
                 f"head_dim is {self.head_dim}, but rotary positions rotate pairs of channels; set an even head_dim"
             )
+        if self.rope_scaling is not None:
+            reach = self.rope_scaling.factor * self.rope_scaling.original_context
+            if self.context > reach:
+                raise ValueError(
+                    f"a context of {self.context:,} is more than rope_scaling reaches: factor "
+                    f"{self.rope_scaling.factor:g} x original_context {self.rope_scaling.original_context:,} = "
+                    f"{reach:,.0f}; shorten the context or raise the factor"
+                )
         return self
 
 
@@ -74,19 +119,36 @@ class ModelSettings(ModelShape):
         return {"attention.qkv.weight": [queries, keys, keys], "mlp.gate_up.weight": [self.ffn_width] * 2}
 
 
+# The shape of SmolLM2-135M and L20-Edu-135M.
+_DEEP = ModelShape(width=576, layers=30, heads=9, kv_heads=3, head_dim=64, ffn_width=1536, context=2048)
+
 SHAPES = {
-    # The shape of SmolLM2-135M and L20-Edu-135M: 134,515,008 parameters.
-    "135m": ModelShape(width=576, layers=30, heads=9, kv_heads=3, head_dim=64, ffn_width=1536, context=2048),
     # The quickstart's model: trains in minutes on two CPU cores.
-    "1m": ModelShape(width=128, layers=4, heads=4, kv_heads=4, head_dim=32, ffn_width=384, context=256),
+    "quickstart": ModelShape(width=128, layers=4, heads=4, kv_heads=4, head_dim=32, ffn_width=384, context=256),
+    # Proxies of `135m`, to try settings on: as deep for their width (19.2 channels a layer, as nearly as whole layers
+    # allow), feed-forward 8/3 as wide as the stream, 3 query heads for a key-value head.
+    "0.3m": ModelShape(width=72, layers=3, heads=3, kv_heads=1, head_dim=32, ffn_width=192, context=256),
+    "1m": ModelShape(width=120, layers=6, heads=3, kv_heads=1, head_dim=32, ffn_width=320, context=256),
+    "5m": ModelShape(width=192, layers=10, heads=6, kv_heads=2, head_dim=32, ffn_width=512, context=512),
+    "15m": ModelShape(width=288, layers=15, heads=9, kv_heads=3, head_dim=32, ffn_width=768, context=512),
+    "50m": ModelShape(width=432, layers=22, heads=6, kv_heads=2, head_dim=64, ffn_width=1152, context=1024),
+    "135m": _DEEP,
+    # The same with RMSNorm over query and key heads: stands higher learning rates.
+    "135m-qk": _DEEP.model_copy(update={"layout": "qwen3"}),
+    # L20-Edu's baseline of equal size with fewer, wider layers (its configs/l20_wide_140m_baseline.yaml).
+    "wide-140m": ModelShape(width=768, layers=12, heads=12, kv_heads=4, head_dim=64, ffn_width=3072, context=2048),
 }
-VOCABULARIES = {"135m": 49_152, "1m": 2048}
+# The vocabulary that a shape is meant for; another tokenizer brings its own.
+VOCABULARIES = {
+    "quickstart": 2048, "0.3m": 2048, "1m": 2048, "5m": 2048, "15m": 8192, "50m": 16_384,
+    "135m": 49_152, "135m-qk": 49_152, "wide-140m": 49_152,
+}  # fmt: skip
 
 
 def preset(name: str) -> ModelSettings:
     """Settings of a named shape; InputError lists the names when there is none."""
     if name not in SHAPES:
-        raise InputError(f"model: there is no preset {name!r}; the presets are {', '.join(sorted(SHAPES))}")
+        raise InputError(f"model: there is no preset {name!r}; the presets are {', '.join(SHAPES)}")
     return SHAPES[name].with_vocabulary(VOCABULARIES[name])
 
 

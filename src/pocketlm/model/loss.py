@@ -1,9 +1,14 @@
 """Output head and loss together, in chunks: the logits of a whole batch never exist at once.
 
-Shape letters: B batch, T positions, N = B * T, D width, V vocabulary, C rows of one chunk. Both functions reduce in
+Shape letters: B batch, T positions, N = B * T, D width, V vocabulary, C rows of one chunk. All functions reduce in
 float32 or better (the products run in autocast's type when it is on) and never wait for an accelerator.
+
+On CUDA, where Triton is installed, one kernel turns a chunk's logits into losses and gradients in place
+(`triton_kernels.py`); the plain operations here are its reference and serve everywhere else.
 """
 
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -11,21 +16,42 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORE = -100
-# Logits of one chunk: 2 MB of fp32 stays near a CPU core, 1 GB keeps the products of a GPU large.
-_CHUNK_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 28}
+# Logits of one chunk: 8 MB of fp32 stays near a CPU core, 1 GB keeps the products of a GPU large.
+_CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 28}
 
 
 def head_cross_entropy(
-    hidden_BTD: Tensor, head_weight_VD: Tensor, targets_BT: Tensor, ignore_index: int = IGNORE
+    hidden_BTD: Tensor,
+    head_weight_VD: Tensor,
+    targets_BT: Tensor,
+    ignore_index: int = IGNORE,
+    z_loss: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Summed cross-entropy in nats over the counted targets, and their number (integer tensor).
+    """Summed loss in nats over the counted targets, and their number (integer tensor).
 
-    The gradients are made while a chunk's logits are at hand, so only the sum may be scaled afterwards; they are exact.
+    The loss of a target is its cross-entropy plus `z_loss` times the square of the logits' log-sum-exp, which keeps
+    logits from drifting (PaLM, arXiv 2204.02311, section 5). The gradients are made while a chunk's logits are at hand,
+    so only the sum may be scaled afterwards; they are exact.
     """
-    loss, count = _HeadCrossEntropy.apply(
-        hidden_BTD.reshape(-1, hidden_BTD.shape[-1]), head_weight_VD, targets_BT.reshape(-1), ignore_index
-    )
+    loss, _, count = head_losses(hidden_BTD, head_weight_VD, targets_BT, ignore_index, z_loss)
     return loss, count
+
+
+def head_losses(
+    hidden_BTD: Tensor,
+    head_weight_VD: Tensor,
+    targets_BT: Tensor,
+    ignore_index: int = IGNORE,
+    z_loss: float = 0.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `head_cross_entropy`, with the share of `z_loss` in between: summed loss, that part of it, count.
+
+    The part is for the log and carries no gradient.
+    """
+    loss, penalty, count = _HeadCrossEntropy.apply(
+        hidden_BTD.reshape(-1, hidden_BTD.shape[-1]), head_weight_VD, targets_BT.reshape(-1), ignore_index, z_loss
+    )
+    return loss, penalty, count
 
 
 def token_log_probabilities(
@@ -45,39 +71,63 @@ def token_log_probabilities(
 class _HeadCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, ignore_index: int
-    ) -> tuple[Tensor, Tensor]:
-        counted_N = targets_N != ignore_index
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, ignore_index: int, z_loss: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
         loss = hidden_ND.new_zeros((), dtype=_reduction_type(hidden_ND))
+        penalty = torch.zeros_like(loss)
         gradients = any(ctx.needs_input_grad[:2])
         hidden_gradient_ND = torch.empty_like(hidden_ND) if gradients else None
         weight_gradient_VD = torch.zeros_like(weight_VD) if gradients else None
         compute = _compute_type(hidden_ND)
+        row_losses = _row_losses(hidden_ND.device, compute)
         with torch.autocast(hidden_ND.device.type, enabled=False):
             typed_weight_VD = weight_VD.to(compute)
             for start, stop in _chunks(hidden_ND, weight_VD):
                 hidden_CD = hidden_ND[start:stop].to(compute)
-                counted_C1 = counted_N[start:stop].unsqueeze(1)
-                target_C1 = targets_N[start:stop].unsqueeze(1).where(counted_C1, 0)
-                logits_CV = F.linear(hidden_CD, typed_weight_VD).to(_reduction_type(hidden_ND))
-                normaliser_C1 = logits_CV.logsumexp(-1, keepdim=True)
-                loss += ((normaliser_C1 - logits_CV.gather(1, target_C1)) * counted_C1).sum()
+                logits_CV = F.linear(hidden_CD, typed_weight_VD)
+                loss_C, penalty_C, delta_CV = row_losses(
+                    logits_CV, targets_N[start:stop], ignore_index, z_loss, gradients
+                )
+                loss += loss_C.sum()
+                if z_loss:
+                    penalty += penalty_C.sum()
                 if hidden_gradient_ND is not None and weight_gradient_VD is not None:
-                    # d loss / d logits = softmax - one-hot, written over the logits; rows without a target give 0.
-                    delta_CV = logits_CV.sub_(normaliser_C1).exp_()
-                    delta_CV.scatter_add_(1, target_C1, torch.full_like(normaliser_C1, -1.0)).mul_(counted_C1)
                     delta_CV = delta_CV.to(compute)
                     hidden_gradient_ND[start:stop] = delta_CV @ typed_weight_VD
                     weight_gradient_VD += delta_CV.T @ hidden_CD
         ctx.save_for_backward(hidden_gradient_ND, weight_gradient_VD)
-        count = counted_N.sum()
-        ctx.mark_non_differentiable(count)
-        return loss, count
+        count = (targets_N != ignore_index).sum()
+        ctx.mark_non_differentiable(penalty, count)
+        return loss + penalty if z_loss else loss, penalty, count
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden_gradient_ND, weight_gradient_VD = ctx.saved_tensors
-        return hidden_gradient_ND * gradients[0], weight_gradient_VD * gradients[0], None, None
+        return hidden_gradient_ND * gradients[0], weight_gradient_VD * gradients[0], None, None, None
+
+
+def plain_row_losses(
+    logits_CV: Tensor, targets_C: Tensor, ignore_index: int, z_loss: float, gradient: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy and z-loss of every row, both [C], and the gradient of their sum, which may overwrite the logits.
+
+    Without `gradient` the third is of no use. Rows whose target is `ignore_index` give zeros.
+    """
+    logits_CV = logits_CV.to(_reduction_type(logits_CV))
+    counted_C1 = targets_C.unsqueeze(1) != ignore_index
+    target_C1 = targets_C.unsqueeze(1).where(counted_C1, 0)
+    target_logit_C1 = logits_CV.gather(1, target_C1)
+    largest_C1 = logits_CV.amax(1, keepdim=True)
+    exponential_CV = logits_CV.sub_(largest_C1).exp_()
+    sum_C1 = exponential_CV.sum(1, keepdim=True)
+    normaliser_C1 = sum_C1.log() + largest_C1
+    loss_C1 = (normaliser_C1 - target_logit_C1) * counted_C1
+    penalty_C1 = z_loss * normaliser_C1.square() * counted_C1
+    if gradient:
+        # d loss / d logits = softmax - one-hot; d z * lse^2 / d logits = 2 * z * lse * softmax
+        scale_C1 = counted_C1 * (1 + 2 * z_loss * normaliser_C1) / sum_C1
+        exponential_CV.mul_(scale_C1).scatter_add_(1, target_C1, -counted_C1.to(exponential_CV.dtype))
+    return loss_C1.squeeze(1), penalty_C1.squeeze(1), exponential_CV
 
 
 class _TokenLogProbabilities(torch.autograd.Function):
@@ -128,6 +178,19 @@ class _TokenLogProbabilities(torch.autograd.Function):
             hidden_gradient_ND[start:stop] = delta_CV @ typed_weight_VD
             weight_gradient_VD += delta_CV.T @ hidden_CD
         return hidden_gradient_ND, weight_gradient_VD, None, None
+
+
+def _row_losses(device: torch.device, dtype: torch.dtype) -> Any:
+    if device.type == "cuda" and dtype != torch.float64 and _has_triton():
+        from pocketlm.model.triton_kernels import fused_row_losses
+
+        return fused_row_losses
+    return plain_row_losses
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 def _chunks(hidden_ND: Tensor, weight_VD: Tensor) -> list[tuple[int, int]]:

@@ -1,34 +1,50 @@
 """Elementwise parts of the decoder with hand-written gradients.
 
 At this size a CPU spends as long on these as on the matrix products; autograd's own versions make two to three times
-as many passes over memory. Under autocast they compute in the type that they are handed, norms in float32 or better.
+as many passes over memory. Under autocast they compute in the type that they are handed, norms in float32 or better. A
+compiler gets the plain formulas, which it fuses by itself: writing into parts of a tensor would break its graph.
 Shape letters as in `transformer.py`; channels of a head are rotated as pairs (e, e + E/2), the order of transformers.
 """
 
+import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pocketlm.model.config import RopeScaling
+
 
 def rms_norm(hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """hidden / sqrt(mean(hidden^2) + epsilon) * weight over the last dimension (arXiv 1910.07467)."""
-    if hidden.device.type == "cuda":
+    if hidden.device.type == "cuda" or torch.compiler.is_compiling():
         return F.rms_norm(hidden, (hidden.shape[-1],), weight, epsilon)  # one kernel each way
     return _RMSNorm.apply(hidden, weight, epsilon)
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) * up, where the last dimension holds gate and then up (arXiv 2002.05202)."""
+    if torch.compiler.is_compiling():
+        gate, up = gate_up.chunk(2, -1)
+        return F.silu(gate) * up
     return _SwiGLU.apply(gate_up)
 
 
-def rotary_tables(positions: int, channels: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the angles of every position, each [positions, channels / 2] (arXiv 2104.09864)."""
+def rotary_tables(
+    positions: int, channels: int, theta: float, scaling: RopeScaling | None = None
+) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the angles of every position, each [positions, channels / 2] (arXiv 2104.09864).
+
+    With `scaling` the angles and the size of both are those of YaRN.
+    """
     exponents = torch.arange(0, channels, 2, dtype=torch.float32) / channels
-    angles = torch.outer(torch.arange(positions, dtype=torch.float32), 1.0 / theta**exponents)
-    return angles.cos(), angles.sin()
+    periods = theta**exponents
+    speeds = 1.0 / periods if scaling is None else _slowed_speeds(periods, theta, scaling)
+    angles = torch.outer(torch.arange(positions, dtype=torch.float32), speeds)
+    if scaling is None:
+        return angles.cos(), angles.sin()
+    return angles.cos() * scaling.attention_factor(), angles.sin() * scaling.attention_factor()
 
 
 def rotate(heads_BTNE: Tensor, cosine: Tensor, sine: Tensor, rotated: int) -> Tensor:
@@ -36,7 +52,26 @@ def rotate(heads_BTNE: Tensor, cosine: Tensor, sine: Tensor, rotated: int) -> Te
 
     `cosine` and `sine` are [T, 1, E/2] or [B, T, 1, E/2]. Returns a tensor like `heads_BTNE`.
     """
+    if torch.compiler.is_compiling():
+        first, second = heads_BTNE[:, :, :rotated].chunk(2, -1)
+        turned_BTNE = torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1)
+        return torch.cat([turned_BTNE.to(heads_BTNE.dtype), heads_BTNE[:, :, rotated:]], 2)
     return _Rotate.apply(heads_BTNE, cosine, sine, rotated)
+
+
+def _slowed_speeds(periods_C: Tensor, theta: float, scaling: RopeScaling) -> Tensor:
+    """Angle per position of every pair of channels after YaRN (section 3.2), rounded to pairs as transformers does."""
+    channels = 2 * len(periods_C)
+
+    def pair_that_turns(times: float) -> float:
+        """The pair, as a fraction, that turns so many times within the original context."""
+        return channels * math.log(scaling.original_context / (times * 2 * math.pi)) / (2 * math.log(theta))
+
+    first = max(math.floor(pair_that_turns(scaling.beta_fast)), 0)
+    last = min(math.ceil(pair_that_turns(scaling.beta_slow)), channels - 1)
+    width = last - first or 0.001
+    kept_C = 1 - ((torch.arange(len(periods_C), dtype=torch.float32) - first) / width).clamp(0, 1)
+    return 1.0 / (scaling.factor * periods_C) * (1 - kept_C) + 1.0 / periods_C * kept_C
 
 
 class _RMSNorm(torch.autograd.Function):

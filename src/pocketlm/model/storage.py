@@ -1,6 +1,9 @@
 """A model folder: `config.json` (ModelSettings) and `model.safetensors` (fp32, our tensor names). No pickle."""
 
 import json
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -22,12 +25,23 @@ def save_model(folder: Path, model: Transformer) -> None:
     """Write `config.json` and `model.safetensors` into an existing folder; the weights as fp32, sorted by name."""
     save_config(folder, model.settings)
     weights = {name: weight.detach().float().cpu().contiguous() for name, weight in model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS)
+    write_tensors(folder / WEIGHTS, weights)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file. Raises OSError when the disk refuses: the format's writer has an error of its own."""
+    try:
+        save_file(dict(tensors), path, metadata=metadata)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def save_config(folder: Path, settings: ModelSettings) -> None:
-    """Write `config.json`."""
-    (folder / CONFIG).write_bytes(json_bytes(settings.model_dump(mode="json")))
+    """Write `config.json`; what is not set is left out."""
+    (folder / CONFIG).write_bytes(json_bytes(settings.model_dump(mode="json", exclude_none=True)))
 
 
 def load_config(folder: Path) -> ModelSettings:

@@ -34,7 +34,9 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.layers))
         self.final_norm = RMSNorm(settings.width, settings.norm_epsilon)
         self.head = None if settings.tie_embeddings else _linear(settings.width, settings.vocabulary)
-        cosine_SC, sine_SC = rotary_tables(settings.context, settings.head_dim, settings.rope_theta)
+        cosine_SC, sine_SC = rotary_tables(
+            settings.context, settings.head_dim, settings.rope_theta, settings.rope_scaling
+        )
         self.register_buffer("cosine_SC", cosine_SC, persistent=False)
         self.register_buffer("sine_SC", sine_SC, persistent=False)
 
@@ -138,6 +140,15 @@ class Attention(nn.Module):
         cache: CacheLayer | None,
     ) -> Tensor:
         batch, length, _ = hidden_BTD.shape
+        query_BHTE, key_BKSE, value_BKSE = self.queries_keys_values(hidden_BTD, rotary)
+        if cache is not None:
+            key_BKSE, value_BKSE = cache.store(key_BKSE, value_BKSE)
+        mixed_BTHE = attend(query_BHTE, key_BKSE, value_BKSE, mask_B1TS).transpose(1, 2)
+        return self.output(mixed_BTHE.reshape(batch, length, self.heads * self.head_dim))
+
+    def queries_keys_values(self, hidden_BTD: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """What attention compares and mixes, positions turned in: [B, H, T, E], [B, K, T, E] and [B, K, T, E]."""
+        batch, length, _ = hidden_BTD.shape
         heads_BTNE = self.qkv(hidden_BTD).view(batch, length, self.heads + 2 * self.kv_heads, self.head_dim)
         sizes = [self.heads, self.kv_heads, self.kv_heads]
         if self.query_norm is not None and self.key_norm is not None:
@@ -145,11 +156,7 @@ class Attention(nn.Module):
             heads_BTNE = torch.cat([self.query_norm(query_BTHE), self.key_norm(key_BTKE), value_BTKE], 2)
         heads_BTNE = rotate(heads_BTNE, *rotary, rotated=self.heads + self.kv_heads)
         query_BTHE, key_BTKE, value_BTKE = heads_BTNE.split(sizes, 2)
-        query_BHTE, key_BKSE, value_BKSE = (part.transpose(1, 2) for part in (query_BTHE, key_BTKE, value_BTKE))
-        if cache is not None:
-            key_BKSE, value_BKSE = cache.store(key_BKSE, value_BKSE)
-        mixed_BTHE = attend(query_BHTE, key_BKSE, value_BKSE, mask_B1TS).transpose(1, 2)
-        return self.output(mixed_BTHE.reshape(batch, length, self.heads * self.head_dim))
+        return query_BTHE.transpose(1, 2), key_BTKE.transpose(1, 2), value_BTKE.transpose(1, 2)
 
 
 class FeedForward(nn.Module):

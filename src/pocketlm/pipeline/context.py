@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
@@ -21,11 +24,18 @@ if TYPE_CHECKING:
 
 
 class StopRequest:
-    """Set by the first SIGTERM or SIGINT; the second SIGINT ends the process at once (the last checkpoint stands)."""
+    """Set by the first SIGTERM or SIGINT, or when the time is up; the second SIGINT ends the process at once (the last
+    checkpoint stands)."""
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, seconds: float | None = None) -> None:
+        self._signalled = False
+        self._deadline = math.inf if seconds is None else time.monotonic() + seconds
         self._previous: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """True from the request on."""
+        return self._signalled or time.monotonic() >= self._deadline
 
     def listen(self) -> None:
         """Install the signal handlers (main thread only)."""
@@ -38,10 +48,14 @@ class StopRequest:
             signal.signal(number, handler)
         self._previous.clear()
 
+    def request(self) -> None:
+        """Ask to stop."""
+        self._signalled = True
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
+        if self._signalled and number == signal.SIGINT:
             os._exit(Interrupted.exit_code)
-        self.requested = True
+        self.request()
 
 
 class Context:
@@ -67,6 +81,12 @@ class Context:
         self._record = record
         self._progress = progress
         self._stop = stop
+
+    def within(self, name: str) -> Context:
+        """The same context with a scratch folder of its own, for one of several runs of a stage."""
+        part = copy.copy(self)
+        part.work = self.work / name
+        return part
 
     def seed(self, purpose: str, *indices: int) -> int:
         """A 63-bit seed derived from the recipe's seed, a purpose and indices."""

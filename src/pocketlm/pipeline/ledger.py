@@ -47,7 +47,8 @@ class Ledger:
             "previous": self._previous,
         }
         entry["hash"] = line_hash(entry)
-        size = self.path.stat().st_size if self.path.exists() else 0
+        # After the first line a missing file is an error: the run folder was removed under us.
+        size = self.path.stat().st_size if self._sequence or self.path.exists() else 0
         try:
             with open(self.path, "ab") as stream:
                 stream.write((canonical_json(entry) + "\n").encode())

@@ -38,16 +38,22 @@ class RunLock:
                 f"{self.path.parent} is held by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
                 f"since {holder.get('since', '?')}; wait for it, stop it, or choose another --out"
             ) from None
-        self.took_over = _read_holder(self._descriptor)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        self._write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode())
+        try:
+            self.took_over = _read_holder(self._descriptor)
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            self._write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode())
+        except BaseException:
+            os.close(self._descriptor)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._write(b"")
-        os.close(self._descriptor)
+        try:
+            self._write(b"")
+        finally:
+            os.close(self._descriptor)
 
     def _write(self, text: bytes) -> None:
         os.ftruncate(self._descriptor, 0)

@@ -180,8 +180,9 @@ def _references(
 ) -> str | tuple[str, ...]:
     if specification.many:
         listed = entries[: entries.index(key)] if reference == "*" else reference
+        listed = [listed] if isinstance(listed, str) else listed
         if not isinstance(listed, list) or not listed:
-            raise InputError(f'{where}: {path} takes a list of stages or "*" (all before this one), not {reference!r}')
+            raise InputError(f'{where}: {path} takes a stage, a list of them or "*" (all before), not {reference!r}')
     else:
         listed = [reference]
     for name in listed:

@@ -64,7 +64,7 @@ class Runner:
         self.runtime = resolve_runtime(recipe.runtime)
         self._publish = publish
         self._progress = progress or Progress()
-        self._stop = StopRequest()
+        self._stop = StopRequest(self.runtime.max_seconds)
 
     def run(self, only: str | None = None) -> RunResult:
         """Run all stages (or one, from artifacts that must already hold), seal, publish."""
@@ -180,6 +180,8 @@ class Runner:
         drafts: list[Draft] = []
 
         def make_draft(kind: str) -> Draft:
+            if not self._ledger.path.exists():
+                raise InputError(f"{self.folder}: the run folder was removed while it was in use; run again")
             if kind != entry.definition.output:
                 raise TypeError(f"stage {entry.name} declares {entry.definition.output} but drafts {kind}")
             manifest = manifest_of(entry, identity, fingerprint, artifacts)
@@ -202,10 +204,11 @@ class Runner:
             artifact = entry.definition.function(entry.settings, inputs, context)
         except PocketError as error:
             kind = "interrupted" if isinstance(error, Interrupted) else "stage_failed"
-            self._ledger.append(kind, {"stage": entry.name, "message": str(error)})
+            with contextlib.suppress(OSError):  # the disk that failed the stage may fail the ledger too
+                self._ledger.append(kind, {"stage": entry.name, "message": str(error)})
             raise
         except OSError as error:
-            with contextlib.suppress(OSError):  # the disk that failed the stage may fail the ledger too
+            with contextlib.suppress(OSError):
                 self._ledger.append("stage_failed", {"stage": entry.name, "message": str(error)})
             raise InputError(
                 f"stage {entry.name}: {error.strerror or error}: {error.filename or self.folder}"

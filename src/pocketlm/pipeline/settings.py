@@ -66,6 +66,8 @@ class Runtime(Settings):
     """Use torch.compile; unset decides by device."""
     micro_batch: int | None = None
     """Rows a forward pass takes at once; unset takes the whole batch."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """With several ranks (torchrun): whole weights and optimizer state on each, or a share of them."""
     max_seconds: float | None = Field(default=None, gt=0)
     """Stop after so many seconds as after SIGTERM, with a checkpoint; the same command continues."""
     disk_megabytes: int = 500

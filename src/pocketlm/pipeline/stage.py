@@ -56,6 +56,11 @@ class Inputs:
         """An optional input, or None."""
         return self[name] if name in self._artifacts else None
 
+    def all(self) -> list[Artifact]:
+        """Every artifact, of lists too, in the order of the inputs."""
+        groups = (item if isinstance(item, dict) else {"": item} for item in self._artifacts.values())
+        return [artifact for group in groups for artifact in group.values()]
+
     def many(self, name: str) -> dict[str, Artifact]:
         """A list input: stage name -> artifact, in recipe order."""
         artifacts = self._artifacts.get(name, {})

@@ -1,81 +1,306 @@
-"""What a recipe will take: parameters, tokens, operations, memory, disk and time, one line each.
+"""What a recipe will take: tokens, operations, memory, disk, time and energy of every training stage.
 
-Pretraining is planned in full: counts are exact, speed is measured on the device at hand. Fine-tuning and reinforcement
-learning are listed with their steps only: their time depends on the lengths of answers, which nobody knows beforehand.
+`plan` measures the device for some seconds; `preflight` is the part that needs no measuring, for `pocketlm run`. Both
+refuse what cannot fit, with the arithmetic. Counts of pretraining are exact; those of other stages are upper bounds,
+because nobody knows beforehand how long answers will be.
 """
 
+from __future__ import annotations
+
+import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pocketlm.model.config import ModelSettings, ModelShape
-from pocketlm.pipeline.recipe import Recipe, StageEntry
-from pocketlm.planning.flops import CONVENTION, training_flops_per_token
-from pocketlm.planning.memory import activation_bytes, checkpoint_bytes, model_bytes, state_bytes
-from pocketlm.training.settings import TrainingSettings
+from pocketlm.errors import InputError
+from pocketlm.pipeline.recipe import Recipe
+from pocketlm.pipeline.recipe_yaml import load_yaml
+from pocketlm.pipeline.runner import ARTIFACTS, RECIPE
+from pocketlm.planning.disk import StageDisk, disk_of, peak
+from pocketlm.planning.flops import CONVENTION, forward_flops_per_token, training_flops_per_token
+from pocketlm.planning.limits import PROMPT_TOKENS
+from pocketlm.planning.machine import Machine, machine_of
+from pocketlm.planning.memory import (
+    LIBRARIES,
+    TrainingMemory,
+    cache_bytes_per_token,
+    evaluation_memory,
+    rollout_memory,
+    training_memory,
+)
+from pocketlm.planning.peaks import peak_of
+from pocketlm.planning.work import Work, model_of, models_of, works_of
+
+if TYPE_CHECKING:
+    from pocketlm.planning.benchmark import Throughput
 
 
-def plan(recipe: Recipe) -> list[str]:
-    """The lines of `pocketlm plan`. Takes some seconds for each pretraining stage, which is measured."""
-    lines = [f"{recipe.name}: {len(recipe.stages)} stages, in this order: {', '.join(recipe.stages)}"]
-    for entry in recipe.stages.values():
-        training = _training(entry)
-        if training is None:
-            continue
-        shape = getattr(entry.settings, "model", None)
-        if isinstance(shape, ModelShape):
-            lines += _pretraining(entry.name, shape.with_vocabulary(_vocabulary(recipe)), training, recipe)
-        else:
-            lines.append(f"{entry.name}: at most {training.steps:,} steps of {training.batch_rows:,} sequences")
-    return lines
+@dataclass(frozen=True)
+class Fit:
+    """The largest micro-batch of a stage that fits into memory, and what a step takes with it."""
+
+    rows: int
+    memory: TrainingMemory
+    whole: bool
+    """All rows of a step fit at once."""
+    certain: bool = True
+    """False: one row fits only if it does not fill the model's context, which examples decide."""
 
 
-def _pretraining(name: str, model: ModelSettings, training: TrainingSettings, recipe: Recipe) -> Iterator[str]:
+def plan(recipe: Recipe, folder: Path) -> Iterator[str]:
+    """The lines of `pocketlm plan`, for a run in `folder`. Takes some seconds for each shape that is trained.
+
+    Raises:
+        InputError: as `works_of`, or something does not fit into memory or on the disk.
+    """
+    works, machine = works_of(recipe), machine_of(recipe.runtime)
+    fits = {work.name: fit(work, machine, recipe.runtime.micro_batch) for work in works}
+    disk = disk_of(recipe)
+    _require_disk(disk, folder, recipe.runtime.disk_megabytes)
+    yield f"{recipe.name}: {len(recipe.stages)} stages, in this order: {', '.join(recipe.stages)}"
+    yield f"device: {machine.name} ({machine.kind}), {_size(machine.memory)} for training ({machine.origin})"
+    yield f"FLOPs: {CONVENTION}"
+    speeds: dict[str, Throughput] = {}
+    total = 0.0
+    for work in works:
+        key = repr((work.model.model_dump(exclude={"context", "rope_scaling"}), work.settings.optimizer))
+        if key not in speeds:
+            speeds[key] = _measured(recipe, work)
+        total += speeds[key].seconds(work.tokens, work.steps)
+        yield from _stage(work, fits[work.name], machine, speeds[key])
+        yield from _disk(next(stage for stage in disk if stage.name == work.name))
+    yield from _evaluation(recipe, machine)
+    yield from _whole(recipe, works, fits, disk, folder, total)
+
+
+def preflight(recipe: Recipe, folder: Path, only: str | None = None) -> int | None:
+    """Refuse what cannot fit, before anything starts; nothing is measured. `only`: no other stage is to run.
+
+    Returns the micro-batch to run with: that of the recipe; else None where whole batches fit everywhere, and the
+    largest that fits in every stage where they do not.
+
+    Raises:
+        InputError: as `plan`.
+    """
+    works = [work for work in works_of(recipe) if only in (None, work.name)]
+    if not works:
+        return recipe.runtime.micro_batch
+    machine = machine_of(recipe.runtime)
+    fits = [fit(work, machine, recipe.runtime.micro_batch) for work in works]
+    made = {path.name for path in (folder / ARTIFACTS).glob("*")}
+    pending = [stage for stage in disk_of(recipe) if stage.name not in made and only in (None, stage.name)]
+    if pending:
+        _require_disk(pending, folder, recipe.runtime.disk_megabytes)
+    if recipe.runtime.micro_batch is not None or all(one.whole for one in fits):
+        return recipe.runtime.micro_batch
+    largest = min(one.rows for one in fits if not one.whole)
+    # A continued run keeps the parts that it began with, for gradients are summed in that order.
+    former = load_yaml(folder / RECIPE).get("runtime", {}).get("micro_batch") if (folder / RECIPE).exists() else None
+    return former if isinstance(former, int) and 0 < former <= largest else largest
+
+
+def fit(work: Work, machine: Machine, asked: int | None) -> Fit:
+    """The micro-batch of a stage: the one asked for, or the largest that fits.
+
+    Raises:
+        InputError: not even one row fits, or not what was asked for; or the rollouts do not.
+    """
+
+    def memory(rows: int, length: int = work.length) -> TrainingMemory:
+        shape = work.model, work.settings, rows, length, machine.kind, work.masked, work.keeps_best
+        return training_memory(*shape)
+
+    room = machine.memory - LIBRARIES[machine.kind]
+    _require_rollouts(work, room, machine)
+    least, rows = min(asked or 1, work.rows), min(asked or work.rows, work.rows)
+    # Packed rows are as wide as examples make them, the context at most: what is refused must be sure.
+    shortest = work.length if work.kind == "pretraining" else min(work.length, PROMPT_TOKENS)
+    if memory(least, shortest).total > room:
+        needed = memory(least, shortest)
+        raise InputError(
+            f"{work.name} does not fit into memory: {_arithmetic(needed, least, shortest, work)} = "
+            f"{_size(needed.total)}, with {_size(LIBRARIES[machine.kind])} for libraries more than "
+            f"{_size(machine.memory)} ({machine.origin}); "
+            + ("lower runtime.micro_batch" if least > 1 else "take a smaller model, a shorter context or other memory")
+        )
+    if memory(least).total > room:
+        return Fit(least, memory(least), whole=False, certain=False)
+    low, high = least, rows  # the largest that fits lies in [low, high]
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if memory(middle).total <= room else (low, middle - 1)
+    return Fit(low, memory(low), low == work.rows)
+
+
+def _require_rollouts(work: Work, room: int, machine: Machine) -> None:
+    if work.rollouts is None:
+        return
+    slots, needed = _slots(work), _rollout_bytes(work)
+    if needed > room:
+        raise InputError(
+            f"{work.name}: its rollouts do not fit into memory: {slots:,} sequences of {work.rollouts.length:,} tokens "
+            f"x {cache_bytes_per_token(work.model):,} bytes of keys and values, with weights and logits "
+            f"{_size(needed)}, more than {_size(room)} ({machine.origin} less libraries); lower rollouts.slots"
+        )
+
+
+def _slots(work: Work) -> int:
+    rollouts = work.rollouts
+    return 0 if rollouts is None else min(rollouts.slots, rollouts.prompts * rollouts.samples)
+
+
+def _rollout_bytes(work: Work) -> int:
+    rollouts = work.rollouts
+    return 0 if rollouts is None else rollout_memory(work.model, _slots(work), rollouts.prompts, rollouts.length)
+
+
+def _require_disk(stages: list[StageDisk], folder: Path, spare_megabytes: int) -> None:
+    if not stages:
+        return
+    needed, at = peak(stages)
+    existing = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
+    free = shutil.disk_usage(existing).free
+    if needed + spare_megabytes * 10**6 > free:
+        before = needed - at.artifact - at.work
+        raise InputError(
+            f"not enough disk space at {existing}: during {at.name} the run holds at least {_size(before)} of earlier "
+            f"artifacts + {_scratch(at)} + {_size(at.artifact)} for its artifact = {_size(needed)}, with "
+            f"{_size(spare_megabytes * 10**6)} to spare (runtime.disk_megabytes) more than the {_size(free)} that are "
+            "free; text comes on top. Free some space, keep fewer milestones, or choose another --out"
+        )
+
+
+def _measured(recipe: Recipe, work: Work) -> Throughput:
     from pocketlm.planning.benchmark import measure
     from pocketlm.training.device import prepare
 
-    device = prepare(recipe.runtime)
-    step_tokens = training.batch_rows * model.context
-    tokens = training.steps * step_tokens
-    flops = training_flops_per_token(model, model.context)
-    resident = (recipe.runtime.micro_batch or training.batch_rows) * model.context
-    speed = measure(model, training, device)
+    return measure(work.model, work.settings, prepare(recipe.runtime))
+
+
+def _stage(work: Work, chosen: Fit, machine: Machine, speed: Throughput) -> Iterator[str]:
+    model = work.model
     yield (
-        f"{name}: {model.layout}, {model.layers} layers of {model.width}, vocabulary {model.vocabulary:,}: "
+        f"{work.name}: {model.layout}, {model.layers} layers of {model.width}, vocabulary {model.vocabulary:,}: "
         f"{model.parameter_count():,} parameters"
     )
-    yield f"  tokens      {tokens:,} in {training.steps:,} steps of {training.batch_rows:,} x {model.context:,}"
-    yield f"  operations  {flops / 1e6:,.1f} MFLOP a token, {flops * tokens / 1e12:,.1f} TFLOP in all ({CONVENTION})"
+    bound = "" if work.kind == "pretraining" else "at most "
+    sequences = f"{work.rows:,} x {work.length:,}" if work.kind == "pretraining" else f"{work.settings.batch_rows:,}"
+    yield f"  tokens      {bound}{work.tokens:,} in {bound}{work.steps:,} steps of {sequences}" + _budget(work)
+    if len(work.stretches) > 1:
+        for number, part in enumerate(work.stretches, 1):
+            yield (
+                f"    phase {number}   {part.steps * part.rows * part.context:,} of {part.data}, {part.rows:,} x "
+                f"{part.context:,}, rate {part.start:g} to {part.end:g} ({part.shape}, "
+                f"{part.warmup_steps:,} steps of warm-up)"
+            )
+    if work.milestones:
+        yield f"  milestones  {', '.join(f'{kept:,}' for kept in work.milestones)} tokens"
+    flops = _flops(work)
+    each = training_flops_per_token(model, work.length)
+    yield f"  operations  {each / 1e6:,.1f} MFLOP a token, {bound}{flops:.3g} FLOP in all"
+    yield f"  memory      {_arithmetic(chosen.memory, chosen.rows, work.length, work)} = {_size(chosen.memory.total)}"
+    whole = "the whole batch" if chosen.whole else f"the largest that fits, of {work.rows:,} rows a step"
+    if not chosen.certain:
+        whole = "fits only if no row fills the context: examples decide, and the stage says so if they do not"
+    yield f"  micro-batch {chosen.rows:,} rows of {work.length:,}: {whole}"
+    if work.rollouts is not None:
+        yield (
+            f"  rollouts    {_slots(work):,} sequences of {work.rollouts.length:,} tokens x "
+            f"{cache_bytes_per_token(model):,} bytes of keys and values, with weights and logits "
+            f"{_size(_rollout_bytes(work))}; {work.rollouts.sampled_tokens:,} tokens sampled at most"
+        )
+    seconds = speed.seconds(work.tokens, work.steps)
+    compiled = ", not compiled" if machine.kind == "cuda" else ""
     yield (
-        f"  memory      {_megabytes(state_bytes(model))} of weights, gradients and optimizer, about "
-        f"{_megabytes(activation_bytes(model, resident))} of activations"
+        f"  time        {bound}{_duration(seconds)} at {speed.tokens_per_second:,.0f} tokens/s and "
+        f"{speed.update_seconds:.3g} s an update (measured now on {machine.kind}{compiled}, {speed.rows} x "
+        f"{speed.length:,} tokens; sampling and scoring come on top)"
     )
-    disk = f"{_megabytes(model_bytes(model))} for the model, {_megabytes(checkpoint_bytes(model))} for checkpoints"
-    yield f"  disk        {disk}"
-    yield (
-        f"  time        {_duration(tokens / speed.tokens_per_second)} at {speed.tokens_per_second:,.0f} tokens/s "
-        f"(measured now on {device.type}, {speed.rows} x {speed.length:,} tokens a step)"
+    peak_rate = peak_of(machine.name) if machine.kind == "cuda" else None
+    if peak_rate is not None:
+        utilisation = each * speed.tokens_per_second / (peak_rate.teraflops * 1e12)
+        yield (
+            f"  MFU         {utilisation:.1%} of {peak_rate.teraflops:g} TFLOP/s dense bf16 ({peak_rate.source}), "
+            "causal FLOPs"
+        )
+    if speed.watts is None:
+        yield f"  energy      not measurable here: {speed.watts_origin}"
+    else:
+        energy = speed.watts * seconds / 3.6e6
+        yield f"  energy      {bound}{energy:,.3g} kWh at {speed.watts:,.0f} W ({speed.watts_origin})"
+
+
+def _flops(work: Work) -> float:
+    if work.stretches:
+        parts = [
+            part.steps * part.rows * part.context * training_flops_per_token(work.model, part.context)
+            for part in work.stretches
+        ]
+        return sum(parts)
+    length = work.length if work.rollouts is None else work.rollouts.length
+    sampled = (
+        0.0 if work.rollouts is None else work.rollouts.sampled_tokens * forward_flops_per_token(work.model, length)
+    )
+    return work.tokens * training_flops_per_token(work.model, length) + sampled
+
+
+def _budget(work: Work) -> str:
+    return f"; as many as {work.budget} spends" if work.budget else ""
+
+
+def _disk(stage: StageDisk) -> Iterator[str]:
+    yield f"  disk        {_size(stage.artifact)} for the artifact; while it works {_scratch(stage)}"
+
+
+def _evaluation(recipe: Recipe, machine: Machine) -> Iterator[str]:
+    for entry in recipe.stages.values():
+        if entry.definition.output != "evaluation":
+            continue
+        models = [model_of(recipe, name) for name in entry.input_names() if name in models_of(recipe)]
+        largest = max(models, key=lambda model: model.parameter_count())
+        yield (
+            f"{entry.name}: {len(models)} models, at most {_size(evaluation_memory(largest, machine.kind))} of memory: "
+            f"weights, a scoring pass, a cache of {cache_bytes_per_token(largest):,} bytes a token"
+        )
+
+
+def _whole(
+    recipe: Recipe, works: list[Work], fits: dict[str, Fit], disk: list[StageDisk], folder: Path, seconds: float
+) -> Iterator[str]:
+    if disk:
+        needed, at = peak(disk)
+        yield (
+            f"disk: at least {_size(needed)} at once, during {at.name}, and the text itself; "
+            f"{_size(sum(stage.artifact for stage in disk))} stay"
+        )
+    if works:
+        yield f"training takes at most {_duration(seconds)} here, less where answers are short"
+    partial = [one.rows for one in fits.values() if not one.whole]
+    if partial and recipe.runtime.micro_batch is None:
+        yield f"run takes runtime.micro_batch={min(partial)}, which fits in every stage"
+
+
+def _arithmetic(memory: TrainingMemory, rows: int, length: int, work: Work) -> str:
+    return (
+        f"weights {_size(memory.weights)} + gradients {_size(memory.gradients)} + {work.settings.optimizer} "
+        f"{_size(memory.optimizer)} + copies {_size(memory.copies)} + activations of {rows:,} x {length:,} tokens "
+        f"{_size(memory.activations)} + passing {_size(memory.passing)}"
     )
 
 
-def _training(entry: StageEntry) -> TrainingSettings | None:
-    settings = entry.settings
-    found = settings if isinstance(settings, TrainingSettings) else getattr(settings, "training", None)
-    return found if isinstance(found, TrainingSettings) else None
+def _scratch(stage: StageDisk) -> str:
+    parts = [("checkpoints", stage.checkpoints), ("snapshots", stage.snapshots), ("milestones", stage.milestones)]
+    return " + ".join(f"{_size(size)} of {name}" for name, size in parts if size) or "no scratch space"
 
 
-def _vocabulary(recipe: Recipe) -> int:
-    """The vocabulary of the recipe's tokenizer stage."""
-    return next(
-        vocabulary
-        for entry in recipe.stages.values()
-        if isinstance(vocabulary := getattr(entry.settings, "vocabulary", None), int)
-    )
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
+def _size(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
 def _duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+    if seconds < 7200:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:,.1f} h" if seconds < 100 * 3600 else f"{seconds / 86400:,.1f} days"

@@ -172,6 +172,8 @@ class RolloutBatches:
         count: prompts a step.
     """
 
+    samples_from_model = True
+
     def __init__(self, sampler: Sampler, prompts: Sequence[Prompt], count: int, form: AdvantageForm, seed: int) -> None:
         self._sampler = sampler
         self._levels = by_level(prompts)

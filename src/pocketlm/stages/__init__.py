@@ -18,6 +18,8 @@ STAGES = (
     "tokenizer",
     "tokenize",
     "mixture",
+    "import_model",
+    "wind_tunnel",
     "pretrain",
     "sft",
     "interpolate",

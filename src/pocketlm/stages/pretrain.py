@@ -1,36 +1,41 @@
-"""Stage `pretrain`: a decoder from scratch on a stream of tokens.
+"""Stage `pretrain`: a decoder on streams of tokens, from scratch or from another model, in one phase or several.
 
-In: tokens. Out: the model with its tokenizer and `log.jsonl`. Its held-out bits per byte stand beside a byte trigram
+In: tokens, one artifact or several; optionally the model to start from. Out: the model with its tokenizer and
+`log.jsonl`, and the milestones that other runs may branch from. Its held-out bits per byte stand beside a byte trigram
 and a byte 6-gram (interpolated modified Kneser-Ney), fitted on exactly the bytes that the model was trained on.
 
-The curve during training is scored on the selection split, the final figure on the report split, once. Documents are
-not masked from each other in training.
+The curve during training is scored on the selection split, the final figure on the report split, once.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from pocketlm.model.config import SHAPES, ModelShape
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.figures import Block, figure, line_chart, table
-from pocketlm.pipeline.stage import Inputs, stage
-from pocketlm.training.settings import TrainingSettings
+from pocketlm.pipeline.stage import Inputs, many, optional, stage
+from pocketlm.pipeline.storage import sha256_text
+from pocketlm.training.phases import Phase, Phases
+from pocketlm.training.settings import SpikePolicy, TrainingSettings
 
 if TYPE_CHECKING:
     from pocketlm.evaluation.statistics import Estimate
+    from pocketlm.model.transformer import Transformer
     from pocketlm.training.trainer import TrainResult
 
 BASELINES = {"trigram": 3, "six_gram": 6}
+REPLACED_BY_PHASES = ("steps", "warmup_steps", "schedule", "decay_fraction", "decay_shape", "final_fraction")
 
 
 class PretrainSettings(TrainingSettings):
     """Shape of the model and how it is trained; the vocabulary is the tokenizer's."""
 
-    model: ModelShape = SHAPES["1m"]
+    model: ModelShape = SHAPES["quickstart"]
     steps: int = Field(default=1300, gt=0)
     batch_rows: int = Field(default=8, gt=0)
     optimizer: Literal["adamw", "muon"] = "muon"
@@ -43,47 +48,113 @@ class PretrainSettings(TrainingSettings):
     """Steps between scores on the selection split, for the curve."""
     validation_documents: int = Field(default=64, gt=0)
     """Documents of the selection split that those scores look at, the first window of each."""
+    phases: tuple[Phase, ...] = ()
+    """The run as a list of phases; they take the place of steps, warmup_steps, schedule and its fractions."""
+    milestones: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    """Tokens after which weights and optimizer state are kept in the artifact, rounded up to whole steps."""
+    start_at: int | None = Field(default=None, gt=0)
+    """With the input `start`: the milestone to branch from; unset takes its last weights, and a new optimizer state."""
+    z_loss: float = Field(default=0.0, ge=0)
+    """Weight of the squared log-sum-exp of the logits in the loss, which keeps them from drifting; 1e-4 is usual."""
+    packing: Literal["stream", "best_fit"] = "stream"
+    """`stream`: rows are windows of the joined documents. `best_fit`: rows of whole documents, none cut that fits."""
+    document_mask: bool = False
+    """Keep the documents of a row from attending to each other."""
+    spikes: SpikePolicy | None = SpikePolicy()
+    probe_every: int | None = Field(default=50, gt=0)
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _preset(cls, model: Any) -> Any:
+        """A shape may be named instead of spelled out."""
+        if isinstance(model, str) and model not in SHAPES:
+            raise ValueError(f"there is no preset {model!r}; the presets are {', '.join(sorted(SHAPES))}")
+        return SHAPES[model] if isinstance(model, str) else model
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> PretrainSettings:
+        if self.phases:
+            for name in REPLACED_BY_PHASES:
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} says nothing beside phases; state it in the phases or leave it out")
+        return self
 
 
-@stage(version=2, inputs={"tokens": "tokens"}, output="model")
+@stage(
+    version=3,
+    inputs={"tokens": many("tokens"), "start": optional("model")},
+    output="model",
+)
 def pretrain(settings: PretrainSettings, inputs: Inputs, context: Context) -> Artifact:
     """Train a decoder on the tokens and compare its held-out bits per byte with byte n-grams."""
+    import numpy as np
+
     from pocketlm.data.tokens.mixture_figures import consumed_block, consumed_metrics
-    from pocketlm.data.tokens.shards import TokenShard
-    from pocketlm.data.tokens.token_ledger import consumed_by_source, sources_of_documents
+    from pocketlm.data.tokens.training_tokens import TrainingTokens
     from pocketlm.evaluation.held_out_text import HeldOutText, training_text
     from pocketlm.evaluation.token_bytes import token_bytes
-    from pocketlm.model.transformer import Transformer
     from pocketlm.posttraining.folder import write_model
-    from pocketlm.training.batches import PretrainBatches
+    from pocketlm.training.batches import PackedBatches, PhasedBatches, PretrainBatches
     from pocketlm.training.device import prepare
     from pocketlm.training.objective import LanguageModelObjective
+    from pocketlm.training.start import keep_for_others, starting_point
     from pocketlm.training.trainer import Trainer
     from pocketlm.training.validation import Validation
 
     device = prepare(context.runtime)
-    tokens = inputs["tokens"]
-    bytes_of = token_bytes(tokens.file("tokenizer.json"))
-    window = settings.model.context
-    train, heldout, selection = (TokenShard.open(tokens.path, s) for s in ("train", "heldout", "heldout_selection"))
-    source_of = sources_of_documents(train, tokens.path)
-    glimpse = HeldOutText.from_shard(selection, bytes_of, settings.validation_documents, window)
-    model = Transformer(settings.model.with_vocabulary(train.vocabulary))
-    model.init_weights(context.seed("weights"))
-    model.to(device)
-    batches = PretrainBatches(train.tokens, settings.batch_rows, window, context.seed("order"))
+    artifacts = inputs.many("tokens")
+    first = next(iter(artifacts.values()))
+    tokens = TrainingTokens({name: artifact.path for name, artifact in artifacts.items()})
+    start = starting_point(
+        settings.model, context.seed("weights"), inputs.get("start"), settings.start_at, first, tokens.vocabulary
+    )
+    model = start.model.to(device)
+    window = model.settings.context
+    digests = {name: artifact.digest for name, artifact in artifacts.items()}
+    phases = phases_of(settings, window, list(artifacts))
+    settings = settings.model_copy(update={"steps": phases.steps})
+    begun = {
+        (name, length): read
+        for name, own in digests.items()
+        for (digest, length), read in start.read.items()
+        if digest == own
+    }
+    bytes_of = token_bytes(first.file("tokenizer.json"))
+    border = bytes_of.index(b"")
+
+    def batches_of(name: str, rows: int, length: int) -> PretrainBatches:
+        stream, seed = tokens.streams[name], context.seed("order")
+        if settings.packing == "best_fit":
+            return PackedBatches(stream.tokens, rows, length, seed, np.asarray(stream.offsets), border)
+        return PretrainBatches(stream.tokens, rows, length, seed)
+
+    batches = PhasedBatches(phases, batches_of, begun)
+    glimpse = HeldOutText.of(tokens.held_out("heldout_selection"), bytes_of, settings.validation_documents, window)
 
     def score(model: Transformer) -> dict[str, float]:
         return {"value": float(glimpse.model_bits(model).sum()) / sum(glimpse.lengths)}
 
-    validation = Validation(settings.validate_every, score, keep_best=False)
     result = Trainer(
-        model, LanguageModelObjective(), batches, settings, context, validation, data_digest=tokens.digest
+        model,
+        LanguageModelObjective(settings.z_loss, border if settings.document_mask else None),
+        batches,
+        settings,
+        context,
+        Validation(settings.validate_every, score, keep_best=False),
+        data_digest=sha256_text("".join(item.digest for item in inputs.all())),
+        rate=phases.rate if settings.phases else None,
+        milestones=[-(-kept // (settings.batch_rows * window)) for kept in settings.milestones],
+        state=start.state,
     ).run()
 
-    text = HeldOutText.from_shard(heldout, bytes_of)
-    consumed = consumed_by_source(train, source_of, batches.reads(result.steps), window, result.tokens)
-    read = training_text(train.tokens, batches.spans(result.steps), bytes_of)
+    text = HeldOutText.of(tokens.held_out("heldout"), bytes_of)
+    pieces = batches.pieces(result.steps, result.left_out)
+    consumed = tokens.consumed(pieces, result.tokens)
+    read = [
+        text
+        for name, (starts, lengths) in pieces.items()
+        for text in training_text(tokens.streams[name].tokens, starts, lengths + batches.read_on, bytes_of)
+    ]
     bits = {"model": text.model_bits(model)}
     for name, order in BASELINES.items():
         context.check_stop()
@@ -92,7 +163,8 @@ def pretrain(settings: PretrainSettings, inputs: Inputs, context: Context) -> Ar
     gains = {name: text.per_byte(bits[name] - bits["model"], context.generator("bootstrap")) for name in BASELINES}
 
     draft = context.draft("model")
-    write_model(draft, model, tokens)
+    write_model(draft, model, first)
+    keep_for_others(draft.path, context.work, batches, result, settings.batch_rows * window, digests)
     draft.write_jsonl("log.jsonl", result.rows)
     draft.write_jsonl("validation.jsonl", result.validation_rows)
     metrics = {
@@ -100,6 +172,8 @@ def pretrain(settings: PretrainSettings, inputs: Inputs, context: Context) -> Ar
         "tokens": result.tokens,
         "steps": result.steps,
         "updates_skipped": result.skipped,
+        "rollbacks": len(result.rollbacks),
+        "batches_left_out": len(result.left_out),
         "training_bytes": sum(map(len, read)),
         "heldout.bytes": sum(text.lengths),
         **consumed_metrics(consumed),
@@ -108,6 +182,12 @@ def pretrain(settings: PretrainSettings, inputs: Inputs, context: Context) -> Ar
     }
     blocks = [*_blocks(result, estimates, sum(map(len, read))), consumed_block(consumed, result.steps)]
     return draft.commit(metrics, blocks)
+
+
+def phases_of(settings: PretrainSettings, context: int, data: Sequence[str]) -> Phases:
+    """The phases of a run; without any, all steps are one (and the rate is that of the schedule)."""
+    whole = Phase(tokens=settings.steps * settings.batch_rows * context)
+    return Phases.plan(settings.phases or [whole], settings.batch_rows, context, settings.learning_rate, data)
 
 
 def _figure(estimate: Estimate) -> dict[str, Any]:

@@ -32,8 +32,11 @@ class TokenizerSettings(Settings):
 
     @model_validator(mode="after")
     def _learned_or_given(self) -> TokenizerSettings:
-        if self.path is not None and (given := {"vocabulary", "maximum_bytes"} & self.model_fields_set):
-            raise ValueError(f"a tokenizer is given (path), so {' and '.join(sorted(given))} would do nothing")
+        # Compared with the defaults: the recipe of a run states every setting.
+        fields = type(self).model_fields
+        given = [name for name in ("maximum_bytes", "vocabulary") if getattr(self, name) != fields[name].default]
+        if self.path is not None and given:
+            raise ValueError(f"a tokenizer is given (path), so {' and '.join(given)} would do nothing")
         return self
 
 

@@ -1,7 +1,7 @@
 """torch.compile for the fixed shapes of training, while rollouts and scores keep the plain module.
 
-On a CPU it gains nothing at a million parameters (bench/results/training.json) and compiling takes time, so it is used
-there only when `runtime.compile` asks for it.
+On a CPU it gains about a seventh at these sizes (bench/results/training.json) and takes half a minute or more to
+compile, so it is used there only when `runtime.compile` asks for it.
 """
 
 from collections.abc import Iterator

@@ -1,11 +1,13 @@
 """Device, threads, determinism and compute type of this process."""
 
 import os
+from typing import Any
 
 import torch
 
 from pocketlm.errors import InputError
 from pocketlm.pipeline.settings import Runtime
+from pocketlm.training.ranks import Rank
 
 
 def prepare(runtime: Runtime) -> torch.device:
@@ -28,7 +30,8 @@ def prepare(runtime: Runtime) -> torch.device:
             f"runtime.device is cuda, but torch {torch.__version__} finds no CUDA device; "
             "set runtime.device to cpu or install a CUDA build of torch"
         )
-    return torch.device(kind)
+    rank = Rank.of_environment()
+    return torch.device(kind, rank.local) if kind == "cuda" and rank.size > 1 else torch.device(kind)
 
 
 def compute_type(device: torch.device) -> torch.dtype:
@@ -37,3 +40,17 @@ def compute_type(device: torch.device) -> torch.dtype:
     Few CPUs multiply bfloat16 faster than float32, and a recipe should give the same figures on all of them.
     """
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def shows_in_last_bits(runtime: Runtime, device: torch.device, micro_batch: int) -> dict[str, Any]:
+    """What of the runtime can show in the last bits of a result; `micro_batch` is the rows really taken at once."""
+    ranks = Rank.of_environment().size
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "torch": torch.__version__,
+        "threads": runtime.threads,
+        "compile": runtime.compile,
+        "micro_batch": micro_batch,
+        "ranks": ranks,
+        "parallel": runtime.parallel if ranks > 1 else None,
+    }

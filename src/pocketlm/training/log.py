@@ -50,6 +50,11 @@ class TrainingLog:
             self.skipped += int(bool(entry["skipped"]))
         self._on_device = []
 
+    def losses(self) -> list[float | None]:
+        """Loss of every step of the row under way, None where it was skipped."""
+        self.collect()
+        return [None if entry["skipped"] else entry["loss"] for entry in self._window]
+
     def to_json(self) -> dict[str, Any]:
         """State for a checkpoint."""
         self.collect()

@@ -4,39 +4,40 @@
 
 The model is trained in place. A run that is killed and started again with the same arguments and work folder ends with
 the same bits, log rows included: weights, optimizer and log are in the checkpoint, batches and random streams are pure
-functions of the step.
-
-Does not cover: several devices, gradient rollback after loss spikes.
+functions of the step, and what the run decides of itself (skipped updates, going back after a spike) it decides from
+losses at fixed steps. With several ranks (`distributed.py`) this runs on the first; the others do its steps with it.
 """
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pocketlm.errors import GateFailed, InputError, Interrupted
 from pocketlm.model.storage import load_weights
 from pocketlm.model.transformer import Transformer
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.storage import canonical_json, require_disk_space, sha256_text
-from pocketlm.training.batches import Batch, BatchSource
+from pocketlm.pipeline.storage import require_disk_space
+from pocketlm.training.batches import BatchSource
 from pocketlm.training.checkpoint import Checkpoint, CheckpointFolder
-from pocketlm.training.compilation import CompiledHidden
-from pocketlm.training.device import compute_type
-from pocketlm.training.guard import UpdateMeter
+from pocketlm.training.device import shows_in_last_bits
+from pocketlm.training.distributed import together
+from pocketlm.training.guard import alarming, require_masters
 from pocketlm.training.log import TrainingLog
 from pocketlm.training.objective import Objective
-from pocketlm.training.optimizer import Optimizer
+from pocketlm.training.ranks import Rank
+from pocketlm.training.recovery import SpikeWatch, batch_index, differing_paths
 from pocketlm.training.schedule import learning_rate
 from pocketlm.training.settings import TrainingSettings
+from pocketlm.training.update import Order, Update
 from pocketlm.training.validation import Validation, ValidationState
 
 CHECKPOINT_SHARE = 0.05  # of the wall time, at most; a kill loses twenty times what a checkpoint costs
 CHECKPOINT_SECONDS = 1.0  # and never more often than this
 SHARE_SAMPLED_EVERY = 10  # steps
-SMALLEST_CHANGED_SHARE = 0.001  # of the bf16 weights, in steps at half the peak learning rate or more
+SMALLEST_CHANGED_SHARE = 0.05  # of the weights, by an update at the peak learning rate, if they were bf16
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,21 @@ class TrainResult:
     best_step: int | None
     best_value: float | None
     stopped_early: bool
+    rollbacks: list[dict[str, int]] = field(default_factory=list)
+    """For each time the run went back: the step it was at, the step it went to, first and last batch left out."""
+    left_out: list[int] = field(default_factory=list)
+    """Batches that no step of the result has seen."""
 
 
 class Trainer:
     """Owns optimizer, schedule, clipping, guard, log and checkpoints of one run.
 
     `data_digest` names what the batches are cut from: a checkpoint made on other data is refused (InputError).
-    Raises Interrupted (after a checkpoint) when a stop was requested, GateFailed when updates stay non-finite.
+    `rate` gives the learning rate of a step (default: the schedule of the settings). `milestones` are steps whose
+    whole state is kept in the folder `milestones` of the stage's scratch space, for other runs to branch from; `state`
+    is such an optimizer state to begin with.
+    Raises Interrupted (after a checkpoint) when a stop was requested, GateFailed when updates stay non-finite or the
+    loss keeps leaving the rails, InputError when weights are not fp32 or a step does not fit into memory.
     """
 
     def __init__(
@@ -69,25 +78,44 @@ class Trainer:
         context: Context,
         validation: Validation | None = None,
         data_digest: str = "",
+        rate: Callable[[int], float] | None = None,
+        milestones: Collection[int] = (),
+        state: Mapping[str, Tensor] | None = None,
     ):
-        self.model, self.objective, self.batches = model, objective, batches
+        require_masters(model)
+        self.model, self.batches = model, batches
         self.settings, self.context, self.validation = settings, context, validation
         self.device = model.head_weight_VD.device
-        self.compiled = CompiledHidden(model, context.runtime.compile)
-        self.optimizer = Optimizer(model, settings)
-        self.meter = UpdateMeter(model.parameters())
+        Rank.of_environment().require_rows(context.stage, settings.batch_rows)
+        self.update = Update(model, objective, settings, context)
+        if state is not None:
+            self.update.optimizer.restore(dict(state))
         self.checkpoints = CheckpointFolder(context.work / "checkpoints", context.event)
+        self.snapshots = CheckpointFolder(context.work / "snapshots", context.event)
+        self.milestones = CheckpointFolder(context.work / "milestones", context.event, kept=None)
+        self.milestone_steps = set(milestones)
         self.log = TrainingLog(settings.log_every)
         self.validation_state = ValidationState()
+        self.watch = SpikeWatch()
+        self.rollbacks: list[dict[str, int]] = []
+        self.left_out: list[int] = []
         self.step = 0
         self.tokens = 0
         self.warned = False
-        identity = {"training": settings.identity(), "model": model.settings.identity(), "data": data_digest}
-        self.identity = sha256_text(canonical_json(identity))
+        self.alarms: list[str] = []
+        self.identity = {"training": settings.identity(), "model": model.settings.identity(), "data": data_digest}
+        self.rate = rate or (lambda step: learning_rate(settings, step))
+        self.peak_rate = max(self.rate(step) for step in range(settings.steps))
 
     def run(self) -> TrainResult:
         """Train to the last step, from the newest checkpoint if there is one."""
+        with together(self):
+            self._train()
+        return self._result()
+
+    def _train(self) -> None:
         self._resume()
+        self.context.work.mkdir(parents=True, exist_ok=True)
         # Weights, two moments and the best weights, twice kept and once under way.
         require_disk_space(self.context.work, 3 * 4 * 4 * self.model.settings.parameter_count())
         saved_at, saved_step, save_seconds = time.monotonic(), self.step, 0.0
@@ -98,7 +126,11 @@ class Trainer:
                     f"{self.context.stage} stopped after step {self.step} of {self.settings.steps} with a checkpoint; "
                     "the same command continues"
                 )
+            if self.settings.spikes is not None and self.step % self.settings.spikes.snapshot_every == 0:
+                self._keep(self.snapshots)
             self._train_step()
+            if self.step in self.milestone_steps:
+                self._keep(self.milestones)
             elapsed = time.monotonic() - saved_at
             if self._checkpoint_due(elapsed, save_seconds):
                 started = time.monotonic()
@@ -107,64 +139,90 @@ class Trainer:
                 save_seconds = saved_at - started
         if self.step > saved_step:
             self._save()  # what follows in the stage may be killed too
-        return self._result()
 
     def _train_step(self) -> None:
-        batch = self.batches.batch(self.step, self.model).to(self.device)
-        rate = learning_rate(self.settings, self.step)
-        loss, metrics = self._gradients(batch)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
-        self.meter.before()
-        skipped = ~(loss.isfinite() & norm.isfinite())
-        self.optimizer.step(rate, skipped)
-        self.model.zero_grad()
-        figures = {"loss": loss, "gradient_norm": norm, "update_ratio": self.meter.ratio(), **metrics}
-        if (self.step + 1) % SHARE_SAMPLED_EVERY == 0:
-            figures["bf16_changed"] = self.meter.changed_share()
-        self.log.add({**figures, "skipped": skipped})
+        index = batch_index(self.step, self.left_out)
+        if getattr(self.batches, "samples_from_model", False):
+            self.update.fill()
+        batch = self.batches.batch(index, self.model)
+        rate = self.rate(self.step)
+        probed = self.settings.probe_every is not None and self.step % self.settings.probe_every == 0
+        figures = self.update.step(batch, Order(self.step, rate, self._share_at(rate), probed))
+        if self.step == 0:
+            self._check_updates(float(figures.pop("bf16_changed")))
+        self.log.add(figures)
         self.step += 1
         self.tokens += batch.consumed
         if self.step % self.settings.log_every == 0 or self.step == self.settings.steps:
             self._close_row(rate)
         if self.validation and (self.step % self.validation.every == 0 or self.step == self.settings.steps):
+            self.update.fill()
             self.validation_state.update(self.validation, self.step, self.model)
 
-    def _gradients(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Accumulate the gradients of the step's parts; returns the summed loss and metrics."""
-        compute = compute_type(self.device)
-        loss = torch.zeros((), device=self.device)
-        metrics: dict[str, Tensor] = {}
-        for part in batch.split(self.context.runtime.micro_batch):
-            autocast = torch.autocast(self.device.type, compute, enabled=compute != torch.float32)
-            with autocast, self.compiled.active():
-                part_loss, part_metrics = self.objective.loss(self.model, part)
-            part_loss.backward()
-            loss += part_loss.detach()
-            for name, value in part_metrics.items():
-                metrics[name] = metrics[name] + value.detach() if name in metrics else value.detach()
-        return loss, metrics
+    def _share_at(self, rate: float) -> float | None:
+        """The scale at which a step's share of changed weights is measured: the first at the peak rate, some as is."""
+        if self.step == 0:
+            return self.peak_rate / rate
+        return 1.0 if (self.step + 1) % SHARE_SAMPLED_EVERY == 0 else None
 
     def _close_row(self, rate: float) -> None:
+        losses = self.log.losses()
         row = self.log.close_row(self.step, tokens=self.tokens, learning_rate=rate)
         shown = {"loss": row["loss"]} if row["loss"] is not None else {}
         self.context.progress(self.step, self.settings.steps, tokens=self.tokens, **shown)
-        if self.log.skipped_in_a_row > self.settings.skips_allowed:
-            raise GateFailed(
-                f"{self.context.stage}: {self.log.skipped_in_a_row} updates in a row were not finite (last: step "
-                f"{self.step}) and were skipped; lower the learning rate ({self.settings.learning_rate:g}) or look "
-                "for broken rows in the data"
-            )
         share = row.get("bf16_changed")
-        if share is not None and share < SMALLEST_CHANGED_SHARE and rate >= self.settings.learning_rate / 2:
-            self._warn_of_small_updates(share)
+        if share is not None and rate >= self.peak_rate / 2:
+            self._check_updates(share)
+        for name, message in alarming(row).items():
+            if name not in self.alarms:
+                self.alarms.append(name)
+                self.context.warn(message, step=self.step)
+        if self.log.skipped_in_a_row > self.settings.skips_allowed:
+            last = self.step - 1
+            self._go_back(
+                last + 1 - self.log.skipped_in_a_row,
+                last,
+                f"{self.log.skipped_in_a_row} updates in a row were not finite (last: step {self.step}), and skipped",
+            )
+        elif self.settings.spikes is not None:
+            for step, loss in enumerate(losses, self.step - len(losses)):
+                if self.watch.sees(self.settings.spikes, step, loss):
+                    first = self.watch.first if self.watch.first is not None else step
+                    self._go_back(first, step, f"the loss stays far above its recent past since step {first + 1}")
+                    break
 
-    def _warn_of_small_updates(self, share: float) -> None:
-        if not self.warned:
+    def _go_back(self, first: int, last: int, reason: str) -> None:
+        """Return to the newest snapshot before step `first` and leave out the batches of steps `first` to `last`."""
+        policy = self.settings.spikes
+        if policy is None or len(self.rollbacks) >= policy.rollbacks:
+            went_back = f", after going back {len(self.rollbacks)} times" if policy is not None else ""
+            raise GateFailed(
+                f"{self.context.stage}: {reason}{went_back}; lower the learning rate "
+                f"({self.settings.learning_rate:g}) or look for broken rows in the data"
+            )
+        absent = range(batch_index(first, self.left_out), batch_index(last, self.left_out) + 1)
+        left_out, rollbacks, at = sorted({*self.left_out, *absent}), self.rollbacks, self.step
+        snapshot = self.snapshots.load_newest(before=first)
+        if snapshot is None:
+            raise GateFailed(f"{self.context.stage}: {reason}, and no snapshot in {self.snapshots.folder} is whole")
+        self._restore(snapshot)
+        self.left_out = left_out
+        self.rollbacks = [*rollbacks, {"at": at, "to": self.step, "first": absent[0], "last": absent[-1]}]
+        self.snapshots.remove_after(self.step)
+        self.milestones.remove_after(self.step)
+        self._save()
+        self.context.warn(
+            f"{reason}: back to step {self.step}, leaving out batches {absent[0]} to {absent[-1]}", step=at
+        )
+
+    def _check_updates(self, share: float) -> None:
+        if share < SMALLEST_CHANGED_SHARE and not self.warned:
             self.warned = True
             self.context.warn(
-                f"an update changes only {share:.2%} of the weights in bf16 at learning rate "
-                f"{self.settings.learning_rate:g}: the model hardly moves",
+                f"an update at the peak learning rate of {self.peak_rate:g} changes only {share:.2%} of the weights in "
+                "bf16: a model with bf16 weights would hardly move (masters are fp32 here), and this one moves slowly",
                 step=self.step,
+                bf16_changed=share,
             )
 
     def _finished(self) -> bool:
@@ -177,42 +235,72 @@ class Trainer:
         return elapsed >= max(CHECKPOINT_SECONDS, save_seconds / CHECKPOINT_SHARE)
 
     def _save(self) -> None:
+        self._keep(self.checkpoints)
+
+    def _keep(self, folder: CheckpointFolder) -> None:
+        if not folder.holds(self.step, len(self.rollbacks)):
+            folder.save(self.step, self._checkpoint(), len(self.rollbacks))
+
+    def _checkpoint(self) -> Checkpoint:
         state = {
             "identity": self.identity,
+            "runtime": self._runtime(),
             "step": self.step,
             "tokens": self.tokens,
             "warned": self.warned,
+            "alarms": self.alarms,
             "log": self.log.to_json(),
             "validation": self.validation_state.to_json(),
+            "watch": self.watch.to_json(),
+            "rollbacks": self.rollbacks,
+            "left_out": self.left_out,
         }
-        tensors = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.tensors(),
-            "best": self.validation_state.best_weights,
-        }
-        self.checkpoints.save(self.step, Checkpoint({name: group for name, group in tensors.items() if group}, state))
+        tensors = {**self.update.state(), "best": self.validation_state.best_weights}
+        return Checkpoint({name: group for name, group in tensors.items() if group}, state)
 
     def _resume(self) -> None:
         checkpoint = self.checkpoints.load_newest()
         if checkpoint is None:
             return
-        state = checkpoint.state
-        if state["identity"] != self.identity:
+        changed = differing_paths(checkpoint.state["identity"], self.identity)
+        if changed:
             raise InputError(
-                f"{self.checkpoints.folder} holds checkpoints of other data, settings or model shape; "
-                "continue with the former ones or remove that folder to start anew"
+                f"{self.checkpoints.folder} holds checkpoints of other data, settings or model shape (different: "
+                f"{', '.join(changed)}); continue with the former ones or remove that folder to start anew"
             )
-        load_weights(self.model, checkpoint.tensors["model"], self.checkpoints.folder)
-        self.optimizer.restore(checkpoint.tensors.get("optimizer", {}))
+        self._restore(checkpoint)
+        before, now = checkpoint.state.get("runtime") or {}, self._runtime()
+        changed = differing_paths(before, now)
+        if not changed:
+            self.context.event("training_resumed", step=self.step)
+            return
+        self.context.event("training_resumed", step=self.step, runtime=now, runtime_before=before)
+        changes = ", ".join(f"{name} {before.get(name)!r} -> {now.get(name)!r}" for name in changed)
+        self.context.warn(
+            f"continues after step {self.step} with another runtime ({changes}): batches and rates are the same, but "
+            "the result need not equal, to the last bit, that of a run in one runtime",
+            step=self.step,
+        )
+
+    def _runtime(self) -> dict[str, Any]:
+        rows = self.settings.batch_rows
+        return shows_in_last_bits(self.context.runtime, self.device, min(self.update.gradients.rows or rows, rows))
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.state
+        self.update.restore(checkpoint.tensors, self.checkpoints.folder)
         best = {name: tensor.to(self.device) for name, tensor in checkpoint.tensors.get("best", {}).items()}
         self.validation_state = ValidationState(**state["validation"], best_weights=best)
         self.log.restore(state["log"])
+        self.watch = SpikeWatch(**state["watch"])
         self.step, self.tokens, self.warned = state["step"], state["tokens"], state["warned"]
-        self.context.event("training_resumed", step=self.step)
+        self.rollbacks, self.left_out, self.alarms = state["rollbacks"], state["left_out"], state["alarms"]
 
     def _result(self) -> TrainResult:
         if self.validation and self.validation.keep_best and self.validation_state.best_weights:
             load_weights(self.model, self.validation_state.best_weights, self.checkpoints.folder)
+        elif self.update.average is not None and self.settings.tail_average is not None:
+            self.update.average.blend(self.model, self.settings.tail_average.weight)
         return TrainResult(
             steps=self.step,
             tokens=self.tokens,
@@ -222,4 +310,6 @@ class Trainer:
             best_step=self.validation_state.best_step,
             best_value=self.validation_state.best_value,
             stopped_early=self.step < self.settings.steps,
+            rollbacks=self.rollbacks,
+            left_out=self.left_out,
         )

@@ -33,37 +33,42 @@ def sources_of_documents(shard: TokenShard, where: Path) -> np.ndarray:
     return places
 
 
-def consumed_tokens(offsets: np.ndarray, stream_tokens: int, reads: np.ndarray, context: int) -> np.ndarray:
+def consumed_tokens(offsets: np.ndarray, stream_tokens: int, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """How many tokens of every document training steps read, int64 [documents].
 
     Args:
         offsets: first token of every document, [documents].
         stream_tokens: length of the stream.
-        reads: how often each window [w * context, (w + 1) * context) was read, int64 [windows]. The tokens behind the
-            last window were read by nobody. A window's last target is an input of the next, so it is not counted here.
+        starts, lengths: stretches of the stream that were read, repeats included, [stretches].
     """
-    before = np.concatenate([[0], np.cumsum(reads)]) * context
-    per_token = np.concatenate([reads, [0]])
     borders = np.concatenate([offsets, [stream_tokens]])
-    window = np.minimum(borders // context, len(reads))
-    return np.diff(before[window] + per_token[window] * (borders - window * context))
+    return np.diff(_passed(starts, borders) - _passed(starts + lengths, borders))
+
+
+def _passed(points: np.ndarray, borders: np.ndarray) -> np.ndarray:
+    """Sum over the points before each border of their distance from it."""
+    ordered = np.sort(points)
+    sums = np.concatenate([[0], np.cumsum(ordered)])
+    before = np.searchsorted(ordered, borders)
+    passed: np.ndarray = borders * before - sums[before]
+    return passed
 
 
 def consumed_by_source(
-    shard: TokenShard, source_of: np.ndarray, reads: np.ndarray, context: int, total: int
+    shard: TokenShard, source_of: np.ndarray, pieces: tuple[np.ndarray, np.ndarray], total: int
 ) -> list[dict[str, Any]]:
     """Training tokens that steps read, by source: rows for `mixture_figures.consumed_block`.
 
     Args:
         source_of: from `sources_of_documents`.
-        reads, context: as in `consumed_tokens`.
+        pieces: starts and lengths as in `consumed_tokens`.
         total: tokens that the steps read in all.
 
     Raises:
         RuntimeError: the tokens by source do not sum to `total`.
     """
     names, places = shard.sources, source_of
-    consumed = consumed_tokens(np.asarray(shard.offsets), len(shard.tokens), reads, context)
+    consumed = consumed_tokens(np.asarray(shard.offsets), len(shard.tokens), *pieces)
     lengths = np.diff(shard.offsets, append=len(shard.tokens))
     tokens, held = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
     np.add.at(tokens, places, consumed)

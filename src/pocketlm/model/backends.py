@@ -1,0 +1,29 @@
+"""Which of torch's attention kernels a shape gets, for the log: it decides a good part of a GPU's speed."""
+
+import torch
+from torch.nn.attention import SDPBackend
+
+from pocketlm.model.config import ModelSettings
+
+
+def attention_backend(
+    settings: ModelSettings, rows: int, length: int, device: torch.device, dtype: torch.dtype, masked: bool = False
+) -> str:
+    """`flash`, `efficient`, `cudnn`, `math` or `overrideable`: what `attend` runs on in training.
+
+    Asks torch with empty tensors as attention gets them: `rows` of `length` tokens of `dtype`, gradients asked for,
+    causal or with a boolean mask. torch >= 2.11 prefers cuDNN on Hopper when its cuDNN is newer than 9.15; a system
+    library that shadows it shows here. Under `use_deterministic_algorithms(True)` torch leaves cuDNN out by itself,
+    with `warn_only=True` it does not.
+    """
+    # On a CPU keys and values are repeated for every query head (`attend`).
+    kv_heads = settings.heads if device.type == "cpu" else settings.kv_heads
+    shapes = [(rows, length, heads, settings.head_dim) for heads in (settings.heads, kv_heads, kv_heads)]
+    query, key, value = (
+        torch.empty(shape, device=device, dtype=dtype, requires_grad=True).transpose(1, 2) for shape in shapes
+    )
+    mask = torch.ones(rows, 1, length, length, device=device, dtype=torch.bool) if masked else None
+    choice = torch._fused_sdp_choice(
+        query, key, value, attn_mask=mask, is_causal=not masked, enable_gqa=kv_heads != settings.heads
+    )
+    return SDPBackend(choice).name.removesuffix("_ATTENTION").lower()

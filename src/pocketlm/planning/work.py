@@ -1,0 +1,264 @@
+"""What the training stages of a recipe will do: shape of the model, steps, rows, tokens; read from settings alone.
+
+Stages are told apart by what their settings hold: a shape (`model`) makes pretraining, `rollouts` makes sampling, any
+other training learns from packed examples. Knows no torch and no stage.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pocketlm.errors import InputError
+from pocketlm.model.config import SHAPES, VOCABULARIES, ModelSettings, ModelShape
+from pocketlm.pipeline.recipe import Recipe, StageEntry
+from pocketlm.planning.limits import PROMPT_TOKENS
+from pocketlm.training.phases import Phase, Phases, Stretch
+from pocketlm.training.settings import TrainingSettings
+
+Kind = Literal["pretraining", "examples", "rollouts"]
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Sequences of a step: `prompts` groups of `samples`, each of at most `length` tokens with its prompt."""
+
+    prompts: int
+    samples: int
+    length: int
+    slots: int
+    sampled_tokens: int
+    """Of the whole stage, at most."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One training stage.
+
+    `rows` x `length` is its largest step, `tokens` what it trains on: exact for pretraining, at most that elsewhere.
+    """
+
+    name: str
+    kind: Kind
+    model: ModelSettings
+    settings: TrainingSettings
+    steps: int
+    rows: int
+    length: int
+    tokens: int
+    stretches: tuple[Stretch, ...] = ()
+    milestones: tuple[int, ...] = ()
+    """Steps that are kept, by their tokens."""
+    rollouts: Rollouts | None = None
+    budget: str = ""
+    """The stage that says how many tokens it may spend."""
+
+    @property
+    def masked(self) -> bool:
+        """Rows hold several documents or examples that do not see each other."""
+        return self.kind != "pretraining" or bool(getattr(self.settings, "document_mask", False))
+
+    @property
+    def keeps_best(self) -> bool:
+        """The best weights on the selection split are kept during training."""
+        return self.kind != "pretraining"
+
+
+def works_of(recipe: Recipe) -> list[Work]:
+    """The training stages of a recipe in its order.
+
+    Raises:
+        InputError: phases that do not fit their inputs or the model, a tokenizer that cannot be read, a milestone that
+            is not kept, more tokens than a mixture releases.
+    """
+    return [_work(recipe, entry) for entry in recipe.stages.values() if isinstance(entry.settings, TrainingSettings)]
+
+
+def model_of(recipe: Recipe, name: str) -> ModelSettings:
+    """Shape of the model that a stage makes: its own, that of the file it imports, or that of what it starts from."""
+    entry = recipe.stages[name]
+    shape = getattr(entry.settings, "model", None)
+    if isinstance(shape, ModelShape):
+        return shape.with_vocabulary(_vocabulary(recipe, entry, shape))
+    models = [source for source in entry.input_names() if recipe.stages[source].definition.output == "model"]
+    if models:
+        return model_of(recipe, models[0])
+    return _imported(entry)
+
+
+def models_of(recipe: Recipe) -> list[str]:
+    """Stages whose artifact is a model."""
+    return [entry.name for entry in recipe.stages.values() if entry.definition.output == "model"]
+
+
+def _work(recipe: Recipe, entry: StageEntry) -> Work:
+    settings, model = entry.settings, model_of(recipe, entry.name)
+    if not isinstance(settings, TrainingSettings):
+        raise TypeError(entry.name)
+    if isinstance(getattr(settings, "model", None), ModelShape):
+        return _pretraining(recipe, entry, settings, model)
+    spent = entry.inputs.get("budget")
+    budget = _work(recipe, recipe.stages[spent]) if isinstance(spent, str) else None
+    rollouts: Any = getattr(settings, "rollouts", None)
+    if rollouts is None:
+        return _with_examples(entry, settings, model, budget)
+    return _with_rollouts(entry, settings, model, rollouts, budget)
+
+
+def _with_examples(entry: StageEntry, settings: TrainingSettings, model: ModelSettings, budget: Work | None) -> Work:
+    steps, tokens = settings.steps, settings.steps * settings.batch_rows * model.context
+    if budget is not None:  # it runs until it has spent as many tokens, in examples of about that length
+        tokens, each = budget.tokens, budget.length if budget.rollouts is None else budget.rollouts.length
+        steps = -(-tokens // (settings.batch_rows * each))
+    name = "" if budget is None else budget.name
+    return Work(entry.name, "examples", model, settings, steps, settings.batch_rows, model.context, tokens, budget=name)
+
+
+def _with_rollouts(
+    entry: StageEntry, settings: TrainingSettings, model: ModelSettings, rollouts: Any, budget: Work | None
+) -> Work:
+    """A step learns from its completions, packed into rows; `prompts` beside them means that examples are learned."""
+    sequence = min(model.context, PROMPT_TOKENS + rollouts.max_tokens)
+    prompts = getattr(settings, "prompts", settings.batch_rows // rollouts.samples)
+    sampled = settings.steps * settings.batch_rows * rollouts.max_tokens
+    if budget is not None and budget.rollouts is not None:
+        sampled = budget.rollouts.sampled_tokens
+    return Work(
+        name=entry.name,
+        kind="rollouts",
+        model=model,
+        settings=settings,
+        steps=settings.steps,
+        rows=-(-settings.batch_rows * sequence // model.context),
+        length=model.context,
+        tokens=settings.steps * settings.batch_rows * sequence,
+        rollouts=Rollouts(prompts, rollouts.samples, sequence, rollouts.slots, sampled),
+        budget="" if budget is None else budget.name,
+    )
+
+
+def _pretraining(recipe: Recipe, entry: StageEntry, settings: TrainingSettings, model: ModelSettings) -> Work:
+    step_tokens = settings.batch_rows * model.context
+    inputs = entry.inputs["tokens"]
+    data = [inputs] if isinstance(inputs, str) else list(inputs)
+    asked: tuple[Phase, ...] = getattr(settings, "phases", ()) or (Phase(tokens=settings.steps * step_tokens),)
+    try:
+        phases = Phases.plan(asked, settings.batch_rows, model.context, settings.learning_rate, data)
+    except InputError as error:
+        raise InputError(f"{entry.name}: {error}") from None
+    _refuse_more_than_released(recipe, entry.name, asked, phases)
+    milestones = tuple(-(-kept // step_tokens) * step_tokens for kept in getattr(settings, "milestones", ()))
+    _refuse_unknown_milestone(recipe, entry)
+    longest = max(phases.stretches, key=lambda stretch: stretch.context)
+    return Work(
+        name=entry.name,
+        kind="pretraining",
+        model=model,
+        settings=settings,
+        steps=phases.steps,
+        rows=longest.rows,
+        length=longest.context,
+        tokens=phases.steps * step_tokens,
+        stretches=phases.stretches,
+        milestones=milestones,
+    )
+
+
+def _refuse_more_than_released(recipe: Recipe, name: str, asked: tuple[Phase, ...], phases: Phases) -> None:
+    """A mixture releases no document more often than its cap; reading it twice would."""
+    read: Counter[str] = Counter()
+    for phase, stretch in zip(asked, phases.stretches, strict=True):
+        read[stretch.data] += phase.tokens
+    for source, tokens in read.items():
+        mixture = recipe.stages[source].settings
+        released = getattr(mixture, "tokens", None)
+        if isinstance(released, int) and tokens > released:
+            pairs = zip(asked, phases.stretches, strict=True)
+            parts = [f"{phase.tokens:,}" for phase, stretch in pairs if stretch.data == source]
+            total = f"{' + '.join(parts)} = {tokens:,}" if len(parts) > 1 else parts[0]
+            raise InputError(
+                f"{name} reads {total} tokens of {source}, which releases {released:,} "
+                f"({source}.tokens) so that no document comes more than {getattr(mixture, 'epoch_cap', 1)} times; "
+                f"raise {source}.tokens to {tokens:,} or shorten the phases"
+            )
+
+
+def _refuse_unknown_milestone(recipe: Recipe, entry: StageEntry) -> None:
+    wanted, start = getattr(entry.settings, "start_at", None), entry.inputs.get("start")
+    if wanted is None or not isinstance(start, str):
+        return
+    kept = getattr(recipe.stages[start].settings, "milestones", None)
+    model = getattr(recipe.stages[start].settings, "model", None)
+    if kept is None or not isinstance(model, ModelShape):
+        return
+    step = recipe.stages[start].settings.batch_rows * model.context  # type: ignore[attr-defined]
+    there = [-(-tokens // step) * step for tokens in kept]
+    if wanted not in there:
+        listed = ", ".join(f"{tokens:,}" for tokens in there) or "none"
+        raise InputError(
+            f"{entry.name}.start_at is {wanted:,}, but {start} keeps these milestones (whole steps of {step:,} "
+            f"tokens): {listed}"
+        )
+
+
+def _vocabulary(recipe: Recipe, entry: StageEntry, shape: ModelShape) -> int:
+    start = entry.inputs.get("start")
+    if isinstance(start, str):
+        return model_of(recipe, start).vocabulary
+    pending = entry.input_names()
+    while pending:
+        source = recipe.stages[pending.pop(0)]
+        if source.definition.output == "tokenizer":
+            return _vocabulary_of_tokenizer(source, shape)
+        pending += source.input_names()
+    raise InputError(f"{entry.name}: no stage before it makes a tokenizer, so that its vocabulary is not known")
+
+
+def _vocabulary_of_tokenizer(entry: StageEntry, shape: ModelShape) -> int:
+    """Learned: as the settings say. Given: as many ids as the file has; while it is absent, as its preset expects."""
+    path = getattr(entry.settings, "path", None)
+    if path is None:
+        return int(entry.settings.vocabulary)  # type: ignore[attr-defined]
+    file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
+    if file.is_file():
+        try:
+            content = json.loads(file.read_bytes())
+            ids = [*content["model"]["vocab"].values(), *(token["id"] for token in content["added_tokens"])]
+            return int(max(ids)) + 1
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f"{entry.name}.path: {file} is no tokenizer.json of the tokenizers library") from None
+    same = [name for name, preset in SHAPES.items() if preset.model_copy(update={"context": shape.context}) == shape]
+    if not same:
+        raise InputError(f"{entry.name}.path: {file} cannot be read, so that the vocabulary is not known")
+    return VOCABULARIES[same[0]]
+
+
+def _imported(entry: StageEntry) -> ModelSettings:
+    """Shape of a model that was made elsewhere; nothing but its description is read."""
+    path = Path(str(getattr(entry.settings, "path", ""))).expanduser()
+    try:
+        if path.suffix == ".gguf":
+            from pocketlm.model.formats.gguf import settings_from_gguf
+            from pocketlm.model.formats.gguf_file import GGUFFile
+
+            return settings_from_gguf(GGUFFile(path))
+        folder = path if (path / "config.json").is_file() else _final_model(path)
+        content = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{entry.name}.path: the model at {path} cannot be read ({error})") from None
+    if "hidden_size" in content:
+        from pocketlm.model.formats.hugging_face_config import settings_from_hugging_face
+
+        return settings_from_hugging_face(content, folder / "config.json")
+    return ModelSettings.model_validate(content)
+
+
+def _final_model(run: Path) -> Path:
+    """The artifact of the stage that a run's recipe names under `model`."""
+    from pocketlm.pipeline.recipe_yaml import load_yaml
+    from pocketlm.pipeline.runner import ARTIFACTS, RECIPE
+
+    return run / ARTIFACTS / str(load_yaml(run / RECIPE).get("model"))

@@ -1,0 +1,142 @@
+"""Stage `import_model`: a model that was made elsewhere, as the start of training, tuning or evaluation.
+
+In: nothing from the run; a Hugging Face folder (Llama or Qwen3), a GGUF file with its tokenizer, a run or a model
+artifact. Out: the model in fp32 with its tokenizer.json, byte for byte, and our chat form.
+
+Nothing that is read can run code: safetensors, JSON and GGUF only. What our decoder would compute otherwise than the
+model's own code (biases, sliding windows, other activations or rotary scalings) is refused by name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import model_validator
+
+from pocketlm.errors import CorruptionError, InputError
+from pocketlm.pipeline.artifact import Artifact
+from pocketlm.pipeline.context import Context
+from pocketlm.pipeline.figures import paragraph, table
+from pocketlm.pipeline.settings import EXECUTION, Settings
+from pocketlm.pipeline.stage import Inputs, stage
+from pocketlm.pipeline.storage import digest_of, sha256_file
+
+if TYPE_CHECKING:
+    from pocketlm.data.tokens.tokenizer import Tokenizer
+    from pocketlm.model.transformer import Transformer
+
+GGUF = ".gguf"
+
+
+class ImportModelSettings(Settings):
+    """Where the model lies; its content enters the identity, its place does not."""
+
+    path: Annotated[str, EXECUTION]
+    """A Hugging Face folder, a run, a model artifact, or a file that ends with .gguf."""
+    tokenizer: Annotated[str | None, EXECUTION] = None
+    """For a GGUF file: the tokenizer.json that it was made with, or a folder that holds it."""
+
+    @model_validator(mode="after")
+    def _one_tokenizer(self) -> ImportModelSettings:
+        if self.path.endswith(GGUF) and self.tokenizer is None:
+            raise ValueError("a GGUF file brings no tokenizer.json; name the one that it was made with as `tokenizer`")
+        if not self.path.endswith(GGUF) and self.tokenizer is not None:
+            raise ValueError("a folder brings its own tokenizer, so `tokenizer` would do nothing")
+        return self
+
+
+def identity(settings: ImportModelSettings) -> str:
+    """sha256 over names and content of the files that are read."""
+    return digest_of(_described(_files(settings)))
+
+
+@stage(version=1, inputs={}, output="model", external=identity)
+def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context) -> Artifact:
+    """Read a model that was made elsewhere and check that tokenizer and weights belong together."""
+    from pocketlm.data.tokens.chat import CHAT_TEMPLATE
+    from pocketlm.data.tokens.tokenizer import tokenizer_config
+    from pocketlm.model.formats.gguf import gguf_number_types
+    from pocketlm.model.storage import save_model
+
+    context.progress(0, 1)
+    files = _files(settings)
+    described = _described(files)
+    model, tokenizer = _load(settings, files)
+    _require_fit(model, tokenizer, settings.path)
+    content = files["tokenizer.json"].read_bytes()
+    if _described(files) != described:
+        raise InputError(f"import_model.path: {settings.path} changed while it was read; run again when it rests")
+    draft = context.draft("model")
+    save_model(draft.path, model)
+    (draft.path / "tokenizer.json").write_bytes(content)
+    (draft.path / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+    draft.write_json("tokenizer_config.json", tokenizer_config())
+    rows = [{"file": name, **entry} for name, entry in sorted(described.items())]
+    blocks = [table("What was read", ["file", "bytes", "sha256"], rows)]
+    if settings.path.endswith(GGUF):
+        types = ", ".join(f"{count} {kind}" for kind, count in gguf_number_types(files["model.gguf"]).items())
+        blocks.append(paragraph(f"Tensors by type: {types}. They are fp32 now; what rounding took is not given back."))
+    shape = model.settings
+    metrics = {
+        "parameters": shape.parameter_count(),
+        "vocabulary": shape.vocabulary,
+        "layers": shape.layers,
+        "context": shape.context,
+        "layout": shape.layout,
+    }
+    return draft.commit(metrics, blocks)
+
+
+def _files(settings: ImportModelSettings) -> dict[str, Path]:
+    """What is read, by the name that enters the identity."""
+    path = Path(settings.path).expanduser()
+    if settings.tokenizer is not None:
+        tokenizer = Path(settings.tokenizer).expanduser()
+        tokenizer = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
+        for name, file in (("path", path), ("tokenizer", tokenizer)):
+            if not file.is_file():
+                raise InputError(f"import_model.{name}: there is no file {file}")
+        return {"model.gguf": path, "tokenizer.json": tokenizer}
+    from pocketlm.evaluation.loading import locate
+    from pocketlm.model.formats.hugging_face import weight_files
+
+    folder = locate(path).folder
+    files = [folder / "config.json", *weight_files(folder), folder / "tokenizer.json"]
+    return {file.name: file for file in files}
+
+
+def _described(files: dict[str, Path]) -> dict[str, dict[str, Any]]:
+    return {name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for name, path in files.items()}
+
+
+def _load(settings: ImportModelSettings, files: dict[str, Path]) -> tuple[Transformer, Tokenizer]:
+    import tokenizers
+
+    from pocketlm.data.tokens.tokenizer import Tokenizer
+    from pocketlm.evaluation.loading import load
+    from pocketlm.model.formats.gguf import gguf_tokens, load_gguf
+
+    if settings.tokenizer is None:
+        return load(Path(settings.path).expanduser())
+    model = load_gguf(files["model.gguf"])
+    tokenizer = Tokenizer.load(files["tokenizer.json"])
+    ids = tokenizers.Tokenizer.from_file(str(files["tokenizer.json"])).get_vocab(with_added_tokens=True)
+    for number, token in enumerate(gguf_tokens(files["model.gguf"])):
+        if ids.get(token) != number:
+            raise InputError(
+                f"import_model.tokenizer: token {number} of the GGUF file is {token!r}, but {files['tokenizer.json']} "
+                f"{f'gives it the id {ids[token]}' if token in ids else 'does not know it'}: it is another tokenizer"
+            )
+    return model, tokenizer
+
+
+def _require_fit(model: Transformer, tokenizer: Tokenizer, path: str) -> None:
+    if tokenizer.vocabulary != model.settings.vocabulary:
+        raise InputError(
+            f"import_model.path: {path}: the tokenizer has {tokenizer.vocabulary:,} tokens, the model "
+            f"{model.settings.vocabulary:,}; give the model that was made for this tokenizer"
+        )
+    for name, weight in model.state_dict().items():
+        if not weight.isfinite().all():
+            raise CorruptionError(f"import_model.path: {path}: tensor {name} holds values that are not finite")
