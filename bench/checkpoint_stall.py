@@ -43,7 +43,7 @@ def main() -> None:
         row = shapes[-1]
         print(
             f"{name:12} {row['saves']:3} saves of {row['megabytes']:,.1f} MB in {row['seconds']:.0f} s: median "
-            f"{row['median_stall_seconds'] * 1e3:,.0f} ms, {row['share_of_steps']:.2%} of the time of {row['steps']} steps"
+            f"{row['median_stall_seconds'] * 1e3:,.0f} ms, {row['share_of_steps']:.2%} of the time of its steps"
         )
     write_result("checkpoint_stall", {"threads_used": arguments.threads, "bound": BOUND, "shapes": shapes})
 

@@ -36,7 +36,16 @@ def write_documents(folder: Path) -> CardFigures:
     return CardFigures(
         title="Texts of a test",
         splits=splits,
-        funnel=[{**step, "input_bytes": 99, "next_bytes": 56}],
+        funnel=[
+            {
+                **step,
+                "input_bytes": 99,
+                "rejected_bytes": 30,
+                "cut_bytes": 13,
+                "held_out_bytes": 0,
+                "next_bytes": 56,
+            }
+        ],
         licences={"MIT": {"documents": 2, "bytes": 26}, "PSF-2.0 OR Apache-2.0": {"documents": 1, "bytes": 10}},
         sources=[
             {

@@ -45,9 +45,15 @@ NOISE, NOT_FINITE = range(70, 73), 30  # batches of TROUBLED
 
 
 class Objective(LanguageModelObjective):
-    """Its loss is not a number on the part of a batch that holds the marked row."""
+    """Its loss is not a number on the part of a batch that holds the marked row; `poor_rank` has too little memory."""
+
+    def __init__(self, poor_rank: int | None = None) -> None:
+        super().__init__()
+        self.poor_rank = poor_rank
 
     def loss(self, model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.poor_rank is not None and self.poor_rank == int(os.environ["RANK"]):
+            raise torch.OutOfMemoryError("no more")
         loss, metrics = super().loss(model, batch)
         marked = (batch.targets_BT[:, 0] == 0).any()
         return torch.where(marked, torch.nan, loss), metrics
@@ -94,6 +100,7 @@ def train(
     listen: bool = False,
     troubled: bool = False,
     seconds: float = 0.0,
+    poor_rank: int | None = None,
 ) -> dict[str, Any]:
     """One run; what it ended with, as JSON."""
     stop = StopRequest() if stop_after is None else StopAfter(stop_after)
@@ -107,13 +114,13 @@ def train(
     events: list[Any] = []
     context = make_context(folder, stop, events, **(runtime or {}))
     validation = Validation(every=8, score=score, keep_best=False)
-    trainer = Trainer(make_model(SHAPE), Objective(), batches, complete, context, validation)
+    trainer = Trainer(make_model(SHAPE), Objective(poor_rank), batches, complete, context, validation)
     try:
         result = trainer.run()
     except Interrupted:
         if listen:
             raise
-        return {"interrupted": trainer.step}
+        return {"interrupted": trainer.step, **score(trainer.model)}
     weights = {name: weight.flatten().tolist() for name, weight in trainer.model.state_dict().items()}
     return {
         "rows": result.rows,

@@ -82,7 +82,7 @@ def why(
     stage: Annotated[str, typer.Argument(metavar="STAGE")],
     set: SetOption = None,
 ) -> None:
-    """Explain why a stage is re-used or would run, naming the setting; and why it ran the last time."""
+    """Explain why a stage is re-used or would run, naming the setting; and why it last ran."""
     from pocketlm.commands import explain_stage
 
     explanation = explain_stage(folder, stage, set or [])
@@ -90,7 +90,7 @@ def why(
     for reason in explanation.reasons:
         print(f"  {reason}")
     if explanation.last_reasons:
-        print("it ran the last time, because")
+        print("it last ran because")
         for reason in explanation.last_reasons:
             print(f"  {reason}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import shlex
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +24,8 @@ from pocketlm.training.ranks import on_rank_0
 
 if TYPE_CHECKING:
     from pocketlm.generation.text import ChatSession
+
+NAME = "pocketlm"
 
 
 @on_rank_0
@@ -47,10 +50,26 @@ def _run(recipe: Recipe, folder: Path, only: str | None = None) -> list[str]:
     if result.seal is not None:
         run = shlex.quote(str(folder))
         lines += [f"report: {(folder / 'report.html').resolve()}", f"seal:   {result.seal}"]
-        lines += [f"verify: pocketlm verify {run} --seal {result.seal}"]
+        lines += [f"verify: {own_command()} verify {run} --seal {result.seal}"]
         if recipe.model is not None:
-            lines += [f"chat:   pocketlm chat {run}"]
+            lines += [f"chat:   {own_command()} chat {run}"]
     return lines
+
+
+def own_command() -> str:
+    """What to type for this program: its name where the shell finds it under that, else the path of what runs."""
+    program = Path(sys.argv[0]).absolute()
+    if program.name != NAME:  # python -m pocketlm
+        program = Path(sys.executable).with_name(NAME)
+    if not program.exists():
+        return f"{_typed(Path(sys.executable))} -m {NAME}"
+    found = shutil.which(NAME)
+    return NAME if found is not None and program.samefile(found) else _typed(program)
+
+
+def _typed(program: Path) -> str:
+    here = Path.cwd()
+    return shlex.quote(str(program.relative_to(here) if here in program.parents[1:] else program))
 
 
 def derive_report(folder: Path, seal: str) -> Mapping[str, bytes]:
@@ -155,7 +174,6 @@ def diagnose() -> Iterator[tuple[str, bool, str]]:
     """(what, fine?, detail) for each thing that a run needs."""
     import importlib.metadata
     import os
-    import sys
 
     yield "python", sys.version_info >= (3, 11), sys.version.split()[0]
     try:

@@ -1,7 +1,7 @@
 """One tree of user-facing errors. Each message says what is wrong, where, and what to do about it.
 
-Anything that is not a `PocketError` is a bug and keeps its traceback. Exit codes: 1 a verification or gate failed, or a rank was lost,
-2 bad input, 73 the run folder is held by another process, 75 interrupted and resumable.
+Anything that is not a `PocketError` is a bug and keeps its traceback. Exit codes: 1 a verification or gate failed or a
+rank was lost, 2 bad input, 73 the run folder is held by another process, 75 interrupted and resumable.
 """
 
 

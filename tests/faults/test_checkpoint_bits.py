@@ -17,7 +17,7 @@ def test_each_flipped_bit_of_the_newest_checkpoint_is_found_and_the_one_before_i
     checkpoints = CheckpointFolder(tmp_path, lambda kind, **body: events.append((kind, body)))
     for step in (1, 2):
         tensors = {"model": {"w": torch.arange(4.0) + step}, "optimizer": {"w:exp_avg": torch.ones(4)}}
-        checkpoints.save(step, Checkpoint(tensors, {"step": step, "log": {"losses": [3.5, 2.25]}}))
+        checkpoints.save(step, Checkpoint(tensors, {"step": step, "log": {"losses": [3.5 - step] * 64}}))
     newest, aside = tmp_path / "step-00-00000002", tmp_path / "step-00-00000002.corrupt"
     assert sorted(path.name for path in newest.iterdir()) == FILES
     trials = 0

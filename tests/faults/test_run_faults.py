@@ -23,7 +23,7 @@ from pocketlm.data.tokens.tokenizer import train_tokenizer
 from pocketlm.errors import CorruptionError, InputError, Interrupted, PocketError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.ledger import read_ledger
+from pocketlm.pipeline.ledger import Ledger, read_ledger
 from pocketlm.pipeline.progress import Progress
 from pocketlm.pipeline.recipe import load_recipe
 from pocketlm.pipeline.runner import Runner
@@ -260,7 +260,7 @@ def test_a_folder_without_permission_is_refused_at_once(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may write anywhere
     with pytest.raises(InputError, match="no permission to write"):
         Stopping(tmp_path / "run").run()
-    assert list((tmp_path / "run").iterdir()) == []
+    assert not (tmp_path / "run").exists()
 
 
 PROCESS = """
@@ -327,3 +327,12 @@ def test_the_lock_of_a_killed_process_is_taken_over_at_once_and_says_whose_it_wa
     opening = events(tmp_path / "run", "run_started")
     assert [(body["took_over_lock_of"] or {}).get("pid") for body in opening] == [None, first.pid]
     assert json.loads((tmp_path / "run" / "report.json").read_text())["seal"]
+
+
+def test_a_ledger_that_vanished_is_not_begun_anew_in_the_middle(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.append("one", {})
+    ledger.path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"ledger\.jsonl"):
+        ledger.append("two", {})
+    assert not ledger.path.exists()

@@ -71,12 +71,28 @@ def test_bad_input_is_exit_2_without_traceback(arguments: list[str], message: st
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_to_do_next_can_be_pasted_and_offers_no_chat_without_a_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["by name", "by path", "as a module"])
+def test_what_to_do_next_can_be_pasted_and_offers_no_chat_without_a_model(way: str, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("A few words.")
     (tmp_path / "recipe.yaml").write_text("name: texts\nseed: 1\nsources: {docs: {path: text.txt}}\n")
-    result = pocketlm("run", "recipe.yaml", "--out", "my run", cwd=tmp_path)
+    scripts = Path(sys.executable).parent
+    (tmp_path / "an environment").symlink_to(scripts)
+    search, typed, printed = {
+        "by name": (f"{scripts}:{os.defpath}", "pocketlm", "pocketlm"),
+        "by path": (os.defpath, "'an environment/pocketlm'", "'an environment/pocketlm'"),
+        "as a module": (os.defpath, f"{sys.executable} -m pocketlm", f"{scripts}/pocketlm"),
+    }[way]
+
+    def pasted(line: str) -> subprocess.CompletedProcess[str]:
+        command, environment = ["/bin/sh", "-c", line], {**os.environ, "PATH": search}
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+
+    result = pasted(f"{typed} run recipe.yaml --out 'my run'")
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     seal = next(line for line in lines if line.startswith("seal:")).split()[-1]
-    assert f"verify: pocketlm verify 'my run' --seal {seal}" in lines
+    verify = f"{printed} verify 'my run' --seal {seal}"
+    assert f"verify: {verify}" in lines
     assert not any(line.startswith("chat:") for line in lines)
+    verified = pasted(verify)
+    assert verified.returncode == 0, verified.stdout + verified.stderr

@@ -58,6 +58,23 @@ def test_every_step_accounts_for_every_document(made: dict[str, Artifact]) -> No
     )
 
 
+def test_every_step_accounts_for_every_byte(made: dict[str, Artifact]) -> None:
+    funnel = made["curate"].read_json("funnel.json")
+    for step, after in pairwise(funnel):
+        assert after["input_bytes"] == step["next_bytes"]
+    parts = [f"{part}_bytes" for part in ("rejected", "cut", "held_out", "next")]
+    assert all(step["input_bytes"] == sum(step[part] for part in parts) for step in funnel)
+    steps, metrics = {step["step"]: step for step in funnel}, made["curate"].metrics
+    size = [len(text.encode()) for text in TEXTS]
+    assert steps["clean"]["input_bytes"] == sum(size)
+    rejected = {"gates": size[92] + size[93], "exact duplicates": size[90], "near-duplicates": size[91]}
+    rejected |= {"repeated segments": size[96], "gates again": 0}
+    assert {name: steps[name]["rejected_bytes"] for name in rejected} == rejected
+    assert steps["gates again"]["cut_bytes"] == len(f"{SHARED}\n\n".encode())
+    held_out = metrics["heldout.bytes"] + metrics["heldout_selection.bytes"]
+    assert (steps["held-out split"]["held_out_bytes"], funnel[-1]["next_bytes"]) == (held_out, metrics["train.bytes"])
+
+
 def test_rejects_say_who_why_and_for_whom(made: dict[str, Artifact]) -> None:
     rejects = {str(row["id"]).rpartition(":")[2]: row for row in rows(made["curate"], "rejects.parquet")}
     assert (rejects["91"]["gate"], rejects["91"]["removed_by"]) == ("exact_duplicate", "mine/texts.jsonl:1")
@@ -96,9 +113,13 @@ def test_planted_duplicates_are_counted_in_the_report(made: dict[str, Artifact])
     assert metrics["planted.duplicates.50.removed"] == 0
     assert metrics["planted.items.held_out.verbatim.found"] == metrics["planted.items.held_out.verbatim.planted"] > 0
     titles = [block.get("title") for block in made["curate"].read_json("figures.json")["blocks"]]
-    assert {"Data funnel", "Rejected documents by gate", "Planted near-duplicates", "Planted evaluation items"} <= set(
-        titles
-    )
+    assert {
+        "Data funnel: documents",
+        "Data funnel: bytes of text",
+        "Rejected documents by gate",
+        "Planted near-duplicates",
+        "Planted evaluation items",
+    } <= set(titles)
 
 
 def test_tokens_decode_to_the_documents(made: dict[str, Artifact]) -> None:
@@ -126,8 +147,14 @@ def test_twenty_small_files_give_a_message_about_how_much_is_needed(tmp_path: Pa
     with pytest.raises(InputError, match=r"too little text: 20 documents with .* MB .* 64 are needed") as caught:
         run(tmp_path, tmp_path / "texts", "curate.held_out.minimum_documents=16", stages=("sources", "curate"))
     assert caught.value.exit_code == 2
-    with pytest.raises(InputError, match=r"too little text: 0\.\d\d MB .* at least 0\.30 MB are needed"):
+    too_small = (
+        r"too little text: 0\.\d\d MB .* at least 0\.30 MB are needed\. The sources are too small: they hold 0\.\d\d"
+    )
+    with pytest.raises(InputError, match=too_small):
         run(tmp_path, tmp_path / "texts", "curate.minimum_bytes=300000", stages=("sources", "curate"))
+    most = r"The step 'gates' took most of 0\.\d\d MB \(0\.\d\d MB; 20 documents rejected\)\. .*loosen that step"
+    with pytest.raises(InputError, match=most):
+        run(tmp_path, tmp_path / "texts", "curate.gates.minimum_words=100000", stages=("sources", "curate"))
 
 
 def test_a_source_without_any_document_names_what_was_wrong(tmp_path: Path) -> None:

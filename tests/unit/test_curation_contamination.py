@@ -170,10 +170,21 @@ def test_gates_for_a_source_that_is_not_there_are_refused(tmp_path: Path) -> Non
     run(tmp_path / "two", made, CurateSettings(**base, source_gates={"a": {"minimum_words": 5}}))
 
 
-def test_duplicates_of_a_document_that_is_rejected_later_are_counted(benchmark: Path, tmp_path: Path) -> None:
+def test_duplicates_that_no_document_stands_for_in_the_end_are_counted(benchmark: Path, tmp_path: Path) -> None:
     texts = [prose(seed, 12) for seed in range(40)]
     texts[21] = texts[20]  # source a, that of document 20, goes before b
     texts[20] = f"{texts[20]} {QUESTION}, how many?"
+    shared = prose(900, 10)
+    texts[4] = f"{texts[4]}\n\n{shared}"
+    texts[30] = texts[31] = f"{shared}\n\n{prose(901, 4)}"  # 31 gives way to 30, that to 4, which is kept
+    texts[35] = f"{prose(902, 10)}\n\n{prose(902, 10)}"  # gives way to no other
     made = run(tmp_path / "run", write_documents(tmp_path / "sources", texts), settings(benchmark))
-    assert {row["gate"] for row in rows(made, "rejects.parquet")} == {"near_duplicate", "contamination_gsm8k"}
+    rejected = {row["id"]: (row["gate"], row["removed_by"]) for row in rows(made, "rejects.parquet")}
+    assert rejected == {
+        "a/20": ("contamination_gsm8k", ""),
+        "b/21": ("near_duplicate", "a/20"),
+        "a/30": ("repeated_segments", "a/4"),
+        "b/31": ("exact_duplicate", "a/30"),
+        "b/35": ("repeated_segments", ""),
+    }
     assert made.metrics["duplicates.kept_copy_rejected_later"] == 1

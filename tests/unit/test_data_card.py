@@ -72,7 +72,8 @@ def test_the_card_shows_the_figures(folder: Path) -> None:
     text = (folder / "README.md").read_text(encoding="utf-8")
     lines = text.splitlines()
     for line in (
-        "| gates | 1,234 | 5 | 1,229 | 0 | 0.000 |",
+        "| gates | 1,234 | 1,229 | 0 | 5 |",
+        "| gates | 99 | 30 | 13 | 0 | 56 |",
         "| docs/a | 3 | 35 | MIT | abc123 | a.jsonl |",
         "| docs/b | 2 | 19 | PSF-2.0 OR Apache-2.0 |  |  |",
         "| MIT | 2 | 26 |",

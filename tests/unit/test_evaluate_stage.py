@@ -58,6 +58,22 @@ def test_the_report_gets_tables_claims_samples_and_a_chart(artifact: Artifact) -
     assert [row["verdict"] for row in blocks[3]["rows"]] == [row["verdict"] for row in comparisons]
 
 
+def test_models_of_equal_weights_score_alike_and_are_not_compared(run: Path, tmp_path: Path) -> None:
+    def opened(name: str) -> Artifact:
+        return Artifact.open(run / "artifacts" / name)
+
+    models = {"tuned": opened("tuned"), "kept": opened("tuned")}
+    inputs = Inputs({"models": models, "documents": opened("curate"), "problems": opened("problems")})
+    settings = EvaluateSettings(comparisons=(("kept", "tuned"),), shown_answers=0, shown_continuations=0)
+    made = evaluate.function(settings, inputs, context_in(tmp_path, "evaluate"))
+    assert made.read_json("comparisons.json") == []
+    first, second = made.read_json("results.json")["models"].values()
+    assert first["scores"] == second["scores"]
+    blocks = made.read_json("figures.json")["blocks"]
+    assert [block["kind"] for block in blocks] == ["table", "bar_chart", "paragraph"]
+    assert blocks[2]["text"].startswith("kept kept tuned unchanged")
+
+
 def test_nothing_names_the_place_of_the_run(run: Path, artifact: Artifact) -> None:
     for name in artifact.manifest["files"]:
         content = artifact.file(name).read_text(encoding="utf-8")

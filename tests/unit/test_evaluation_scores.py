@@ -10,7 +10,7 @@ import pytest
 
 from pocketlm.evaluation import figures
 from pocketlm.evaluation.scores import MACRO, Comparison, compare, summarise
-from pocketlm.evaluation.statistics import Estimate, McNemar
+from pocketlm.evaluation.statistics import Estimate, PairedTest
 
 WORLD = np.random.default_rng
 
@@ -84,7 +84,7 @@ def test_equal_models_are_not_shown_to_differ() -> None:
 
 
 def test_few_discordant_items_claim_nothing_however_one_sided() -> None:
-    """Five of five gained: the bootstrap is sure, McNemar's p = 0.0625 is not."""
+    """Five of five gained: the bootstrap is sure, p = 0.0625 is not."""
     pairs = [(number, number) for number in range(5)]
     items = {
         "new": {"arithmetic_level_1": answers(1, pairs, [True] * 5)},
@@ -117,13 +117,14 @@ def test_models_scored_on_different_items_are_not_compared() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "p", "sentence"),
     [
-        (0.05, 0.2, 0.001, "rlvr is better than control: +12.0 points [+5.0, +20.0], p = 0.001."),
+        (0.05, 0.2, 0.0001, "rlvr is better than control: +12.0 points [+5.0, +20.0], p < 0.001."),
+        (0.05, 0.2, 0.0123, "rlvr is better than control: +12.0 points [+5.0, +20.0], p = 0.012."),
         (-0.05, 0.2, 0.2, "rlvr is not shown to differ from control: +12.0 points [-5.0, +20.0], p = 0.2."),
         (0.05, 0.2, 0.06, "rlvr is not shown to differ from control: +12.0 points [+5.0, +20.0], p = 0.06."),
     ],
 )
 def test_the_claim_is_derived_from_interval_and_test(low: float, high: float, p: float, sentence: str) -> None:
-    row = Comparison("rlvr", "control", MACRO, "exact_match", Estimate(0.12, low, high, 300), 1, McNemar(40, 4, p))
+    row = Comparison("rlvr", "control", MACRO, "exact_match", Estimate(0.12, low, high, 300), 1, PairedTest(40, 4, p))
     assert figures.claim(row)["text"] == f"On arithmetic, mean of levels (300 items) {sentence}"
 
 
@@ -139,3 +140,38 @@ def test_answers_are_shown_in_the_order_of_their_hashes() -> None:
     block = figures.answer_samples(items, 2)
     assert [item["label"] for item in block["items"]] == ["y= (answer: 1)", "z= (answer: 1)"]
     assert block["items"][0]["text"] == "base: '2' wrong\nsft: '1' right"
+
+
+def test_the_test_is_of_the_mean_of_levels_and_not_of_the_pooled_items() -> None:
+    """A small level where the model gained all, a large one where it lost a little: pooled, it would have lost."""
+    gained = [(number, number) for number in range(12)]
+    lost = [(number, number) for number in range(200)]
+    items = {
+        "new": {
+            "arithmetic_level_1": answers(1, gained, [True] * 12),
+            "arithmetic_level_2": answers(2, lost, [number >= 40 for number in range(200)]),
+        },
+        "old": {
+            "arithmetic_level_1": answers(1, gained, [False] * 12),
+            "arithmetic_level_2": answers(2, lost, [True] * 200),
+        },
+    }
+    mean = compare("new", "old", items, WORLD(0))[0]
+    assert mean.test is not None
+    assert (mean.test.for_first, mean.test.for_second) == (12, 40)
+    assert mean.difference.value == pytest.approx(0.4)
+    assert mean.test.p < 0.02
+    assert mean.verdict == "better"
+
+
+def test_the_score_table_begins_with_the_mean_and_leaves_perplexity_to_the_metrics() -> None:
+    cloze = [{"id": "a", "hash": "a", "log_likelihood": -1.0, "correct": True}]
+    items = {"heldout_bits_per_byte": [{"id": "a", "hash": "a", "log_likelihood": -70.0, "bytes": 100}]}
+    scores = {"base": summarise({**items, "last_word_cloze": cloze, **two_levels(0.9, 0.1)}, WORLD(0))}
+    columns = figures.score_table(scores)["columns"]
+    levels = ["arithmetic, mean of levels", "arithmetic level 1", "arithmetic level 2"]
+    assert columns == ["model", *levels, "last-word cloze", "bits per byte"]
+    assert "base.last_word_cloze.perplexity" in figures.metrics(scores, [])
+    chart = figures.level_chart(scores)
+    assert {row["level"] for row in chart["rows"]} == {"level 1", "level 2"}
+    assert all(row["low"] < row["exact match"] < row["high"] for row in chart["rows"])

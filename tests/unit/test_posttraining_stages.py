@@ -131,3 +131,14 @@ def test_interpolate_follows_its_rule(inputs, tmp_path):
     assert made.metrics["weight"] == best["weight of the tuned model"]
     assert [row["chosen"] for row in rows].count("yes") == 1
     assert rows[0]["exact match"] == 0.0
+
+
+@pytest.mark.parametrize(("share", "kept"), [(1.0, "tuned"), (0.0, "base")])
+def test_interpolate_says_that_it_kept_a_model_unchanged(inputs, tmp_path, share, kept):
+    inputs["base"] = world.model_artifact(tmp_path / "base", world.small_model())
+    inputs["tuned"] = inputs.pop("model")
+    made, _ = run(interpolate, InterpolateSettings(weights=(share,), max_tokens=4), inputs, tmp_path)
+    said = made.read_json("figures.json")["blocks"][0]["text"]
+    assert said.startswith(f"Kept {inputs[kept].stage} unchanged: the chosen weight of the tuned model is {share:g}.")
+    files = made.manifest["files"], inputs[kept].manifest["files"]
+    assert files[0]["model.safetensors"]["sha256"] == files[1]["model.safetensors"]["sha256"]

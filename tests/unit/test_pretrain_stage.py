@@ -232,3 +232,16 @@ def test_rows_of_whole_documents_that_do_not_see_each_other(tokens: Artifact, tm
     assert all(0 < row["z_loss"] < 0.02 for row in rows)
     assert [row["step"] for row in rows if "attention_logit" in row] == [10, 30]
     assert {"gradient_norm.00", "output_logit", "output_logit_rms"} <= set(rows[0])
+
+
+def test_a_milestone_that_was_damaged_on_the_disk_is_not_handed_on(tokens: Artifact, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"milestones": (8 * STEP,), "checkpoint_every": 4})
+    with pytest.raises(Interrupted):
+        run(tokens, tmp_path, settings, stop=StopAfter(17))
+    [weights] = (tmp_path / "work" / "milestones").rglob("model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 4
+    weights.write_bytes(content)
+    with pytest.raises(CorruptionError, match=r"milestones/.*model\.safetensors holds other bytes"):
+        run(tokens, tmp_path, settings)
+    assert not (tmp_path / "pretrain").exists()

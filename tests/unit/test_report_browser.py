@@ -14,8 +14,11 @@ from pocketlm.reporting.html import render
 
 pytestmark = pytest.mark.skipif(browser.find_chromium() is None, reason="no Chromium is installed")
 
+SCORE_COLUMNS = ["model", "arithmetic, mean of levels", *(f"arithmetic level {level}" for level in (1, 2, 3))]
+SCORE_COLUMNS += ["short instructions", "last-word cloze", "bits per byte"]
 WIDE = [
     figures.table("Wide", [f"column number {n}" for n in range(30)], [{f"column number {n}": n for n in range(30)}]),
+    figures.table("Scores", SCORE_COLUMNS, [dict.fromkeys(SCORE_COLUMNS, "59.8 % [51.5, 69.0]")]),
     figures.table("Long word", ["word"], [{"word": "x" * 400}]),
     figures.samples("Long word", [{"label": "y" * 300, "text": "z" * 900}]),
     figures.paragraph("</script><script>window.hacked = true</script>" + "w" * 300),
@@ -53,11 +56,20 @@ def test_the_page_works_at_desktop_and_phone_width(page: Path, chromium: browser
         assert chromium.evaluate("document.documentElement.scrollWidth") == width
         right_edges = "[...document.querySelectorAll('.drawing svg')].map(svg => svg.getBoundingClientRect().right)"
         assert max(chromium.evaluate(right_edges)) <= width
+        too_wide = "[...document.querySelectorAll('.card')].filter(one => one.scrollWidth > one.clientWidth).length"
+        assert chromium.evaluate(too_wide) == 0
+        assert chromium.evaluate("new Set([...document.querySelectorAll('.card')].map(c => c.offsetTop)).size") <= 2
     assert chromium.messages == []
     assert set(chromium.requests) == {page.resolve().as_uri()}
     assert chromium.evaluate("window.hacked === undefined")
     chromium.screenshot(tmp_path / "report.png")
     assert (tmp_path / "report.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_last_column_of_a_score_table_is_in_view_on_a_desktop(page: Path, chromium: browser.Browser) -> None:
+    chromium.open(page, 1280)
+    table = "[...document.querySelectorAll('.scroll')].find(one => one.textContent.includes('mean of levels'))"
+    assert chromium.evaluate(f"(one => one.scrollWidth <= one.clientWidth)({table})")
 
 
 def test_a_tooltip_tells_the_values(page: Path, chromium: browser.Browser) -> None:

@@ -82,3 +82,33 @@ def test_thinning_keeps_ends_order_and_bound(series: list[str], most: int) -> No
         after = [row for row in kept if row["series"] == name]
         assert len(after) == min(len(before), most)
         assert (after[0], after[-1]) == (before[0], before[-1])
+
+
+def test_a_rough_line_gets_its_running_mean_and_a_smooth_one_does_not() -> None:
+    rough = [{"step": step, "reward": step / 300 + 0.2 * (-1) ** step, "of": "rough"} for step in range(300)]
+    smooth = [{"step": step, "reward": step / 300, "of": "smooth"} for step in range(300)]
+    spec = charts.line_spec(figures.line_chart("a", [*rough, *smooth], "step", "reward", "of"))
+    drawn(spec)
+    rows = spec["data"]["values"]
+    assert [mark["type"] for mark in every(spec, "mark")] == ["line", "line", "point"]
+    inner = [row for row in rows if row["series"] == "rough" and 10 <= row["x"] < 290]
+    assert max(abs(row["mean"] - row["x"] / 300) for row in inner) < 0.02
+    assert all(row["mean"] == row["y"] for row in rows if row["series"] == "smooth")
+    assert not charts.is_smoothed(figures.line_chart("a", smooth, "step", "reward", "of"))
+    assert not charts.is_smoothed(figures.line_chart("a", rough[:60], "step", "reward", "of"))
+    bent = [{"step": step, "reward": min(step, 300 - step) + 900 * (step == 99)} for step in range(300)]
+    assert not charts.is_smoothed(figures.line_chart("a", bent, "step", "reward"))
+
+
+def test_levels_have_their_colour_in_every_chart_and_no_two_series_share_one() -> None:
+    names = ["mean over levels", "level 1", "level 3", "other"]
+    slots = charts.series_slots(names)
+    assert (slots["level 1"], slots["level 3"]) == (0, 2)
+    assert charts.series_slots(["level 3"]) == {"level 3": 2}
+    assert len(set(slots.values())) == 4
+    assert list(slots) == names
+    rows = [{"step": 1, "share": 0.5, "of": name} for name in names]
+    spec = charts.line_spec(figures.line_chart("a", rows, "step", "share", "of"))
+    scales = [scale for scale in every(spec, "scale") if "domain" in scale]
+    colours = dict(zip(scales[0]["domain"], scales[0]["range"], strict=True))
+    assert colours["level 3"] == charts.COLOURS[2]

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from pocketlm.errors import CorruptionError, InputError
 from pocketlm.pipeline import figures
-from pocketlm.reporting import charts
+from pocketlm.reporting import charts, formatting
 from pocketlm.reporting.glossary import TERMS
-from pocketlm.reporting.html import MAX_ROWS, _environment, _script_json, render, report_json
+from pocketlm.reporting.html import FOLDED_ROWS, MAX_ROWS, _environment, _script_json, render, report_json
 
 HOSTILE = "</script></pre><img src=x onerror=alert(1)><script>alert(2)</script>{{ 7*7 }}&lt;<!--"
 
@@ -115,12 +115,75 @@ def test_the_page_names_seal_figures_intervals_and_terms(run: tuple[Path, str], 
     assert "energy: not measurable here" in text
     cards = html.partition('class="cards"')[2].partition('id="pipeline"')[0]
     assert cards.count('class="card"') == 3
-    assert "0.91" not in cards
-    assert "beats continued SFT on the same problems by 29 points" in cards
+    assert "91.0" not in cards
+    assert "62.0\u00a0%" in cards
+    assert "58.0 to 66.0\u00a0%" in cards
+    assert "best control: rejection_sampling, 44.0\u00a0%" in cards  # neither the one it came from nor a weaker one
+    assert "beats continued SFT on the same problems by 29\u00a0points" in cards
+    assert html.count("beats continued SFT on the same problems by") == 1
     for name in synthetic_run.INPUTS:
         assert f"<h2>{name}</h2>" in html
     for term in ("bits per byte", "pass@k", "n-gram", "update-to-weight ratio"):
         assert TERMS[term][:40] in text
+
+
+def test_stages_can_be_linked_by_their_names_unless_the_name_is_taken_or_unsafe(tmp_path: Path) -> None:
+    seal = synthetic_run.build(tmp_path, {"<b>probe": [], "glossary": []})
+    html = render(tmp_path, seal)
+    ids = [attributes["id"] for _, attributes in Page(html).tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert set(synthetic_run.INPUTS) <= set(ids)
+    places = [place for place in ids if place.startswith("stage-")]
+    assert places == [f"stage-{len(synthetic_run.INPUTS) + number}" for number in (1, 2)]
+    links = {attributes["href"] for tag, attributes in Page(html).tags if tag == "a"}
+    assert {f"#{name}" for name in [*synthetic_run.INPUTS, *places]} <= links
+
+
+def test_what_a_stage_reads_is_listed_in_the_order_of_the_recipe(html: str) -> None:
+    reads = "problems, curate, pretrain, sft, interpolate, continued_sft, rejection_sampling, rlvr"
+    assert f"<span>from {reads}</span>" in html
+
+
+def test_an_unstated_licence_is_explained_where_it_shows(tmp_path: Path) -> None:
+    rows = [{"licence": "MIT OR NOASSERTION"}]
+    blocks = [
+        figures.table("Unexplained", ["licence"], rows),
+        figures.table("Explained", ["licence"], rows, "NOASSERTION: see above."),
+    ]
+    html = render(tmp_path, synthetic_run.build(tmp_path, {"probe": blocks}))
+    assert html.count('<p class="note">NOASSERTION: no licence is stated.</p>') == 1
+    assert "<dt>NOASSERTION</dt>" in html
+
+
+def test_a_long_table_stands_folded_behind_its_title(tmp_path: Path) -> None:
+    rows = [{"row": number} for number in range(FOLDED_ROWS + 1)]
+    blocks = [figures.table("Long", ["row"], rows), figures.table("Short", ["row"], rows[1:])]
+    html = render(tmp_path, synthetic_run.build(tmp_path, {"probe": blocks}))
+    assert f"<summary>Long ({FOLDED_ROWS + 1} rows)</summary>" in html
+    assert "<h4>Short</h4>" in html
+    assert "<h4>Long</h4>" not in html
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        (0.5152, 0.69, "0.5152 to 0.6900"),
+        (0.58, 0.66, "0.58 to 0.66"),
+        (0.0, 0.01922, "0.00000 to 0.01922"),
+        (-0.25, 3.0, "-0.25 to 3.00"),
+        (2.0, 3.0, "2 to 3"),
+        (0.0, 0.0, "0 to 0"),
+        (455_795.3, 3_340_720.2, "455,795 to 3,340,720"),
+    ],
+)
+def test_both_ends_of_an_interval_have_the_same_decimals(low: float, high: float, shown: str) -> None:
+    assert formatting.figure_interval(figures.figure(1.0, low=low, high=high)) == shown
+
+
+def test_no_line_breaks_inside_a_figure() -> None:
+    text = "+5.0 points [-1.2, +3.4], p < 0.001, 59.8 % of [1, 2, 3] points"
+    together = "+5.0_points [-1.2,_+3.4], p_<_0.001, 59.8_% of [1, 2,_3] points"
+    assert formatting.unbroken(text) == together.replace("_", "\u00a0")
 
 
 def test_an_unsealed_run_says_so(tmp_path: Path) -> None:

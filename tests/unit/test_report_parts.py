@@ -46,6 +46,16 @@ def test_a_run_without_rejects_says_what_to_do(tmp_path: Path) -> None:
         find_rejects(tmp_path)
 
 
+def test_a_stage_that_did_not_finish_is_named(run: Path, tmp_path: Path) -> None:
+    rejects = run / "artifacts" / "curate" / "rejects.parquet"
+    (tmp_path / "artifacts" / "sources").mkdir(parents=True)
+    (tmp_path / "artifacts" / "sources" / "manifest.json").write_text("{}")
+    (tmp_path / "artifacts" / "sources" / "rejects.parquet").write_bytes(rejects.read_bytes())
+    (tmp_path / "recipe.yaml").write_text("name: mine\nseed: 1\nsources: {}\nmore: {stage: curate}\nsft: {}\n")
+    assert rejected_documents(tmp_path)[-1] == "more did not finish: what it rejects is not among them"
+    assert "finish" not in rejected_documents(run)[-1]
+
+
 def test_a_cut_file_is_named(run: Path, tmp_path: Path) -> None:
     target = tmp_path / "artifacts" / "curate" / "rejects.parquet"
     target.parent.mkdir(parents=True)

@@ -35,6 +35,23 @@ def test_second_run_is_all_cache_hits(tmp_path: Path) -> None:
     assert second.cached == first.executed
 
 
+def test_where_nothing_is_to_do_the_seal_and_the_ledger_stay(tmp_path: Path) -> None:
+    ledger = tmp_path / "run" / "ledger.jsonl"
+    first = toy.run(tmp_path / "run").seal
+    before = ledger.read_bytes()
+    (tmp_path / "run" / "report.json").unlink()
+    assert toy.run(tmp_path / "run").seal == first
+    assert ledger.read_bytes() == before
+    assert not any(check.problems for check in verify_run(tmp_path / "run", toy.registry(), toy.derive, first))
+    toy.run(tmp_path / "run", only="report")  # made again with the same bytes, and not sealed
+    later = toy.run(tmp_path / "run").seal
+    assert later != first
+    assert len(ledger.read_bytes()) > len(before)
+    for seal in (first, later):
+        assert not any(check.problems for check in verify_run(tmp_path / "run", toy.registry(), toy.derive, seal))
+    assert toy.run(tmp_path / "run", "runtime.threads=1").seal not in (first, later)  # another recipe.yaml
+
+
 def test_two_runs_from_scratch_have_equal_digests(tmp_path: Path) -> None:
     toy.run(tmp_path / "one")
     toy.run(tmp_path / "two")
@@ -47,6 +64,7 @@ def test_changed_setting_reruns_only_its_dependents_and_why_names_it(tmp_path: P
     explanation = explain(changed, tmp_path / "run", "report")
     assert not explanation.current
     assert explanation.reasons[0] == 'again.suffix: "?" -> "#"'
+    assert explanation.last_reasons == ("it had not been made",)
     assert explain(changed, tmp_path / "run", "shout").current
     result = toy.run(tmp_path / "run", "again.suffix=#")
     assert result.executed == ("again", "report")
@@ -76,6 +94,7 @@ def test_written_recipe_runs_again_as_it_is(tmp_path: Path) -> None:
 def test_only_runs_one_stage_and_refuses_missing_inputs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="its input words is not up to date"):
         toy.run(tmp_path / "run", only="shout")
+    assert not (tmp_path / "run").exists()
     toy.run(tmp_path / "run")
     with pytest.raises(InputError, match=r"its input words is not up to date \(settings\.count"):
         toy.run(tmp_path / "run", "words.count=9", only="shout")
@@ -130,8 +149,8 @@ def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
 
 def test_no_disk_space_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not enough disk space"):
-        toy.run(tmp_path / "run", "runtime.disk_megabytes=1000000000")
-    assert list((tmp_path / "run").iterdir()) == []
+        toy.run(tmp_path / "runs" / "run", "runtime.disk_megabytes=1000000000")
+    assert not (tmp_path / "runs" / "run").exists()
 
 
 def test_held_folder_names_its_holder(tmp_path: Path) -> None:
@@ -142,6 +161,9 @@ def test_held_folder_names_its_holder(tmp_path: Path) -> None:
         stream.flush()
         with pytest.raises(HeldError, match="held by process 4242 on there since noon"):
             toy.run(tmp_path / "run")
+        with pytest.raises(HeldError, match="held by process 4242 on there since noon"):
+            verify_run(tmp_path / "run", toy.registry(), toy.derive)
+    assert toy.run(tmp_path / "run").executed == ()
 
 
 def test_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
@@ -151,6 +173,18 @@ def test_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     opening = [line for line in read_ledger(tmp_path / "run" / "ledger.jsonl") if line["event"] == "run_started"][-1]
     assert opening["body"]["took_over_lock_of"]["pid"] == 4242
     assert (tmp_path / "run" / ".lock").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("metrics", "shown"),
+    [
+        ({"steps": 900, "selection.exact_match": {"value": 0.47007, "n": 334}}, " · selection.exact_match 0.4701"),
+        ({"train.documents": 1504, "documents": 1856}, " · train.documents 1,504"),
+        ({"steps": 900}, ""),
+    ],
+)
+def test_a_stage_ends_with_its_headline_figure(metrics: dict[str, object], shown: str, tmp_path: Path) -> None:
+    assert Artifact(tmp_path, {"metrics": metrics}).headline == shown
 
 
 def test_interrupted_stage_leaves_nothing_half_written(tmp_path: Path) -> None:
@@ -229,7 +263,7 @@ def test_a_run_killed_before_its_first_ledger_line_starts_again(tmp_path: Path) 
     assert len(toy.run(tmp_path / "run").executed) == 4
 
 
-def test_a_missing_source_spoils_no_sealed_run(tmp_path: Path) -> None:
+def test_a_missing_source_spoils_no_sealed_run_and_leaves_no_folder(tmp_path: Path) -> None:
     def external(settings: toy.WordsSettings) -> str:
         if settings.path == "gone":
             raise InputError("words.path: no such folder")
@@ -240,14 +274,17 @@ def test_a_missing_source_spoils_no_sealed_run(tmp_path: Path) -> None:
         return context.draft("text").commit({})
 
     registry = toy.registry() | {"words": words}
-    for path in ("here", "gone"):
+
+    def runner(path: str) -> Runner:
         recipe = load_recipe(toy.recipe_file(tmp_path, "name: toy\nwords: {}\n"), registry, [f"words.path={path}"])
-        runner = Runner(recipe, tmp_path / "run", toy.publish, Progress(toy.Silent()))  # type: ignore[arg-type]
-        if path == "here":
-            runner.run()
-        else:
-            with pytest.raises(InputError, match="no such folder"):
-                runner.run()
+        return Runner(recipe, tmp_path / "run", toy.publish, Progress(toy.Silent()))  # type: ignore[arg-type]
+
+    with pytest.raises(InputError, match="no such folder"):
+        runner("gone").run()
+    assert not (tmp_path / "run").exists()
+    runner("here").run()
+    with pytest.raises(InputError, match="no such folder"):
+        runner("gone").run()
     assert not any(check.problems for check in verify_run(tmp_path / "run", registry, toy.derive))
 
 

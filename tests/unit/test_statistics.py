@@ -1,17 +1,20 @@
 """Intervals and tests against scipy, against closed forms, and against simulated coverage."""
 
+from itertools import product
 from math import comb
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from pocketlm.evaluation.statistics import (
     Estimate,
-    mcnemar,
     mean_of_rates,
     paired_difference,
     ratio_bootstrap,
+    sign_flip_test,
     wilson,
 )
 
@@ -33,19 +36,50 @@ def test_no_items_is_refused() -> None:
         ratio_bootstrap([], [], np.random.default_rng(0))
 
 
-def test_mcnemar_equals_the_exact_binomial() -> None:
+def test_without_clusters_the_sign_flip_is_the_exact_binomial() -> None:
     first = [True] * 9 + [False] * 3 + [True] * 20 + [False] * 8
     second = [False] * 9 + [True] * 3 + [True] * 20 + [False] * 8
-    result = mcnemar(first, second)
+    result = sign_flip_test(first, second, np.random.default_rng(0), resamples=100_000)
     assert (result.for_first, result.for_second) == (9, 3)
-    assert result.p == pytest.approx(2 * sum(comb(12, i) for i in range(4)) / 2**12, abs=1e-12)
-    assert mcnemar(first, first).p == 1.0
+    assert result.p == pytest.approx(2 * sum(comb(12, i) for i in range(4)) / 2**12, abs=0.005)
+    assert sign_flip_test(first, first, np.random.default_rng(0)).p == 1.0
 
 
-def test_mcnemar_counts_a_cluster_once_by_its_net() -> None:
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.booleans(), st.sampled_from("abcdef"), st.sampled_from([1, 2])),
+        min_size=1,
+        max_size=14,
+    )
+)
+def test_the_sign_flip_equals_the_enumeration_of_all_signs(
+    items: list[tuple[bool, bool, str, int]],
+) -> None:
+    """All signs of the clusters of all strata, with the statistic of `paired_difference` itself."""
+    first, second, clusters, strata = (list(column) for column in zip(*items, strict=True))
+    groups = sorted({(level, name) for _, _, name, level in items})
+
+    def statistic(signs: dict[tuple[int, str], int]) -> float:
+        means = []
+        for level in set(strata):
+            rows = [signs[level, name] * (one - other) for one, other, name, at in items if at == level]
+            means.append(sum(rows) / len(rows))
+        return sum(means) / len(means)
+
+    observed = statistic(dict.fromkeys(groups, 1))
+    generator = np.random.default_rng(0)
+    assert paired_difference(first, second, generator, clusters, strata, 10).value == pytest.approx(observed)
+    drawn = [statistic(dict(zip(groups, signs, strict=True))) for signs in product((1, -1), repeat=len(groups))]
+    exact = sum(abs(value) >= abs(observed) - 1e-9 for value in drawn) / len(drawn)
+    assert sign_flip_test(first, second, generator, clusters, strata).p == pytest.approx(exact, abs=0.025)
+
+
+def test_a_cluster_counts_once_by_its_net_and_p_is_never_zero() -> None:
     first, second = [True, True, True, False, True], [False, False, False, True, True]
-    result = mcnemar(first, second, clusters=["a", "a", "b", "b", "c"])  # a: +2, b: 0, c: 0
+    result = sign_flip_test(first, second, np.random.default_rng(0), ["a", "a", "b", "b", "c"])  # a: +2, b: 0, c: 0
     assert (result.for_first, result.for_second, result.p) == (1, 0, 1.0)
+    clear = sign_flip_test([True] * 200, [False] * 200, np.random.default_rng(0), resamples=999)
+    assert clear.p == 1 / 1000
 
 
 def test_clustered_rates_are_wider_and_keep_their_value() -> None:

@@ -18,12 +18,20 @@ Scores = Mapping[str, Mapping[str, "Estimate"]]
 UNITS = {"bits_per_byte": "bits/byte"}
 RATES = ("accuracy", "exact_match")
 DECIMALS = {"bits_per_byte": 3, "perplexity": 1}
+SMALLEST_P = 0.001
+"""Smaller p-values are shown as smaller than this: the test draws signs, and digits beyond it are those of the draw."""
+
+WINDOWS = (
+    "Bits per byte move the last window of a document back until it is full, as lm-evaluation-harness does; the "
+    "section of a pretrain stage cuts windows without overlap, which gives slightly more bits, and resamples anew."
+)
 
 RULE = (
     "A row says better or worse only when the 95 % interval of the paired difference is clear of zero and, where "
-    f"answers are right or wrong, McNemar's exact test gives p < {SIGNIFICANCE}. Intervals resample items (both orders "
-    "of an operand pair together, within levels); they cover the choice of items, not of the training seed, and are "
-    "not corrected for the number of rows."
+    f"answers are right or wrong, p < {SIGNIFICANCE}. Intervals resample items (both orders of an operand pair "
+    "together, within levels) and p flips signs of the same groups of items, both for the very difference that the "
+    "row states; for : against counts those groups. All this covers the choice of items, not of the training seed, "
+    "and is not corrected for the number of rows."
 )
 
 
@@ -47,30 +55,36 @@ def metrics(scores: Mapping[str, Scores], comparisons: Sequence[Comparison]) -> 
 
 
 def score_table(scores: Mapping[str, Scores]) -> Block:
-    """One row a model, every score with its interval."""
+    """One row a model, one score a task with its interval, the mean of levels first.
+
+    The perplexity of the cloze words stands in the metrics: of a model that never finds the word it is a number of no
+    use, as wide as its interval.
+    """
     first = next(iter(scores.values()))
+    order = (MACRO, ARITHMETIC, INSTRUCTIONS, CLOZE, BITS_PER_BYTE)
+    tasks_in_order = sorted(first, key=lambda task: order.index(family(task)))
     columns = {
-        f"{title(task)}, perplexity" if metric == "perplexity" else title(task): (task, metric)
-        for task, values in first.items()
-        for metric in values
+        title(task): (task, metric) for task in tasks_in_order for metric in first[task] if metric != "perplexity"
     }
     rows: list[dict[str, Any]] = []
     for model, tasks in scores.items():
         cells = {name: shown(metric, tasks[task][metric]) for name, (task, metric) in columns.items()}
         rows.append({"model": model, **cells})
-    counts = ", ".join(f"{title(task)} {next(iter(values.values())).n}" for task, values in first.items())
+    counts = "; ".join(f"{title(task)}: {next(iter(first[task].values())).n}" for task in tasks_in_order)
     note = f"Report split, every model scored once, greedy answers. 95 % intervals in brackets. Items: {counts}."
+    note += f" {WINDOWS}" if BITS_PER_BYTE in first else ""
     return table("Scores on the report split", ["model", *columns], rows, note)
 
 
 def level_chart(scores: Mapping[str, Scores]) -> Block:
-    """Exact match by arithmetic level, one series a model."""
-    rows = [
-        {"level": task.removeprefix(f"{ARITHMETIC}_"), "exact match": values["exact_match"].value, "model": model}
-        for model, tasks in scores.items()
-        for task, values in tasks.items()
-        if family(task) == ARITHMETIC
-    ]
+    """Exact match by arithmetic level with its interval, one series a model."""
+    rows = []
+    for model, tasks in scores.items():
+        for task in (task for task in tasks if family(task) == ARITHMETIC):
+            rate = tasks[task]["exact_match"]
+            level = f"level {task.removeprefix(f'{ARITHMETIC}_')}"
+            row = {"level": level, "exact match": rate.value, "low": rate.low, "high": rate.high, "model": model}
+            rows.append(row)
     return bar_chart("Arithmetic by level", rows, "level", "exact match", "model")
 
 
@@ -85,7 +99,7 @@ def comparison_table(scores: Mapping[str, Scores], comparisons: Sequence[Compari
             "other": plain(item.metric, scores[item.second][item.task][item.metric].value),
             "difference": shown(item.metric, item.difference, signed=True),
             "for : against": f"{item.test.for_first} : {item.test.for_second}" if item.test else "",
-            "p": f"{item.test.p:.2g}" if item.test else "",
+            "p": p_value(item.test.p) if item.test else "",
             "verdict": item.verdict,
         }
         for item in comparisons
@@ -97,11 +111,17 @@ def comparison_table(scores: Mapping[str, Scores], comparisons: Sequence[Compari
 def claim(item: Comparison) -> Block:
     """The one sentence that a comparison allows."""
     words = {"better": "is better than", "worse": "is worse than", "no difference shown": "is not shown to differ from"}
-    test = f", p = {item.test.p:.2g}" if item.test else ""
+    p = p_value(item.test.p) if item.test else ""
+    test = f", p {p if p.startswith('<') else f'= {p}'}" if p else ""
     return paragraph(
         f"On {title(item.task)} ({item.difference.n} items) {item.first} {words[item.verdict]} {item.second}: "
         f"{shown(item.metric, item.difference, signed=True)}{test}."
     )
+
+
+def same_weights(first: str, second: str) -> Block:
+    """What is said instead of a comparison of two models whose weights are the same bytes."""
+    return paragraph(f"{first} kept {second} unchanged: both have the same weights, so there is nothing to compare.")
 
 
 def answer_samples(items: Mapping[str, Mapping[str, Sequence[Item]]], count: int) -> Block:
@@ -123,6 +143,11 @@ def title(task: str) -> str:
     """A task in the words of the report."""
     names = {BITS_PER_BYTE: "bits per byte", CLOZE: "last-word cloze", INSTRUCTIONS: "short instructions"}
     return {**names, MACRO: "arithmetic, mean of levels"}.get(task, task.replace("_", " "))
+
+
+def p_value(p: float) -> str:
+    """A p-value in two digits, or that it is smaller than `SMALLEST_P`."""
+    return f"< {SMALLEST_P}" if p < SMALLEST_P else f"{p:.2g}"
 
 
 def plain(metric: str, value: float, signed: bool = False) -> str:

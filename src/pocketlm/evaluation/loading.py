@@ -75,7 +75,7 @@ def locate(path: Path) -> ModelLocation:
     """
     if not path.is_dir():
         near = difflib.get_close_matches(path.name, _folders(path.parent), n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        hint = f"; did you mean {path.parent / near[0]}?" if near else "."
         raise InputError(
             f"there is no folder {path}{hint} A model is a run, a model artifact or a Hugging Face folder."
         )

@@ -2,7 +2,8 @@
 
 Both orders of an operand pair (a+b and b+a) are one cluster. A model's own rates get Wilson intervals with one trial a
 cluster; the average over arithmetic levels adds the levels' intervals by the square-and-add rule. A comparison is
-paired by item, resamples whole clusters within levels, and is backed by McNemar's exact test on clusters.
+paired by item and resamples whole clusters within levels; its p-value is that of the very same difference, by flipping
+the signs of whole clusters.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from pocketlm.evaluation.statistics import (
     Estimate,
-    McNemar,
-    mcnemar,
+    PairedTest,
     mean_of_rates,
     paired_difference,
     ratio_bootstrap,
+    sign_flip_test,
     wilson,
 )
 from pocketlm.evaluation.task_data import ARITHMETIC, BITS_PER_BYTE, CLOZE, INSTRUCTIONS, family
@@ -46,7 +47,7 @@ class Comparison:
     metric: str
     difference: Estimate
     better: int
-    test: McNemar | None = None
+    test: PairedTest | None = None
 
     @property
     def verdict(self) -> str:
@@ -117,8 +118,9 @@ def _compare_answers(
     clusters = [_cluster(row) for row in ours]
     right, other = [row["correct"] for row in ours], [row["correct"] for row in theirs]
     difference = paired_difference(right, other, generator, clusters, strata)
+    test = sign_flip_test(right, other, generator, clusters, strata)
     metric = "accuracy" if name == CLOZE else "exact_match"
-    return Comparison(first, second, name, metric, difference, 1, mcnemar(right, other, clusters))
+    return Comparison(first, second, name, metric, difference, 1, test)
 
 
 def _rate(rows: Sequence[Item]) -> Estimate:

@@ -8,6 +8,7 @@ What is not covered: corrections for many comparisons. A comparison's interval i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -28,8 +29,8 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class McNemar:
-    """Clusters (single items, unless given otherwise) that favour either model, and the exact two-sided p-value."""
+class PairedTest:
+    """Clusters (single items, unless given otherwise) that favour either model, and the two-sided p-value."""
 
     for_first: int
     for_second: int
@@ -119,21 +120,38 @@ def paired_difference(
     return ratio_bootstrap(differences, [1.0] * len(differences), generator, clusters, strata, resamples)
 
 
-def mcnemar(first: Sequence[bool], second: Sequence[bool], clusters: Sequence[Hashable] | None = None) -> McNemar:
-    """Exact McNemar test (binomial on the discordant items, two-sided) of two models on the same items.
+def sign_flip_test(
+    first: Sequence[bool],
+    second: Sequence[bool],
+    generator: np.random.Generator,
+    clusters: Sequence[Hashable] | None = None,
+    strata: Sequence[Hashable] | None = None,
+    resamples: int = RESAMPLES,
+) -> PairedTest:
+    """Test of `paired_difference` being zero: two models on the same items, right or wrong, two-sided.
 
-    With clusters a cluster counts once, for the model with more right answers in it: the sign test on clusters.
+    If neither model is better, each cluster's difference is as likely to have the other sign. The signs of whole
+    clusters are drawn anew and the statistic of `paired_difference` (mean over strata) is compared with the observed
+    one (Fisher 1935). One stratum without clusters: McNemar's exact test, up to the drawing. p counts the observation
+    itself, so that it is never 0 (Phipson and Smyth 2010): the smallest is 1 / (1 + resamples).
     """
-    from scipy.stats import binomtest
-
     keys: list[Hashable] = list(range(len(first))) if clusters is None else list(clusters)
-    net: dict[Hashable, int] = {}
-    for key, one, other in zip(keys, first, second, strict=True):
-        net[key] = net.get(key, 0) + bool(one) - bool(other)
+    levels: list[Hashable] = [0] * len(keys) if strata is None else list(strata)
+    sizes = Counter(levels)
+    net: dict[tuple[Hashable, Hashable], int] = {}
+    for level, key, one, other in zip(levels, keys, first, second, strict=True):
+        net[level, key] = net.get((level, key), 0) + bool(one) - bool(other)
+    # Clusters of one stratum whose differences are equally large are interchangeable: only the number of plus signs
+    # among them counts, which is binomial.
+    alike = Counter((level, abs(value)) for (level, _), value in net.items() if value)
+    observed = sum(value / sizes[level] for (level, _), value in net.items())
+    drawn = np.zeros(resamples)
+    for (level, size), count in alike.items():
+        drawn += size / sizes[level] * (2 * generator.binomial(count, 0.5, resamples) - count)
+    rounding = 1e-9
+    extreme = int((np.abs(drawn) >= abs(observed) - rounding).sum())
     for_first, for_second = sum(value > 0 for value in net.values()), sum(value < 0 for value in net.values())
-    discordant = for_first + for_second
-    p = 1.0 if discordant == 0 else float(binomtest(for_first, discordant, 0.5).pvalue)
-    return McNemar(for_first, for_second, p)
+    return PairedTest(for_first, for_second, (1 + extreme) / (1 + resamples))
 
 
 def _resampled_ratios(

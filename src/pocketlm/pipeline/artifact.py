@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pocketlm.errors import CorruptionError, InputError
-from pocketlm.pipeline.figures import Block
+from pocketlm.pipeline.figures import Block, as_figure
 from pocketlm.pipeline.storage import commit_folder, json_bytes, read_manifest, temporary_beside, verify_folder
 
 FIGURES = "figures.json"
+HEADLINES = ("heldout.bits_per_byte.model", "selection.exact_match", "train.tokens", "train.documents", "documents")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,14 @@ class Artifact:
     @property
     def metrics(self) -> Mapping[str, Any]:
         return self.manifest["metrics"]
+
+    @property
+    def headline(self) -> str:
+        """A figure to print when the stage is done, if it made one of those that sum up a stage; begins with a sign
+        that sets it apart."""
+        name = next((name for name in HEADLINES if name in self.metrics), None)
+        value = as_figure(self.metrics[name])["value"] if name else None
+        return f" · {name} {value:,}" if isinstance(value, int) else f" · {name} {value:.4g}" if name else ""
 
     def file(self, name: str) -> Path:
         """The path of a file that the manifest lists; CorruptionError when it does not."""

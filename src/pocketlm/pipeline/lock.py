@@ -32,12 +32,9 @@ class RunLock:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = _read_holder(self._descriptor) or {}
+            held = _held(self.path.parent, self._descriptor)
             os.close(self._descriptor)
-            raise HeldError(
-                f"{self.path.parent} is held by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
-                f"since {holder.get('since', '?')}; wait for it, stop it, or choose another --out"
-            ) from None
+            raise HeldError(f"{held}; wait for it, stop it, or choose another --out") from None
         try:
             self.took_over = _read_holder(self._descriptor)
             since = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -58,6 +55,28 @@ class RunLock:
     def _write(self, text: bytes) -> None:
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, text, 0)
+
+
+def refuse_held(run_folder: Path) -> None:
+    """Raise HeldError naming the process that holds a run folder, if one does; the lock itself stays as it is."""
+    try:
+        descriptor = os.open(run_folder / LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise HeldError(f"{_held(run_folder, descriptor)}; wait for it, or stop it") from None
+    finally:
+        os.close(descriptor)
+
+
+def _held(run_folder: Path, descriptor: int) -> str:
+    holder = _read_holder(descriptor) or {}
+    return (
+        f"{run_folder} is held by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
+        f"since {holder.get('since', '?')}"
+    )
 
 
 def _read_holder(descriptor: int) -> dict[str, object] | None:

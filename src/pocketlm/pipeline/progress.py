@@ -4,10 +4,37 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from typing import TextIO
 
-PLAIN_INTERVAL_SECONDS = 5.0
 LIVE_INTERVAL_SECONDS = 0.2
+PLAIN_INTERVAL_SECONDS = 60.0
+PLAIN_INTERVAL_SHARE = 0.1
+"""A plain line is due after a minute, or after a tenth of the work if that took some seconds."""
+PLAIN_LEAST_SECONDS = 5.0
+WINDOW_SECONDS = 30.0
+
+
+class Pace:
+    """How fast `done` and `tokens` grow, over the last half minute of reports.
+
+    The time before the first report is left out: compiling falls into it.
+    """
+
+    def __init__(self) -> None:
+        self._reports: deque[tuple[float, float, float]] = deque()
+
+    def add(self, now: float, done: float, tokens: float) -> tuple[float, float]:
+        """Take a report; returns done and tokens per second, 0 while they are unknown."""
+        if self._reports and done < self._reports[-1][1]:
+            self._reports.clear()
+        while len(self._reports) > 1 and self._reports[1][0] <= now - WINDOW_SECONDS:
+            self._reports.popleft()
+        if not self._reports or now - self._reports[-1][0] >= WINDOW_SECONDS / 30:
+            self._reports.append((now, done, tokens))
+        first, first_done, first_tokens = self._reports[0]
+        seconds = now - first
+        return ((done - first_done) / seconds, (tokens - first_tokens) / seconds) if seconds > 0 else (0.0, 0.0)
 
 
 class Progress:
@@ -17,15 +44,15 @@ class Progress:
         self._stream = stream if stream is not None else sys.stderr
         self._live = self._stream.isatty()
         self._stage = ""
-        self._started = 0.0
         self._last_shown = 0.0
-        self._first: tuple[float, float, float] | None = None
+        self._share_shown = 0.0
+        self._pace = Pace()
         self._unit = ""
         self._line_open = False
 
     def start(self, stage: str, position: int, count: int) -> None:
         """Announce a stage."""
-        self._stage, self._started, self._last_shown, self._first = stage, time.monotonic(), time.monotonic(), None
+        self._stage, self._last_shown, self._unit = stage, time.monotonic(), ""
         self._print(f"[{position}/{count}] {stage} ...")
 
     def finish(self, message: str) -> None:
@@ -40,17 +67,16 @@ class Progress:
         """Show progress within the stage; `figures["tokens"]`, if given, is cumulative and shown as a rate."""
         now = time.monotonic()
         tokens = figures.get("tokens", 0.0)
-        if self._first is None or unit != self._unit or done < self._first[1]:
-            self._first, self._unit = (now, done, tokens), unit
-        if now - self._last_shown < (LIVE_INTERVAL_SECONDS if self._live else PLAIN_INTERVAL_SECONDS):
+        share = done / max(total, 1)
+        if unit != self._unit:
+            self._pace, self._unit, self._share_shown = Pace(), unit, share
+        rate, token_rate = self._pace.add(now, done, tokens)
+        if not self._due(now - self._last_shown, share):
             return
-        self._last_shown = now
-        first_time, first_done, first_tokens = self._first
-        elapsed = max(now - first_time, 1e-9)
-        rate = (done - first_done) / elapsed
-        parts = [f"{self._stage}: {100 * done / max(total, 1):3.0f} %", f"{done:,.0f}/{total:,.0f} {unit}"]
-        if tokens > first_tokens:
-            parts.append(f"{(tokens - first_tokens) / elapsed:,.0f} tokens/s")
+        self._last_shown, self._share_shown = now, share
+        parts = [f"{self._stage}: {100 * share:3.0f} %", f"{done:,.0f}/{total:,.0f} {unit}"]
+        if token_rate > 0:
+            parts.append(f"{token_rate:,.0f} tokens/s")
         elif rate > 0:
             parts.append(f"{rate:,.1f} {unit}/s")
         if rate > 0:
@@ -63,6 +89,12 @@ class Progress:
             self._line_open = True
         else:
             self._print(text)
+
+    def _due(self, seconds: float, share: float) -> bool:
+        if self._live:
+            return seconds >= LIVE_INTERVAL_SECONDS
+        further = round(abs(share - self._share_shown), 6) >= PLAIN_INTERVAL_SHARE
+        return seconds >= (PLAIN_LEAST_SECONDS if further else PLAIN_INTERVAL_SECONDS)
 
     def _print(self, text: str) -> None:
         if self._line_open:

@@ -43,6 +43,7 @@ from pocketlm.pipeline.storage import (
 RECIPE = "recipe.yaml"
 ARTIFACTS = "artifacts"
 WORK = "work"
+NOT_MADE = "it has not been made yet"
 Publish = Callable[[Path, str], None]
 
 
@@ -53,6 +54,37 @@ class RunResult:
     seal: str | None
     executed: tuple[str, ...]
     cached: tuple[str, ...]
+
+
+class Session:
+    """The ledger lines of one process. They wait until it changes something: where everything holds it adds none."""
+
+    def __init__(self, ledger: Ledger, opening: Mapping[str, Any]) -> None:
+        self._ledger = ledger
+        self._waiting: list[tuple[str, Mapping[str, Any]]] = [("run_started", opening)]
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was written."""
+        return not self._waiting
+
+    def begin(self) -> None:
+        """Write what waits."""
+        while self._waiting:
+            self._ledger.append(*self._waiting[0])
+            self._waiting.pop(0)
+
+    def note(self, event: str, body: Mapping[str, Any]) -> None:
+        """An event that changes nothing by itself."""
+        if self.begun:
+            self._ledger.append(event, body)
+        else:
+            self._waiting.append((event, body))
+
+    def record(self, event: str, body: Mapping[str, Any]) -> str:
+        """An event after which the ledger is another one; returns the hash of its line."""
+        self.begin()
+        return self._ledger.append(event, body)
 
 
 class Runner:
@@ -70,11 +102,17 @@ class Runner:
         """Run all stages (or one, from artifacts that must already hold), seal, publish."""
         if only is not None and only not in self.recipe.stages:
             raise InputError(f"--only {only}: the recipe has no such stage; it has: {', '.join(self.recipe.stages)}")
-        prepare_folder(self.folder, self.recipe)
+        refuse_folder(self.folder, self.recipe)
         require_disk_space(self.folder, self.recipe.runtime.disk_megabytes * 10**6)
+        new = not (self.folder / LEDGER).exists()
+        if new:
+            self._require_what_is_read(only)  # a run that is refused leaves no folder behind
+        make_folder(self.folder)
         with RunLock(self.folder) as lock:
             self._stop.listen()
             try:
+                if not new:
+                    self._require_what_is_read(only)
                 return self._run_held(only, lock)
             finally:
                 self._stop.ignore()
@@ -82,16 +120,14 @@ class Runner:
     def _run_held(self, only: str | None, lock: RunLock) -> RunResult:
         for place in (self.folder, self.folder / ARTIFACTS):
             remove_leftovers(place)
-        self._ledger = Ledger(self.folder)
+        self._session = Session(Ledger(self.folder), self._opening(lock))
         history = committed_events(self.folder)
-        for entry in self.recipe.stages.values():
-            if entry.definition.external is not None:
-                entry.definition.external(entry.settings)  # a missing path is refused before anything is written
-        if only is not None:
-            self._require_inputs(only)
-        self._ledger.append("run_started", self._opening(lock))
+        recipe = self.recipe.to_yaml().encode()
+        changed = not (self.folder / RECIPE).exists() or (self.folder / RECIPE).read_bytes() != recipe
+        if changed or lock.took_over is not None:
+            self._session.begin()
         (self.folder / ARTIFACTS).mkdir(exist_ok=True)
-        write_bytes_atomic(self.folder / RECIPE, self.recipe.to_yaml().encode())
+        write_bytes_atomic(self.folder / RECIPE, recipe)
         artifacts: dict[str, Artifact] = {}
         executed: list[str] = []
         entries = list(self.recipe.stages.values())
@@ -101,7 +137,7 @@ class Runner:
             identity = identity_of(self.recipe, entry, artifacts)
             artifact, reasons = self._cached(entry, identity, artifacts, history)
             if artifact is not None and entry.name != only:
-                self._ledger.append("stage_cached", {"stage": entry.name, "fingerprint": artifact.fingerprint})
+                self._session.note("stage_cached", {"stage": entry.name, "fingerprint": artifact.fingerprint})
             else:
                 self._progress.start(entry.name, position, len(entries))
                 artifact = self._execute(entry, identity, artifacts, reasons)
@@ -113,15 +149,23 @@ class Runner:
             return RunResult(None, tuple(executed), cached)
         return RunResult(self._seal(artifacts), tuple(executed), cached)
 
+    def _require_what_is_read(self, only: str | None) -> None:
+        """Refuse missing paths, and `--only` without its inputs, before anything is written."""
+        for entry in self.recipe.stages.values():
+            if entry.definition.external is not None:
+                entry.definition.external(entry.settings)
+        if only is not None:
+            self._require_inputs(only)
+
     def _require_inputs(self, only: str) -> None:
-        """Refuse `--only` before anything is written when a stage that it depends on is not up to date."""
+        """Refuse `--only` when a stage that it depends on is not up to date."""
         artifacts: dict[str, Artifact] = {}
         ancestors = self._ancestors(only)
         for entry in self.recipe.stages.values():
             if entry.name not in ancestors:
                 continue
             path = self.folder / ARTIFACTS / entry.name
-            reasons = ["it has not been made yet"]
+            reasons = [NOT_MADE]
             if path.exists():
                 identity = identity_of(self.recipe, entry, artifacts)
                 artifacts[entry.name] = Artifact.open(path, verify=False)
@@ -153,7 +197,7 @@ class Runner:
         """The artifact if its fingerprint is current and its bytes hold, else None and the reasons to run."""
         path = self.folder / ARTIFACTS / entry.name
         if not path.exists():
-            return None, ["it has not been made yet"]
+            return None, [NOT_MADE]
         remedy = f"remove it with `pocketlm runs rm {shlex.quote(str(self.folder))} --stage {entry.name}` and run again"
         try:
             if reasons := out_of_date(read_manifest(path), entry, identity, artifacts):
@@ -165,7 +209,7 @@ class Runner:
         actual = sha256_file(path / MANIFEST)
         if recorded is None or history[entry.name].get("fingerprint") != artifact.fingerprint:
             # killed between the rename of the artifact and the ledger line: the bytes are whole, so adopt them
-            self._ledger.append("stage_committed", self._commit_body(entry, artifact) | {"recovered": True})
+            self._session.record("stage_committed", self._commit_body(entry, artifact) | {"recovered": True})
         elif recorded != actual:
             raise CorruptionError(f"{path / MANIFEST} differs from the one that the ledger recorded; {remedy}")
         return artifact, []
@@ -180,7 +224,7 @@ class Runner:
         drafts: list[Draft] = []
 
         def make_draft(kind: str) -> Draft:
-            if not self._ledger.path.exists():
+            if not (self.folder / LEDGER).exists():
                 raise InputError(f"{self.folder}: the run folder was removed while it was in use; run again")
             if kind != entry.definition.output:
                 raise TypeError(f"stage {entry.name} declares {entry.definition.output} but drafts {kind}")
@@ -194,22 +238,22 @@ class Runner:
             self.runtime,
             work,
             make_draft,
-            self._ledger.append,
+            self._session.record,
             self._progress,
             self._stop,
         )
-        self._ledger.append("stage_started", {"stage": entry.name, "fingerprint": fingerprint, "reasons": reasons})
+        self._session.record("stage_started", {"stage": entry.name, "fingerprint": fingerprint, "reasons": reasons})
         began, worked, energy = time.monotonic(), time.process_time(), EnergyMeter()
         try:
             artifact = entry.definition.function(entry.settings, inputs, context)
         except PocketError as error:
             kind = "interrupted" if isinstance(error, Interrupted) else "stage_failed"
             with contextlib.suppress(OSError):  # the disk that failed the stage may fail the ledger too
-                self._ledger.append(kind, {"stage": entry.name, "message": str(error)})
+                self._session.record(kind, {"stage": entry.name, "message": str(error)})
             raise
         except OSError as error:
             with contextlib.suppress(OSError):
-                self._ledger.append("stage_failed", {"stage": entry.name, "message": str(error)})
+                self._session.record("stage_failed", {"stage": entry.name, "message": str(error)})
             raise InputError(
                 f"stage {entry.name}: {error.strerror or error}: {error.filename or self.folder}"
             ) from error
@@ -223,9 +267,9 @@ class Runner:
             "peak_memory_bytes": peak_memory_bytes(),
             "energy_joules": energy.joules(),
         }
-        self._ledger.append("stage_committed", self._commit_body(entry, artifact) | measured)
+        self._session.record("stage_committed", self._commit_body(entry, artifact) | measured)
         shutil.rmtree(work, ignore_errors=True)
-        self._progress.finish(f"done in {seconds:.1f} s")
+        self._progress.finish(f"done in {seconds:.1f} s{artifact.headline}")
         return artifact
 
     def _commit_body(self, entry: StageEntry, artifact: Artifact) -> dict[str, Any]:
@@ -245,7 +289,7 @@ class Runner:
 
     def _stop_between_stages(self, stage: str) -> None:
         if self._stop.requested:
-            self._ledger.append("interrupted", {"stage": stage, "message": "stopped after the stage was committed"})
+            self._session.record("interrupted", {"stage": stage, "message": "stopped after the stage was committed"})
             raise Interrupted(f"stopped after stage {stage}; the same command continues")
 
     def _ancestors(self, name: str) -> set[str]:
@@ -259,17 +303,19 @@ class Runner:
         return found
 
     def _seal(self, artifacts: Mapping[str, Artifact]) -> str:
-        self._ledger.append("run_finished", {"stages": list(artifacts)})
         reports = [artifact for artifact in artifacts.values() if artifact.kind == "report"]
-        seal = self._ledger.append(
-            "seal",
-            {
-                "recipe": sha256_file(self.folder / RECIPE),
-                "figures": sha256_file(reports[-1].file("figures.json")) if reports else None,
-                "report": reports[-1].digest if reports else None,
-                "artifacts": {name: artifact.digest for name, artifact in artifacts.items()},
-            },
-        )
+        body = {
+            "recipe": sha256_file(self.folder / RECIPE),
+            "figures": sha256_file(reports[-1].file("figures.json")) if reports else None,
+            "report": reports[-1].digest if reports else None,
+            "artifacts": {name: artifact.digest for name, artifact in artifacts.items()},
+        }
+        last = {} if self._session.begun else read_ledger(self.folder / LEDGER)[-1]
+        if last.get("event") == "seal" and last["body"] == body:
+            seal = str(last["hash"])
+        else:
+            self._session.record("run_finished", {"stages": list(artifacts)})
+            seal = self._session.record("seal", body)
         work = self.folder / WORK
         if work.exists() and not any(work.iterdir()):
             work.rmdir()
@@ -283,14 +329,21 @@ def resolve_runtime(runtime: Runtime) -> Runtime:
     return runtime.model_copy(update={"threads": runtime.threads or cores})
 
 
-def prepare_folder(folder: Path, recipe: Recipe) -> None:
-    """Create the run folder, or refuse a folder of something else, of another recipe, or without write permission."""
+def make_folder(folder: Path) -> None:
+    """Create the run folder if it is not there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot create the run folder {folder}: {error.strerror}; choose another --out") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"no permission to write in {folder}; choose another --out")
+
+
+def refuse_folder(folder: Path, recipe: Recipe) -> None:
+    """Refuse a folder of something else, of another recipe, or without write permission."""
+    place = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
+    if place.is_dir() and not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"no permission to write in {place}; choose another --out")
+    if not folder.is_dir():
+        return
     known = folder / RECIPE
     if known.exists():
         name = load_yaml(known).get("name")

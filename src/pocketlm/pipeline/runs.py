@@ -17,7 +17,7 @@ from pocketlm.pipeline.ledger import LEDGER, read_ledger
 from pocketlm.pipeline.lock import RunLock
 from pocketlm.pipeline.recipe import Recipe
 from pocketlm.pipeline.recipe_yaml import load_yaml
-from pocketlm.pipeline.runner import ARTIFACTS, RECIPE, WORK
+from pocketlm.pipeline.runner import ARTIFACTS, NOT_MADE, RECIPE, WORK
 from pocketlm.pipeline.storage import TEMPORARY_PREFIX, read_manifest, temporary_beside
 
 
@@ -101,7 +101,7 @@ def _require_run(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a stage would run or not now, and why it ran the last time."""
+    """Why a stage would run or not now, and why it last ran."""
 
     stage: str
     current: bool
@@ -117,7 +117,8 @@ def explain(recipe: Recipe, folder: Path, stage: str) -> Explanation:
     reasons = _reasons(recipe, folder, stage)
     lines = read_ledger(folder / LEDGER)
     starts = [line["body"] for line in lines if line["event"] == "stage_started" and line["body"]["stage"] == stage]
-    last = tuple(starts[-1]["reasons"]) if starts else ()
+    reasons_then = starts[-1]["reasons"] if starts else []
+    last = tuple("it had not been made" if reason == NOT_MADE else reason for reason in reasons_then)
     return Explanation(stage, not reasons, tuple(reasons), last)
 
 

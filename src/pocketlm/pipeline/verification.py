@@ -16,7 +16,7 @@ from pocketlm.pipeline.context import Context, StopRequest
 from pocketlm.pipeline.fingerprint import differences, fingerprint_of
 from pocketlm.pipeline.identity import identity_of, inputs_of, references_of
 from pocketlm.pipeline.ledger import LEDGER, check_ledger
-from pocketlm.pipeline.lock import LOCK
+from pocketlm.pipeline.lock import LOCK, refuse_held
 from pocketlm.pipeline.progress import Progress
 from pocketlm.pipeline.recipe import Recipe, Registry, load_recipe
 from pocketlm.pipeline.runner import ARTIFACTS, RECIPE, WORK, resolve_runtime
@@ -35,9 +35,14 @@ class Check:
 
 
 def verify_run(folder: Path, registry: Registry, derive: Derive, seal: str | None = None) -> list[Check]:
-    """All checks of a run folder. `derive(folder, seal)` re-makes the files that are derived from the sealed ones."""
+    """All checks of a run folder. `derive(folder, seal)` re-makes the files that are derived from the sealed ones.
+
+    Raises:
+        InputError: it is no run folder. HeldError: a process works on it.
+    """
     if not (folder / LEDGER).exists() and not (folder / RECIPE).exists():
         raise InputError(f"{folder} is not a run folder: it has no {LEDGER} and no {RECIPE}")
+    refuse_held(folder)
     problems, lines = check_ledger(folder / LEDGER)
     checks = [Check("ledger chain", len(lines), tuple(problems))]
     if problems:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
+from pocketlm.data.tokens.chat import CHAT_TEMPLATE
 from pocketlm.data.tokens.tokenizer import TOKENIZER_FILES, Tokenizer
 from pocketlm.errors import InputError
 from pocketlm.model.storage import load_model, save_model
+from pocketlm.pipeline.storage import sha256_file
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def open_model(artifact: Artifact, device: torch.device) -> tuple[Transformer, Tokenizer]:
-    """Model and tokenizer of a model artifact; InputError when the two do not fit each other."""
+    """Model and tokenizer of a model artifact; InputError when they, or the chat form, do not fit each other."""
     tokenizer = Tokenizer.load(artifact.file("tokenizer.json"))
     model = load_model(artifact.path, device)
     if tokenizer.vocabulary != model.settings.vocabulary:
@@ -25,7 +27,23 @@ def open_model(artifact: Artifact, device: torch.device) -> tuple[Transformer, T
             f"{artifact.path}: the tokenizer has {tokenizer.vocabulary} tokens, the model {model.settings.vocabulary}; "
             "they were not made for each other"
         )
+    if "chat_template.jinja" in artifact.manifest["files"]:
+        template = artifact.file("chat_template.jinja").read_text(encoding="utf-8")
+        if template != CHAT_TEMPLATE:
+            raise InputError(
+                f"{artifact.path / 'chat_template.jinja'} is not the chat form that this version writes and reads, so "
+                "the model would be asked in another form than it was taught; make the model again"
+            )
     return model, tokenizer
+
+
+def require_same_tokenizer(one: Artifact, other: Artifact) -> None:
+    """InputError when two models mean different things by their token ids."""
+    if sha256_file(one.file("tokenizer.json")) != sha256_file(other.file("tokenizer.json")):
+        raise InputError(
+            f"{one.stage} and {other.stage} have different tokenizers, so their weights mean different things; take "
+            "two models that come from one"
+        )
 
 
 def write_model(draft: Draft, model: Transformer, source: Artifact) -> None:

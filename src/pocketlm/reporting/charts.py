@@ -4,20 +4,37 @@ Columns are copied to the fixed field names x, y, series, low, high: a hostile o
 Vega's field language. Nothing is named by a counter, so that equal blocks give equal bytes. Rows that carry `low` and
 `high` get their interval drawn.
 
+A line that jumps about its course is drawn faint, with its running mean bold above it. Series named `level N` have the
+same colour and dashes in every chart.
+
 Not covered: logarithmic axes, more than eight series that stay tellable apart.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from functools import cache
+from statistics import median
 from typing import Any
 
 from pocketlm.pipeline.figures import Block
 
 MAX_POINTS = 400
 """Points a line shows; more than this many are thinned evenly, first and last kept."""
+
+MOST_ROUGH_POINTS = 60
+"""A series of no more points than this is drawn as it is."""
+ROUGHNESS = 0.03
+"""Median distance of a point from the middle of its neighbours, as a share of the range of the running mean, from which
+on a line is smoothed. A bend or a lone spike does not move the median."""
+SMOOTHED_NOTE = "Bold: running mean over a twentieth of the curve; faint: every point."
+
+# Okabe and Ito (2008): tellable apart with every common colour blindness, on light and on dark ground.
+COLOURS = ("#0086d1", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#9a8f00", "#8a8a8a")
+DASHES = ([1, 0], [6, 3], [2, 2], [10, 3], [8, 3, 2, 3], [4, 1], [1, 3], [12, 3, 2, 3, 2, 3])
 
 Spec = dict[str, Any]
 
@@ -27,15 +44,23 @@ def line_spec(block: Block) -> Spec:
     order, with points where they are few."""
     import altair as alt
 
-    rows = thin(chart_rows(block))
+    rows = chart_rows(block)
+    means = smoothed(rows)
+    rough = means is not None
+    rows = thin([{**row, "mean": mean} for row, mean in zip(rows, means, strict=True)] if means else rows)
     x_type = "quantitative" if _numeric(rows, "x") else "ordinal"
     x = alt.X("x", type=x_type, title=block["x_title"], sort=None, scale=_tight(alt, x_type))
     y = alt.Y("y", type="quantitative", title=block["y_title"], scale=alt.Scale(zero=False))
     base = alt.Chart(alt.Data(values=rows)).encode(x=x, tooltip=_tooltip(alt, block, rows))
     shades = _series(alt, rows)
-    dashes = {"strokeDash": alt.StrokeDash("series", type="nominal", title=None, sort=None)} if shades else {}
+    dashes = {"strokeDash": alt.StrokeDash("series", **_series_scale(alt, rows, DASHES))} if shades else {}
     few = max(_count_by_series(rows).values(), default=0) <= 40
-    marks = [base.mark_line(point=few, order=False).encode(y=y, **shades, **dashes)]
+    if rough:
+        mean = alt.Y("mean", type="quantitative", title=block["y_title"], scale=alt.Scale(zero=False))
+        marks = [base.mark_line(order=False, opacity=0.25, strokeWidth=1).encode(y=y, **shades)]
+        marks.append(base.mark_line(order=False, strokeWidth=2.5).encode(y=mean, **shades, **dashes))
+    else:
+        marks = [base.mark_line(point=few, order=False).encode(y=y, **shades, **dashes)]
     if _has_interval(rows):
         marks.insert(0, base.mark_area(opacity=0.18).encode(y=alt.Y("low", type="quantitative"), y2="high", **shades))
     if not few:  # an unseen, thick line of points to hover over
@@ -58,7 +83,12 @@ def bar_spec(block: Block) -> Spec:
         offset = {"xOffset": alt.XOffset(**groups)}
         bar, interval, height = {"y": alt.Y("y", **value)}, {"y": alt.Y("low", **value), "y2": "high"}, 240
     else:  # the names speak for themselves: no title on their axis
-        place = {"y": alt.Y(**category, title=None, axis=alt.Axis(labelLimit=150))}
+        place = {
+            "y": alt.Y(
+                **category,
+                title=None,
+            )
+        }
         offset = {"yOffset": alt.YOffset(**groups)}
         bar, interval = {"x": alt.X("y", **value)}, {"x": alt.X("low", **value), "x2": "high"}
         bars = max(len({row.get("series") for row in rows}), 1)
@@ -67,7 +97,7 @@ def bar_spec(block: Block) -> Spec:
     base = alt.Chart(alt.Data(values=rows)).encode(**place, tooltip=_tooltip(alt, block, rows))
     marks = [base.mark_bar().encode(**bar, **shades)]
     if _has_interval(rows):
-        marks.append(base.mark_rule(strokeWidth=2, color="currentColor").encode(**interval))
+        marks.append(base.mark_rule(strokeWidth=1.5, color="currentColor").encode(**interval))
     return _finish(alt, marks, height)
 
 
@@ -123,6 +153,44 @@ def thin(rows: list[dict[str, Any]], most: int = MAX_POINTS) -> list[dict[str, A
     return kept
 
 
+def is_smoothed(block: Block) -> bool:
+    """Whether a chart draws a running mean."""
+    return block["kind"] == "line_chart" and smoothed(chart_rows(block)) is not None
+
+
+def smoothed(rows: list[dict[str, Any]]) -> list[float] | None:
+    """The running mean of every series at each of its rows; None when no line is rough. Smooth series stay as they are.
+
+    The mean is over a twentieth of the points, half of them on either side; at the ends one side is cut off.
+    """
+    if not _numeric(rows, "x") or _has_interval(rows):
+        return None
+    places: dict[Any, list[int]] = {}
+    for place, row in enumerate(rows):
+        places.setdefault(row.get("series"), []).append(place)
+    means = [float(row["y"]) for row in rows]
+    rough = False
+    for members in places.values():
+        values = [means[place] for place in members]
+        found = _running_mean(values, max(2, len(values) // 40))
+        if len(values) > MOST_ROUGH_POINTS and _jump(values) > ROUGHNESS * (max(found) - min(found)):
+            rough = True
+            for place, mean in zip(members, found, strict=True):
+                means[place] = float(f"{mean:.5g}")
+    return means if rough else None
+
+
+def _jump(values: list[float]) -> float:
+    return median(
+        abs(here - (left + right) / 2) for left, here, right in zip(values, values[1:], values[2:], strict=False)
+    )
+
+
+def _running_mean(values: list[float], reach: int) -> list[float]:
+    windows = (values[max(0, place - reach) : place + reach + 1] for place in range(len(values)))
+    return [math.fsum(window) / len(window) for window in windows]
+
+
 def _count_by_series(rows: list[dict[str, Any]]) -> dict[Any, int]:
     counts: dict[Any, int] = {}
     for row in rows:
@@ -146,7 +214,23 @@ def _tight(alt: Any, x_type: str) -> Any:
 def _series(alt: Any, rows: list[dict[str, Any]]) -> Mapping[str, Any]:
     if not rows or "series" not in rows[0]:
         return {}
-    return {"color": alt.Color("series", type="nominal", title=None, sort=None)}
+    return {"color": alt.Color("series", legend=alt.Legend(symbolOpacity=1), **_series_scale(alt, rows, COLOURS))}
+
+
+def _series_scale(alt: Any, rows: list[dict[str, Any]], values: Sequence[Any]) -> dict[str, Any]:
+    slots = series_slots([row["series"] for row in rows])
+    scale = alt.Scale(domain=list(slots), range=[values[slot % len(values)] for slot in slots.values()])
+    return {"type": "nominal", "title": None, "sort": None, "scale": scale}
+
+
+def series_slots(names: Sequence[str]) -> dict[str, int]:
+    """Name -> place in the lists of colours and dashes: `level N` has the N-th, the others those left, in order."""
+    slots = {}
+    for name in dict.fromkeys(names):
+        level = re.fullmatch(r"level ([1-8])", name)
+        slots[name] = int(level[1]) - 1 if level else -1
+    free = (slot for slot in itertools.count() if slot not in slots.values())
+    return {name: slot if slot >= 0 else next(free) for name, slot in slots.items()}
 
 
 def _tooltip(alt: Any, block: Block, rows: list[dict[str, Any]]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -42,10 +43,29 @@ def figure_value(figure: Mapping[str, Any]) -> str:
 
 
 def figure_interval(figure: Mapping[str, Any]) -> str:
-    """`low to high` of a figure's 95 % interval, or nothing."""
+    """`low to high` of a figure's 95 % interval, both with the same decimals, or nothing."""
     if figure.get("low") is None or figure.get("high") is None:
         return ""
-    return f"{number(figure['low'])} to {number(figure['high'])}"
+    low, high = figure["low"], figure["high"]
+    if not all(isinstance(bound, float) and math.isfinite(bound) for bound in (low, high)):
+        return f"{number(low)} to {number(high)}"
+    largest = max(abs(low), abs(high))
+    if largest < 0.001 or largest >= 1000:
+        return f"{number(low)} to {number(high)}"
+    decimals = 3 - math.floor(math.log10(largest))
+    bounds = f"{low:.{decimals}f}", f"{high:.{decimals}f}"
+    while decimals and all(bound.endswith("0") for bound in bounds):
+        decimals -= 1
+        bounds = bounds[0][: -1 if decimals else -2], bounds[1][: -1 if decimals else -2]
+    return " to ".join(bounds)
+
+
+def unbroken(text: str) -> str:
+    """The text with no line break inside `59.8 %`, `[51.5, 69.0]`, `p < 0.001` and `+5.0 points`."""
+    return _TOGETHER.sub("\u00a0", text)
+
+
+_TOGETHER = re.compile(r"(?<=\d) (?=%|points\b)|(?<=\bp) (?=[<=] \d)|(?<=\bp [<=]) (?=\d)|(?<=\d,) (?=[-+]?[\d.,]+\])")
 
 
 def _with_unit(value: Any, unit: str) -> str:

@@ -21,6 +21,8 @@ TERMS = {
     "interpolation": "A model whose weights lie between those of two others.",
     "live group": "A prompt whose sampled answers are neither all right nor all wrong. Only live groups teach "
     "anything, because only they show a difference.",
+    "NOASSERTION": "The word of SPDX (the list of licence names) for: no licence is stated. It does not mean that the "
+    "text is free.",
     "n-gram": "A baseline that predicts the next byte from the few before it by counting. A neural model that does "
     "not beat it has learned little.",
     "near-duplicate": "A document that is almost, but not exactly, the same as another; found by MinHash and checked.",

@@ -31,11 +31,14 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_ROWS", "render", "report_json"]
 
+FOLDED_ROWS = 12
+"""A table with more rows stands folded behind its title."""
 MAX_ROWS = 60
 """Rows that a table shows; the total is stated, and the rest stands in the artifact's `figures.json`."""
 OPEN_SAMPLES, MAX_SAMPLES = 6, 40
 """Sample texts that stand open, and those that stand in the page at all."""
 MAX_CHARACTERS = 2000
+NO_LICENCE = "NOASSERTION"
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -75,6 +78,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(
+        folded_rows=FOLDED_ROWS,
         max_rows=MAX_ROWS,
         open_samples=OPEN_SAMPLES,
         max_samples=MAX_SAMPLES,
@@ -83,6 +87,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters.update(
         number=formatting.number,
+        unbroken=formatting.unbroken,
         figure_value=formatting.figure_value,
         figure_interval=formatting.figure_interval,
         duration=formatting.duration,
@@ -90,6 +95,8 @@ def _environment() -> jinja2.Environment:
         energy=formatting.energy,
         chart_json=lambda block: Markup(_script_json(charts.SPECIFICATIONS[block["kind"]](block))),
         chart_table=_chart_table,
+        chart_note=_chart_note,
+        table_note=_table_note,
     )
     environment.tests["numeric"] = lambda value: isinstance(value, (int, float)) and not isinstance(value, bool)
     environment.tests["sampled"] = lambda figure: "n" in figure or "low" in figure
@@ -101,6 +108,18 @@ def _chart_table(block: Block) -> dict[str, Any]:
     drawn = [block["series"], block["x"], block["y"], "low", "high"]
     present = {key for row in block["rows"] for key in row}
     return {"rows": block["rows"], "columns": [name for name in drawn if name in present]}
+
+
+def _chart_note(block: Block) -> str:
+    """What is said below a chart: the stage's note, and how to read a curve that was smoothed."""
+    return " ".join(filter(None, [block["note"], charts.SMOOTHED_NOTE if charts.is_smoothed(block) else ""]))
+
+
+def _table_note(block: Block) -> str:
+    """What is said below a table: the stage's note, and what NOASSERTION means where it shows unexplained."""
+    shows = any(NO_LICENCE in str(value) for row in block["rows"] for value in row.values())
+    unexplained = shows and NO_LICENCE not in block["note"]
+    return " ".join(filter(None, [block["note"], f"{NO_LICENCE}: no licence is stated." if unexplained else ""]))
 
 
 def _script_json(value: Any) -> str:

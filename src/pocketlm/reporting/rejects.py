@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pocketlm.errors import CorruptionError, InputError
+from pocketlm.pipeline.recipe_yaml import load_yaml
+from pocketlm.pipeline.storage import MANIFEST
 from pocketlm.reporting.formatting import number
+from pocketlm.reporting.reading import ARTIFACTS, RECIPE
 
 REJECTS = "rejects.parquet"
+WRITERS = ("sources", "curate")
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ def find_rejects(run_folder: Path, gate: str | None = None, limit: int = 20) -> 
     A row holds `stage` and the columns of its file: id, source, gate, value, threshold, reason, excerpt, ...
     Raises InputError when the run has no rejects or the gate rejected nothing, CorruptionError for an unreadable file.
     """
-    files = sorted((run_folder / "artifacts").glob(f"*/{REJECTS}"))
+    files = sorted((run_folder / ARTIFACTS).glob(f"*/{REJECTS}"))
     if not files:
         raise InputError(f"{run_folder} holds no {REJECTS}: run its sources and curate stages first")
     counts = count_rejects(files)
@@ -57,7 +61,20 @@ def rejected_documents(run_folder: Path, gate: str | None = None, limit: int = 2
         if row.get("removed_by"):
             lines.append(f"    kept instead: {row['removed_by']}")
         lines.append(f"    {printable(row['excerpt'])}")
-    return [*lines, "", f"{len(found.rows):,} of {found.total:,} shown; --gate and --limit choose"]
+    lines += ["", f"{len(found.rows):,} of {found.total:,} shown; --gate and --limit choose"]
+    return [
+        *lines,
+        *(f"{stage} did not finish: what it rejects is not among them" for stage in _unfinished(run_folder)),
+    ]
+
+
+def _unfinished(run_folder: Path) -> list[str]:
+    """The stages of a run's recipe that write rejects and have no artifact yet."""
+    recipe = load_yaml(run_folder / RECIPE) if (run_folder / RECIPE).is_file() else {}
+    writing = [
+        name for name, entry in recipe.items() if isinstance(entry, dict) and entry.get("stage", name) in WRITERS
+    ]
+    return [name for name in writing if not (run_folder / ARTIFACTS / name / MANIFEST).is_file()]
 
 
 def printable(text: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pocketlm.pipeline import figures
@@ -13,6 +15,14 @@ from pocketlm.reporting.graph import Node, draw
 from pocketlm.reporting.reading import RunView, StageView
 
 LICENCES = "licences.json"
+
+SAFE_ID = r"[A-Za-z][A-Za-z0-9_]*"
+OWN_IDS = ("summary", "pipeline", "cost", "environment", "limits", "glossary", "contents")
+"""Ids of the page's own parts; those of charts have a hyphen."""
+
+MOST_HEADLINES = 4
+RATES = ("accuracy", "exact_match")
+LOWER_IS_BETTER = ("bits_per_byte", "perplexity")
 
 LIMITS = (
     "An interval describes chance among the test items, for this one trained model. It does not describe what other "
@@ -26,15 +36,24 @@ LIMITS = (
 
 
 def anchors(run: RunView) -> dict[str, str]:
-    """Stage name -> element id. Ids are counted, so that no stage name can break them."""
-    return {stage.name: f"stage-{position}" for position, stage in enumerate(run.stages, start=1)}
+    """Stage name -> element id: the name itself, or a counted id where the name is no safe id or names another part."""
+    return {
+        stage.name: stage.name if re.fullmatch(SAFE_ID, stage.name) and stage.name not in OWN_IDS else f"stage-{place}"
+        for place, stage in enumerate(run.stages, start=1)
+    }
+
+
+def reads(run: RunView, stage: StageView) -> list[str]:
+    """The stages that a stage reads, in the order of the recipe (a manifest holds them in the order of their names)."""
+    order = [one.name for one in run.stages]
+    return sorted(stage.input_stages, key=lambda name: order.index(name) if name in order else len(order))
 
 
 def lineage_graph(run: RunView) -> str:
     """The stages and what each reads, drawn."""
     ids = anchors(run)
     nodes = [Node(stage.name, stage.artifact.kind.replace("_", " "), ids[stage.name]) for stage in run.stages]
-    parents = {stage.name: [name for name in stage.input_stages if name in ids] for stage in run.stages}
+    parents = {stage.name: [name for name in reads(run, stage) if name in ids] for stage in run.stages}
     return draw(nodes, parents)
 
 
@@ -43,22 +62,72 @@ def evaluations(run: RunView) -> list[StageView]:
     return [stage for stage in run.stages if stage.artifact.kind == "evaluation"]
 
 
-def headlines(run: RunView) -> list[tuple[str, Figure]]:
-    """What the run comes down to: the final model's scores with an interval, by task.
+@dataclass(frozen=True)
+class Headline:
+    """A card of the summary: a score of the final model, and the best control's on the same task (or nothing)."""
 
-    Evaluations name a score MODEL.TASK.METRIC. A task that is part of another (`arithmetic_level_1` of `arithmetic`)
-    is left to the evaluation's own section.
+    label: str
+    value: str
+    interval: str
+    items: int | None
+    control: str
+
+
+def headlines(run: RunView) -> list[Headline]:
+    """What the run comes down to: the final model's scores with an interval, one a task, at most `MOST_HEADLINES`.
+
+    Evaluations name a score MODEL.TASK.METRIC and a comparison MODEL_vs_OTHER.TASK.METRIC. A task that is part of
+    another (`arithmetic_level_1` of `arithmetic`) and a task's further metrics are left to the evaluation's section.
     """
     final = f"{run.recipe.get('model')}."
+    figures_of = {name: figure for stage in evaluations(run) for name, figure in stage.metrics.items()}
     scores = {
         name.removeprefix(final): figure
-        for stage in evaluations(run)
-        for name, figure in stage.metrics.items()
+        for name, figure in figures_of.items()
         if name.startswith(final) and formatting.figure_interval(figure)
     }
-    tasks = {name.partition(".")[0] for name in scores}
-    whole = {task for task in tasks if not any(task.startswith(f"{other}_") for other in tasks)}
-    return [(name, figure) for name, figure in scores.items() if name.partition(".")[0] in whole]
+    tasks = list(dict.fromkeys(name.partition(".")[0] for name in scores))
+    whole = [task for task in tasks if not any(task.startswith(f"{other}_") for other in tasks)]
+    names = [next(name for name in scores if name.partition(".")[0] == task) for task in whole]
+    return [_headline(name, scores[name], figures_of, controls(run)) for name in names[:MOST_HEADLINES]]
+
+
+def _headline(name: str, score: Figure, figures_of: Mapping[str, Figure], others: Sequence[str]) -> Headline:
+    task, _, metric = name.partition(".")
+    label = task if task.endswith(metric) else name
+    better = min if metric in LOWER_IS_BETTER else max
+    rivals = [(figures_of[f"{other}.{name}"]["value"], other) for other in others if f"{other}.{name}" in figures_of]
+    control = ""
+    if rivals:
+        value, other = better(rivals, key=lambda rival: rival[0])
+        control = f"{other}, {_score(metric, value)}"
+    low, high = (_score(metric, score[end]) for end in ("low", "high"))
+    interval = f"{low.removesuffix(' %')} to {high}"
+    label = label.replace("_", " ").replace(".", " · ") + (" (lower is better)" if better is min else "")
+    return Headline(label, _score(metric, score["value"]), interval, score.get("n"), control)
+
+
+def _score(metric: str, value: float) -> str:
+    """Rates in percent, as the sentences of an evaluation have them; anything else with three decimals."""
+    return f"{100 * value:.1f} %" if metric in RATES else f"{value:,.3f}"
+
+
+def controls(run: RunView) -> list[str]:
+    """The models that the evaluations compare the final one with, without those that it was made from."""
+    final = run.recipe.get("model")
+    by_name = {stage.name: stage for stage in run.stages}
+    ancestors: set[str] = set()
+    waiting = [str(final)]
+    while waiting:
+        for name in by_name[waiting[0]].input_stages if waiting[0] in by_name else []:
+            if name not in ancestors:
+                ancestors.add(name)
+                waiting.append(name)
+        waiting.pop(0)
+    start = f"{final}_vs_"
+    names = [name for stage in evaluations(run) for name in stage.metrics if name.startswith(start)]
+    compared = dict.fromkeys(name.removeprefix(start).partition(".")[0] for name in names)
+    return [name for name in compared if name not in ancestors]
 
 
 def conclusions(run: RunView) -> list[str]:

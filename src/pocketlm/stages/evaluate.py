@@ -4,6 +4,7 @@ In: models in the order of their making; curated documents (heldout.parquet, clo
 instructions_report.jsonl). Out: `results.json`, `comparisons.json` and `items/MODEL.TASK.jsonl` with every answer.
 
 It chooses nothing: whatever is chosen by score was chosen on the selection split. Claims are derived from intervals.
+Models with the same weights are not compared. All models and pairs are resampled alike: equal answers, equal intervals.
 `verify` scores a sample of items again from the stored models.
 """
 
@@ -17,6 +18,7 @@ from pydantic import Field
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
+from pocketlm.pipeline.figures import Block
 from pocketlm.pipeline.settings import Settings
 from pocketlm.pipeline.stage import Inputs, many, stage
 
@@ -40,7 +42,7 @@ def recheck(settings: EvaluateSettings, artifact: Artifact, inputs: Inputs, cont
 
 
 @stage(
-    version=1,
+    version=2,
     inputs={"models": many("model"), "documents": "documents", "problems": "problems"},
     output="evaluation",
     recheck=recheck,
@@ -52,8 +54,9 @@ def evaluate(settings: EvaluateSettings, inputs: Inputs, context: Context) -> Ar
     from pocketlm.evaluation.continuations import continuation_samples
     from pocketlm.evaluation.harness import harness_version, open_suite
     from pocketlm.evaluation.inputs import open_model, stage_data, task_digest
-    from pocketlm.evaluation.scores import compare, summarise
+    from pocketlm.evaluation.scores import Comparison, compare, summarise
     from pocketlm.evaluation.task_data import BITS_PER_BYTE
+    from pocketlm.model.storage import WEIGHTS
     from pocketlm.training.device import prepare
 
     models = inputs.many("models")
@@ -75,18 +78,23 @@ def evaluate(settings: EvaluateSettings, inputs: Inputs, context: Context) -> Ar
             context.check_stop()
             model, tokenizer = open_model(artifact, device)
             items[name] = suite.evaluate(PocketLM(model, tokenizer, artifact.digest, progress=advance)).items
-            scores[name] = summarise(items[name], context.generator("intervals", place))
+            scores[name] = summarise(items[name], context.generator("intervals"))
             for task, rows in items[name].items():
                 draft.write_jsonl(f"items/{name}.{task}.jsonl", rows)
             if place == 0 and settings.shown_continuations:
                 seed = context.seed("continuations")
                 shape = (settings.shown_continuations, settings.continuation_tokens, seed)
                 continuations.append(continuation_samples(name, model, tokenizer, data.rows[BITS_PER_BYTE], *shape))
-    pairs = [
-        compare(first, second, items, context.generator("differences", place))
-        for place, (first, second) in enumerate(settings.comparisons)
-    ]
-    comparisons = [row for rows in pairs for row in rows]
+    weights = {name: artifact.manifest["files"][WEIGHTS]["sha256"] for name, artifact in models.items()}
+    comparisons: list[Comparison] = []
+    said: list[Block] = []
+    for first, second in settings.comparisons:
+        if weights[first] == weights[second]:
+            said.append(figures.same_weights(first, second))
+        else:
+            found = compare(first, second, items, context.generator("differences"))
+            comparisons += found
+            said.append(figures.claim(found[0]))
     results = {
         name: {
             "digest": artifact.digest,
@@ -97,9 +105,9 @@ def evaluate(settings: EvaluateSettings, inputs: Inputs, context: Context) -> Ar
     tasks = {task: {"n": len(rows), "sha256": task_digest(rows)} for task, rows in next(iter(items.values())).items()}
     draft.write_json("results.json", {"lm_eval": harness_version(), "models": results, "tasks": tasks})
     draft.write_json("comparisons.json", [{**asdict(row), "verdict": row.verdict} for row in comparisons])
-    blocks = [figures.score_table(scores), figures.level_chart(scores)]
+    blocks = [figures.score_table(scores), figures.level_chart(scores), *said]
     if comparisons:
-        blocks += [*(figures.claim(rows[0]) for rows in pairs), figures.comparison_table(scores, comparisons)]
+        blocks.append(figures.comparison_table(scores, comparisons))
     if settings.shown_answers:
         blocks.append(figures.answer_samples(items, settings.shown_answers))
     return draft.commit(figures.metrics(scores, comparisons), [*blocks, *continuations])

@@ -33,19 +33,20 @@ class InterpolateSettings(Settings):
 
 
 @stage(
-    version=1,
+    version=2,
     inputs={"base": "model", "tuned": "model", "problems": "problems", "documents": "documents"},
     output="model",
 )
 def interpolate(settings: InterpolateSettings, inputs: Inputs, context: Context) -> Artifact:
     """Score (1 - a) * base + a * tuned for every weight a, and keep one."""
     from pocketlm.posttraining.examples import asked_prompts
-    from pocketlm.posttraining.folder import open_model, write_model
+    from pocketlm.posttraining.folder import open_model, require_same_tokenizer, write_model
     from pocketlm.posttraining.interpolation import Candidate, choose, copy_weights, interpolate_weights, pareto
     from pocketlm.posttraining.scoring import bits_per_byte, exact_match, first_documents
     from pocketlm.problems.verifier import verify
     from pocketlm.training.device import prepare
 
+    require_same_tokenizer(inputs["base"], inputs["tuned"])
     device = prepare(context.runtime)
     base, tokenizer = open_model(inputs["base"], device)
     tuned, _ = open_model(inputs["tuned"], device)
@@ -88,10 +89,18 @@ def interpolate(settings: InterpolateSettings, inputs: Inputs, context: Context)
     note = f"{len(prompts)} selection problems; {len(texts)} documents of {settings.heldout_bytes:,} bytes at most."
     blocks = [
         paragraph(
-            f"Chosen: {chosen.share:g} of the tuned model. Rule: the fewest bits per byte among the mixtures whose "
-            f"exact match is within {settings.exact_match_loss:.0%} of the best."
+            f"{_outcome(chosen.share, inputs)} Rule: the fewest bits per byte among the mixtures whose exact match is "
+            f"within {100 * settings.exact_match_loss:.1f} points of the best."
         ),
         line_chart("What each mixture keeps and gains", rows, "bits per byte", "exact match", note=note),
         table("Mixtures, scored on the selection split", list(rows[0]), rows, note),
     ]
     return draft.commit(metrics, blocks)
+
+
+def _outcome(share: float, inputs: Inputs) -> str:
+    """The sentence on the chosen weight; at either end the mixture is one of the two models, bit for bit."""
+    base, tuned = inputs["base"].stage, inputs["tuned"].stage
+    if share in (0.0, 1.0):
+        return f"Kept {tuned if share else base} unchanged: the chosen weight of the tuned model is {share:g}."
+    return f"Chosen: a mixture with {share:g} of {tuned} and {1 - share:.4g} of {base}."

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.1
 GOODBYE_SECONDS = 5.0
+MEETING = timedelta(minutes=5)  # torchrun starts all ranks at once
 STAGES, STOP, OVER, GONE = "pocketlm/stages", "pocketlm/stop", "pocketlm/over", "pocketlm/gone"
 
 
@@ -95,11 +97,11 @@ def _follow(rank: Rank, store: Any, told: int) -> int:
                 _take_part(rank, store, stages)
                 stages += 1
             time.sleep(POLL_SECONDS)
-        code = int(store.get(OVER))
-        store.add(GONE, 1)
-        return code
+        return int(store.get(OVER))
     finally:
         done.set()
+        with suppress(DistError):
+            store.add(GONE, 1)
 
 
 def _take_part(rank: Rank, store: Any, number: int) -> None:
@@ -143,11 +145,13 @@ def together(trainer: Trainer) -> Iterator[None]:
             leader.restore(state, origin)
             del state
             yield
-            state = leader.state()
         finally:
-            leader.dismiss()
-    trainer.update = Update(model, objective, trainer.settings, context)
-    trainer.update.restore(state, origin)
+            # Also when training ends early: what it came to is in the trainer's hands again.
+            if not leader.busy:
+                state = leader.state()
+                leader.dismiss()
+                trainer.update = Update(model, objective, trainer.settings, context)
+                trainer.update.restore(state, origin)
 
 
 @contextmanager
@@ -185,4 +189,4 @@ def _pass_on(store: Any, told: int, done: threading.Event) -> None:
 @cache
 def _store() -> Any:
     """Where ranks leave word for each other: torchrun's, or without it rank 0's, at MASTER_ADDR and MASTER_PORT."""
-    return next(iter(rendezvous("env://")))[0]
+    return next(iter(rendezvous("env://", timeout=MEETING)))[0]

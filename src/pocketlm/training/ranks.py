@@ -25,6 +25,12 @@ class Rank:
     def of_environment(cls) -> "Rank":
         """From RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE; without them this process is alone."""
         size = _number("WORLD_SIZE", 1)
+        missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+        if size > 1 and missing:
+            raise InputError(
+                f"the environment says that {size} processes train together (WORLD_SIZE) but not {missing[0]}; start "
+                "with torchrun, or unset WORLD_SIZE to run alone"
+            )
         return cls(_number("RANK", 0), size, _number("LOCAL_RANK", 0), _number("LOCAL_WORLD_SIZE", size))
 
     def require_rows(self, stage: str, batch_rows: int) -> None:

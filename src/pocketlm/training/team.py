@@ -7,7 +7,7 @@ that all ranks together see the batch that one process would see, whatever their
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
@@ -143,7 +143,9 @@ class Leader(Member):
     """The update of rank 0, in the place of that of one process: it has all ranks do what the trainer asks for."""
 
     def __init__(self, model: Transformer, stage: Stage, context: Context, group: Group):
-        self._group, self._stage, self._busy = group, stage, False
+        self._group, self._stage = group, stage
+        self.busy = False
+        """In the midst of an order: true for good when it could not be carried out to its end."""
         with self._exchange():
             group.send([stage] * group.rank.size)
             super().__init__(model, stage, context)
@@ -174,10 +176,9 @@ class Leader(Member):
                 self.refresh()
 
     def dismiss(self) -> None:
-        """Let the other ranks go; not while they are in the midst of an order, when something else has gone wrong."""
-        if not self._busy:
-            with suppress(RuntimeError):  # they may be gone already
-                self._group.send([None] * self._group.rank.size)
+        """Let the other ranks go; they cannot be told in the midst of an order."""
+        with self._exchange():
+            self._group.send([None] * self._group.rank.size)
 
     @contextmanager
     def _ordered(self, method: str, arguments: list[tuple[Any, ...]]) -> Iterator[None]:
@@ -187,10 +188,10 @@ class Leader(Member):
 
     @contextmanager
     def _exchange(self) -> Iterator[None]:
-        self._busy = True
+        self.busy = True
         with lost_rank(self._stage.name):
             yield
-        self._busy = False
+        self.busy = False
 
 
 def serve(group: Group, make_context: Any) -> None:

@@ -107,10 +107,17 @@ class Corpus:
         return mine
 
     def orphans(self) -> int:
-        """How many documents gave way to one that a later step rejected: no copy of their text is left."""
+        """How many documents gave way to one that was rejected later, and in whose place none is kept either.
+
+        The one that stayed may have given way to another later, and that one too: the chain is followed to its end.
+        """
         late = merged(self.rejections)
-        keeper = late.keeper[late.keeper != NOBODY]
-        return int((~self.alive[keeper]).sum())
+        gave_way = late.keeper != NOBODY
+        last = np.arange(len(self.alive))
+        last[late.reasons.row[gave_way]] = late.keeper[gave_way]
+        for _ in range(len(last).bit_length()):  # each time the steps that are taken at once double
+            last = last[last]
+        return int((~self.alive[last[late.reasons.row[gave_way]]]).sum())
 
     def numbers_of(self, unit: int) -> slice:
         """The document numbers of a unit."""
@@ -149,12 +156,11 @@ class Corpus:
         self._book("held-out split", before, None)
 
     def _book(self, step: str, before: np.ndarray, size: np.ndarray | None) -> None:
-        counts = {"input": int(before.sum()), "kept": int((before & self.alive).sum())}
-        counts["rejected"], counts["held_out"] = counts["input"] - counts["kept"], int((before & self.held_out).sum())
-        input_bytes = int(self.size[before].sum())
+        rejected, held_out = before & ~self.alive, before & self.held_out
+        groups = (before, rejected, held_out)
+        numbers = [int(rows.sum()) for rows in groups] + [int(self.size[rows].sum()) for rows in groups]
         self.size = self.size if size is None else size
-        next_bytes = int(self.size[self.counted].sum())
-        self.steps.append({"step": step, **counts, "input_bytes": input_bytes, "next_bytes": next_bytes})
+        self.steps.append(_funnel_row(step, *numbers, int(self.size[self.counted].sum())))
 
     def ids(self, numbers: np.ndarray) -> dict[int, str]:
         """Ids of some documents, by number."""
@@ -184,7 +190,32 @@ def _summed(prepared: Sequence[Prepared]) -> list[dict[str, int | str]]:
     """The steps of the first pass over all units."""
     steps: list[dict[str, int | str]] = []
     for name in prepared[0].steps:
-        before, kept, before_bytes, next_bytes = (sum(part.steps[name][at] for part in prepared) for at in range(4))
-        counts = {"input": before, "kept": kept, "rejected": before - kept, "held_out": 0}
-        steps.append({"step": name, **counts, "input_bytes": before_bytes, "next_bytes": next_bytes})
+        before, kept, *sizes = (sum(part.steps[name][at] for part in prepared) for at in range(5))
+        input_bytes, rejected_bytes, next_bytes = sizes
+        steps.append(_funnel_row(name, before, before - kept, 0, input_bytes, rejected_bytes, 0, next_bytes))
     return steps
+
+
+def _funnel_row(
+    step: str,
+    documents: int,
+    rejected: int,
+    held_out: int,
+    input_bytes: int,
+    rejected_bytes: int,
+    held_out_bytes: int,
+    next_bytes: int,
+) -> dict[str, int | str]:
+    """A step of the funnel: what came in is rejected, held out, cut off from what stays, or goes to the next step."""
+    return {
+        "step": step,
+        "input": documents,
+        "kept": documents - rejected,
+        "rejected": rejected,
+        "held_out": held_out,
+        "input_bytes": input_bytes,
+        "rejected_bytes": rejected_bytes,
+        "cut_bytes": input_bytes - rejected_bytes - held_out_bytes - next_bytes,
+        "held_out_bytes": held_out_bytes,
+        "next_bytes": next_bytes,
+    }

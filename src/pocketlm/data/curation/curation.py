@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,9 @@ from pocketlm.data.duplicates.near_duplicates import Comparisons, near_duplicate
 from pocketlm.data.engine import Engine
 from pocketlm.data.settings import HeldOutSettings
 from pocketlm.errors import InputError
+
+NEGLIGIBLE_LOSS = 0.1
+"""Share of the text that curation may take before it, and not the size of the sources, is why too little is left."""
 
 Progress = Callable[[str, int, int], None]
 """Told the step, and how many of how many units are done."""
@@ -77,12 +80,26 @@ def require_text(corpus: Corpus, needed: int) -> None:
     counted = corpus.counted
     available = int(corpus.size[counted].sum())
     if available < needed:
-        most = max(corpus.steps, key=lambda step: int(step["rejected"]))
+        first = corpus.steps[0]
+        given = int(first["input_bytes"])
+        most = max(corpus.steps, key=_taken_bytes)
+        if given < needed or given - available < NEGLIGIBLE_LOSS * given:
+            cause = f"The sources are too small: they hold {given / 1e6:.2f} MB in {first['input']} documents."
+            remedy = "Give more text, or lower curate.minimum_bytes."
+        else:
+            cause = (
+                f"The step '{most['step']}' took most of {given / 1e6:.2f} MB ({_taken_bytes(most) / 1e6:.2f} MB; "
+                f"{most['rejected']} documents rejected)."
+            )
+            remedy = "Give more text, loosen that step, or lower curate.minimum_bytes."
         raise InputError(
             f"too little text: {available / 1e6:.2f} MB in {int(counted.sum())} documents are left for training after "
-            f"curation, at least {needed / 1e6:.2f} MB are needed. The step '{most['step']}' rejected most "
-            f"({most['rejected']} documents). Give more text, loosen that step, or lower curate.minimum_bytes."
+            f"curation, at least {needed / 1e6:.2f} MB are needed. {cause} {remedy}"
         )
+
+
+def _taken_bytes(step: Mapping[str, int | str]) -> int:
+    return int(step["input_bytes"]) - int(step["next_bytes"])
 
 
 def hold_out(corpus: Corpus, settings: HeldOutSettings) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from pocketlm.data.curation.data_card import ADDS_UP, BYTES_CUT, funnel_rows
 from pocketlm.data.curation.planting import Planted
 from pocketlm.data.curation.repeats import Cut
 from pocketlm.data.duplicates.minhash import candidate_probability
@@ -65,12 +66,15 @@ def _sample(reject: Mapping[str, Any]) -> dict[str, str]:
     return {"label": f"{label}{kept})", "text": reject["excerpt"]}
 
 
-def funnel_block(steps: Sequence[Mapping[str, Any]]) -> Block:
-    """Documents and megabytes before and after every step."""
-    columns = ["step", "input", "kept", "rejected", "held_out"]
-    rows = [{**{key: step[key] for key in columns}, "MB after": round(step["next_bytes"] / 1e6, 3)} for step in steps]
-    note = "input = kept + rejected at every step, checked. Held-out documents are kept, but leave the training text."
-    return table("Data funnel", [*columns, "MB after"], rows, note)
+def funnel_blocks(steps: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """Documents, then bytes, in and out of every step."""
+    documents, sizes = funnel_rows(steps)
+    return [
+        table(
+            "Data funnel: documents", list(documents[0]), documents, f"{ADDS_UP} That no document is lost is checked."
+        ),
+        table("Data funnel: bytes of text", list(sizes[0]), sizes, BYTES_CUT),
+    ]
 
 
 def reject_blocks(rejects: RejectCounts, orphans: int) -> list[Block]:
@@ -86,7 +90,10 @@ def reject_blocks(rejects: RejectCounts, orphans: int) -> list[Block]:
         )
     ]
     note = f"The first {SAMPLES_PER_GATE} of every gate, in document order."
-    lost = f"{orphans} of them gave way to a document that a later step rejected: no copy of their text is left."
+    lost = (
+        f"{orphans} of them are left without a document in their place: the one that they gave way to was rejected "
+        "later, and gave way to none that is kept."
+    )
     return [
         bar_chart("Rejected documents by gate", rows, x="gate", y="documents", series="source"),
         samples("Rejected documents", rejects.shown, note=note),

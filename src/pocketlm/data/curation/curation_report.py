@@ -13,7 +13,7 @@ from pocketlm.data.curation.curation_figures import (
     RejectCounts,
     contamination_blocks,
     cut_blocks,
-    funnel_block,
+    funnel_blocks,
     licence_block,
     near_duplicate_blocks,
     planted_metrics,
@@ -71,7 +71,7 @@ def curation_report(
         **planted_metrics(planted),
     }
     blocks = [
-        funnel_block(corpus.steps),
+        *funnel_blocks(corpus.steps),
         *reject_blocks(rejects, orphans),
         *cut_blocks(cuts, heaviest_spans(corpus, SPANS_SHOWN)),
         *near_duplicate_blocks(comparisons, planted.duplicates, settings.near_duplicates),

@@ -39,6 +39,17 @@ PERSONAL = "Not looked for: texts may name people and hold addresses."
 MASKED = "Masked by pattern: {masked}."
 
 
+ADDS_UP = (
+    "At every step input = rejected + held out + to the next step. Held-out documents are kept, but leave the training "
+    "text."
+)
+BYTES_CUT = (
+    "At every step input = rejected + cut + held out + to the next step. Cut is what documents that stay lost of their "
+    "text: by cleaning, or as repeated segments and spans or contaminated places before the gates saw them again. "
+    "Cleaning and masking may add instead."
+)
+
+
 @dataclass(frozen=True)
 class CardFigures:
     """What a run knows of its curated documents.
@@ -46,7 +57,8 @@ class CardFigures:
     Attributes:
         title: heading of the card and name of the data set.
         splits: split -> {documents, bytes}; the file of a split is SPLIT.parquet.
-        funnel: rows {step, input, kept, rejected, held_out, input_bytes, next_bytes}.
+        funnel: rows {step, input, kept, rejected, held_out, input_bytes, rejected_bytes, cut_bytes, held_out_bytes,
+            next_bytes}.
         licences: SPDX expression -> {documents, bytes} of the training text.
         sources: rows {name, documents, bytes, licence, revision, origin}; the last two may be empty.
         planted: heading -> rows; what was planted and what was found, with whatever columns.
@@ -84,11 +96,7 @@ def write_data_card(folder: Path, figures: CardFigures) -> None:
 
 def data_card(figures: CardFigures, files: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown with a metadata block; `files` are {relative name: {bytes, sha256}}."""
-    funnel = [
-        [row["step"], *(f"{row[key]:,}" for key in ("input", "kept", "rejected", "held_out")),
-         f"{row['next_bytes'] / 1e6:,.3f}"]
-        for row in figures.funnel
-    ]  # fmt: skip
+    documents, sizes = funnel_rows(figures.funnel)
     splits = [[name, f"{row['documents']:,}", f"{row['bytes']:,}"] for name, row in figures.splits.items()]
     sources = [
         [row["name"], f"{row['documents']:,}", f"{row['bytes']:,}", *(row.get(key) or "" for key in SOURCE_FACTS)]
@@ -103,9 +111,8 @@ def data_card(figures: CardFigures, files: Mapping[str, Mapping[str, Any]]) -> s
         "## Sources": _table(["source", "documents", "bytes of text", *SOURCE_FACTS], sources),
         "## Licences": "SPDX names, of the training text; NOASSERTION: the source states none.\n\n"
         + _table(["licence", "documents", "bytes of text"], licences),
-        "## From the sources to the splits": "Documents; at every step input = kept + rejected. Held-out documents are "
-        "kept, but leave the training text. Rejected ones stand in rejects.parquet with the reason.\n\n"
-        + _table(["step", "input", "kept", "rejected", "held out", "MB after"], funnel),
+        "## From the sources to the splits": f"Documents. {ADDS_UP} Rejected ones stand in rejects.parquet with the "
+        f"reason.\n\n{_rows(documents)}\n\nBytes of text. {BYTES_CUT}\n\n{_rows(sizes)}",
         "## What the rules find": "Cases with a known answer were planted into a copy of a sample of these texts.\n\n"
         + "\n\n".join(planted)
         if planted
@@ -118,6 +125,22 @@ def data_card(figures: CardFigures, files: Mapping[str, Mapping[str, Any]]) -> s
 
 
 SOURCE_FACTS = ("licence", "revision", "origin")
+
+
+def funnel_rows(steps: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Documents, and bytes, in and out of every step, as rows to show."""
+    on = "to the next step"
+    documents = [
+        {"step": step["step"], "input": step["input"], "rejected": step["rejected"], "held out": step["held_out"],
+         on: step["kept"] - step["held_out"]}
+        for step in steps
+    ]  # fmt: skip
+    sizes = [
+        {"step": step["step"], "input": step["input_bytes"], "rejected": step["rejected_bytes"],
+         "cut": step["cut_bytes"], "held out": step["held_out_bytes"], on: step["next_bytes"]}
+        for step in steps
+    ]  # fmt: skip
+    return documents, sizes
 
 
 def summary(figures: CardFigures) -> str:

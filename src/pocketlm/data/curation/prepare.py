@@ -57,7 +57,8 @@ class Prepared:
         row: int64, row in the unit. size: int64, bytes of the cleaned text. content: uint64 [documents, 2], its hash.
         score: float64, NaN without one. structured: bool, has a record beside its text. source: int64, place in
         `sources`. sources: their names in order of appearance; all_sources: also those of which nothing passed.
-        steps: name -> (documents in, documents kept, bytes in, bytes kept).
+        steps: name -> (documents in, documents kept, bytes in, bytes in of the rejected, bytes of the kept as they are
+        left).
     """
 
     row: np.ndarray
@@ -68,7 +69,7 @@ class Prepared:
     source: np.ndarray
     sources: tuple[str, ...]
     all_sources: tuple[str, ...]
-    steps: dict[str, tuple[int, int, int, int]]
+    steps: dict[str, tuple[int, int, int, int, int]]
 
 
 def prepare(unit: Unit) -> Prepared:
@@ -89,7 +90,7 @@ class _Rows:
         self.table = table
         self.row = np.arange(len(table))
         self.rejects: list[pa.Table] = []
-        self.steps: dict[str, tuple[int, int, int, int]] = {}
+        self.steps: dict[str, tuple[int, int, int, int, int]] = {}
 
     @property
     def texts(self) -> pa.Array:
@@ -97,7 +98,7 @@ class _Rows:
 
     def reject(self, step: str, reasons: Reasons, texts: pa.Array | None = None) -> np.ndarray:
         """Take the rejected rows out and book the step; `texts` replaces the texts first. Returns what was kept."""
-        before = len(self.table), text_bytes(self.table)
+        before = np.asarray(pc.binary_length(self.texts), np.int64)
         if texts is not None:
             self.table = self.table.set_column(self.table.schema.get_field_index("text"), "text", texts)
         kept = np.ones(len(self.table), bool)
@@ -106,7 +107,8 @@ class _Rows:
             gone = self.table.take(reasons.row).combine_chunks()
             self.rejects.append(rejects_table(gone, gone["text"].combine_chunks(), self.row[reasons.row], reasons))
             self.table, self.row = self.table.filter(pa.array(kept)).combine_chunks(), self.row[kept]
-        self.steps[step] = (before[0], len(self.table), before[1], text_bytes(self.table))
+        rejected = int(before[reasons.row].sum())
+        self.steps[step] = (len(before), len(self.table), int(before.sum()), rejected, text_bytes(self.table))
         return kept
 
 

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from pocketlm.data.curation.corpus import Corpus, Rejection
+from pocketlm.data.curation.corpus import NOBODY, Corpus, Rejection
 from pocketlm.data.curation.prepare import Unit
 from pocketlm.data.curation.rejections import Reasons
 from pocketlm.data.curation.shorten import REPEATS, Shortened, forget, shorten
@@ -44,7 +44,7 @@ NO_SPANS = Spans(NOTHING, NOTHING, NOTHING, NOTHING, np.empty(0, np.uint64))
 @dataclass(frozen=True)
 class Shares:
     """Documents of a unit (local places) whose share of repeated segments is too large: share, and the document that
-    holds the first occurrence of the first of them."""
+    holds the first occurrence of the first of them that stood in another document before; else NOBODY."""
 
     document: np.ndarray
     share: np.ndarray
@@ -78,7 +78,7 @@ def reject_repetitive(corpus: Corpus, engine: Engine) -> list[RepeatedRows]:
     settings = corpus.settings.segments
     repeated = _repeated_segments(corpus)
     places = [place for place, rows in enumerate(repeated) if len(rows.row)]
-    shares = engine.map(_shares, [(corpus.units[place], repeated[place]) for place in places])
+    shares = engine.map(_shares, [(corpus.units[at], int(corpus.first[at]), repeated[at]) for at in places])
     rejections = []
     for place, share in zip(places, shares, strict=True):
         number = share.document + corpus.first[place]
@@ -131,14 +131,18 @@ def _repeated_segments(corpus: Corpus) -> list[RepeatedRows]:
     return list(repeated_segments(in_corpus(), len(corpus.units), ~corpus.alive))
 
 
-def _shares(task: tuple[Unit, RepeatedRows]) -> Shares:
-    unit, repeated = task
+def _shares(task: tuple[Unit, int, RepeatedRows]) -> Shares:
+    unit, number, repeated = task
     segments = Segments(**load_arrays(unit.file("segments")))
     documents = len(load_arrays(unit.file("prepared"))["row"])
     repeats = resolve(segments, repeated, documents)
     document = np.flatnonzero(repeats.rejected(unit.settings.segments))
-    first_cut = np.searchsorted(segments.document[repeats.cut], document)
-    return Shares(document, repeats.share[document], repeats.first[repeats.cut][first_cut])
+    holder, first = segments.document[repeats.cut], repeats.first[repeats.cut]
+    elsewhere = first != holder + number
+    keeper = np.full(documents, NOBODY)
+    cut, place = np.unique(holder[elsewhere], return_index=True)
+    keeper[cut] = first[elsewhere][place]
+    return Shares(document, repeats.share[document], keeper[document])
 
 
 def _fingerprints(unit: Unit) -> Fingerprints:

@@ -7,13 +7,12 @@
     background: null,
     font: "system-ui, sans-serif", // a family that a canvas knows too: label widths are measured there
     view: { stroke: null },
-    // Okabe and Ito (2008): tellable apart with every common colour blindness, on light and on dark ground.
-    range: { category: ["#0086d1", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#9a8f00", "#8a8a8a"] },
     axis: {
       labelColor: ink, titleColor: ink, tickColor: ink, domainColor: ink, gridColor: ink,
       gridOpacity: 0.12, domainOpacity: 0.4, tickOpacity: 0.4,
       titleFontWeight: 500, labelFontSize: 12, titleFontSize: 12, labelFlush: true,
     },
+    axisY: { labelLimit: phone ? 190 : 260 },
     axisX: { labelOverlap: true, tickCount: 6 },
     legend: { labelColor: ink, titleColor: ink, orient: "top", columns: phone ? 1 : 4, labelFontSize: 12, labelLimit: 220, symbolStrokeWidth: 3 },
     mark: { color: "#0086d1" },
