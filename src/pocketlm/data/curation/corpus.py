@@ -157,10 +157,20 @@ class Corpus:
 
     def _book(self, step: str, before: np.ndarray, size: np.ndarray | None) -> None:
         rejected, held_out = before & ~self.alive, before & self.held_out
-        groups = (before, rejected, held_out)
-        numbers = [int(rows.sum()) for rows in groups] + [int(self.size[rows].sum()) for rows in groups]
-        self.size = self.size if size is None else size
-        self.steps.append(_funnel_row(step, *numbers, int(self.size[self.counted].sum())))
+        former = self.size
+        self.size = former if size is None else size
+        self.steps.append(
+            _funnel_row(
+                step,
+                int(before.sum()),
+                int(rejected.sum()),
+                int(held_out.sum()),
+                int(former[before].sum()),
+                int(former[rejected].sum()),
+                int(former[held_out].sum()),
+                int(self.size[self.counted].sum()),
+            )
+        )
 
     def ids(self, numbers: np.ndarray) -> dict[int, str]:
         """Ids of some documents, by number."""
