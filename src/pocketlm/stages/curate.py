@@ -30,7 +30,7 @@ def identity(settings: CurateSettings) -> str:
 
 
 @stage(
-    version=2,
+    version=3,
     inputs={"documents": "documents", "problems": optional("problems"), "earlier": many("documents", optional=True)},
     output="documents",
     external=identity,
