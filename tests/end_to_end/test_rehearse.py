@@ -74,7 +74,8 @@ def test_a_run_of_weeks_is_rehearsed_without_its_data(rehearsed: tuple[Path, lis
     assert "SUBSTITUTED sources.web: hf://datasets/nobody/web/*.parquet is remote" in text
     assert "SUBSTITUTED sources.books" in text
     assert "12 stages ran" in text
-    assert "pocketlm verify" in text and "--seal" in text
+    assert "pocketlm verify" in text
+    assert "--seal" in text
     shape = json.loads((folder / "artifacts" / "export" / "config.json").read_text(encoding="utf-8"))
     assert shape["architectures"] == ["Qwen3ForCausalLM"]
     assert (shape["num_attention_heads"], shape["num_key_value_heads"]) == (6, 2)  # 9 and 3 in the recipe
