@@ -98,9 +98,12 @@ def test_names_of_modules_and_reading_order() -> None:
     assert "pocketlm" not in documentation.DISTRIBUTIONS
 
 
-def test_the_budget_of_source_bytes_is_kept() -> None:
-    read = list(documentation.documented_files(list(documentation.source_files([])), 300_000))
-    assert 200_000 < sum(len(content) for _, _, content in read) <= 300_000
+def test_the_budget_of_source_bytes_is_used_up_to_the_first_file_that_does_not_fit() -> None:
+    budget, files = 300_000, list(documentation.source_files([]))
+    read = list(documentation.documented_files(files, budget))
+    spent = sum(len(content) for _, _, content in read)
+    _, _, following = next(documentation.documented_files(files[read[-1][0] + 1 :], 10**9))
+    assert spent <= budget < spent + len(following)
 
 
 def test_the_three_parts_become_three_sources() -> None:
