@@ -1,39 +1,67 @@
 """How many tokens each lever saves: held-out bits per byte of a million-parameter decoder after a budget of tokens.
 
-    pocketlm run TEXTS.yaml --out RUN                                     # a tokens artifact: the textbooks
-    python -m bench.data_efficiency run RUN --work WORK --arm muon --rate 0.01 --seed 1 --tokens 10000000
-    python -m bench.data_efficiency table --work WORK
+    pocketlm run TEXTS.yaml --out RUN                       # with a `tokenize` stage: the textbooks as tokens
+    python -m bench.data_efficiency run RUN --arm muon --rate 0.01 --seed 1 --tokens 10000000
+    python -m bench.data_efficiency table
 
-Every run is one process on one thread, one JSON file in WORK; a run that is there is not repeated. The rate of an arm
-is chosen on the selection split at the budget itself with the first seed, all figures are of the report split. Arms
-with the same seed see the same rows in the same order, so differences are taken pairwise over seeds. `table` writes
-bench/results/data_efficiency.json: for each arm the best rate, its mean and the paired difference to tuned AdamW with a
-t interval over seeds, and the curves.
+Every run is one process on one thread (compiled, products in bfloat16 over fp32 masters, all arms alike) and one file
+in bench/results/data_efficiency/; a run that is there is not repeated. The rate of an arm is chosen on the selection
+split at the budget itself with the first seed; all figures are of the report split. Arms with the same seed see the
+same rows in the same order and start from the same weights, so differences are taken pairwise over seeds. `table`
+writes bench/results/data_efficiency.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean, stdev
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from bench.common import write_result
+from bench.common import RESULTS, write_result
 
 ROWS = 16
+WORK = RESULTS / "data_efficiency"
 BASE = "adamw"
-ARMS: dict[str, dict[str, Any]] = {
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What an arm changes: training settings, layout of the model, weights at the start."""
+
+    training: dict[str, Any] = field(default_factory=dict)
+    layout: str = "llama"
+    zero_projections: bool = False
+    """Start the projections back into the residual stream at zero: every layer begins as the identity."""
+
+
+_MUON: dict[str, Any] = {"optimizer": "muon", "schedule": "wsd", "decay_fraction": 0.2}
+_LONG: dict[str, Any] = {**_MUON, "decay_fraction": 0.6}
+_ROWS: dict[str, Any] = {**_LONG, "normalise_rows": True}
+ARMS = {
     # The baseline to beat, tuned: AdamW with warm-up, stable phase and a linear decay.
-    "adamw": {"optimizer": "adamw", "schedule": "wsd", "decay_fraction": 0.2},
+    "adamw": Arm({"optimizer": "adamw", "schedule": "wsd", "decay_fraction": 0.2}),
     # L20-Edu's rule: a cosine to a tenth, at its share of the tuned rate (4e-4 of 3e-3).
-    "l20": {"optimizer": "adamw", "schedule": "cosine", "final_fraction": 0.1},
+    "l20": Arm({"optimizer": "adamw", "schedule": "cosine", "final_fraction": 0.1}),
     # Levers, each on top of the one before.
-    "muon": {"optimizer": "muon", "schedule": "wsd", "decay_fraction": 0.2},
-    "muon_decay": {"optimizer": "muon", "schedule": "wsd", "decay_fraction": 0.5},
+    "muon": Arm(_MUON),
+    "muon_decay": Arm(_LONG),
+    "muon_qk": Arm(_LONG, layout="qwen3"),
+    "muon_zero": Arm(_LONG, layout="qwen3", zero_projections=True),
+    "muon_rows": Arm(_ROWS, layout="qwen3", zero_projections=True),
+    "muon_tail": Arm({**_ROWS, "tail_average": {}}, layout="qwen3", zero_projections=True),
+    # What was tried beside them.
+    "muon_cautious": Arm({**_ROWS, "cautious_weight_decay": True}, layout="qwen3", zero_projections=True),
+    "muon_polar": Arm({**_ROWS, "orthogonalisation": "polar_express"}, layout="qwen3", zero_projections=True),
+    "muon_momentum": Arm({**_ROWS, "momentum": 0.9}, layout="qwen3", zero_projections=True),
+    "muon_light": Arm({**_ROWS, "weight_decay": 0.01}, layout="qwen3", zero_projections=True),
+    "muon_embedding": Arm({**_ROWS, "embedding_rate": 0.5}, layout="qwen3", zero_projections=True),
 }
 
 
@@ -49,12 +77,12 @@ def main() -> None:
     one.add_argument("--tokens", type=int, default=10_000_000)
     table = commands.add_parser("table")
     for command in (one, table):
-        command.add_argument("--work", type=Path, required=True)
+        command.add_argument("--work", type=Path, default=WORK)
     arguments = parser.parse_args()
     if arguments.command == "run":
         train(arguments)
     else:
-        print(json.dumps(collect(arguments.work), indent=1))
+        collect(arguments.work)
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -77,9 +105,10 @@ def train(arguments: argparse.Namespace) -> None:
     if target.exists():
         return
     torch.set_num_threads(1)
+    arm = ARMS[arguments.arm]
     folder = arguments.run / "artifacts" / "tokenize"
     shard = TokenShard.open(folder)
-    settings = SHAPES["quickstart"].with_vocabulary(shard.vocabulary)
+    settings = SHAPES["quickstart"].model_copy(update={"layout": arm.layout}).with_vocabulary(shard.vocabulary)
     training = TrainingSettings(
         steps=arguments.tokens // (ROWS * settings.context),
         batch_rows=ROWS,
@@ -87,14 +116,19 @@ def train(arguments: argparse.Namespace) -> None:
         warmup_steps=100,
         log_every=25,
         checkpoint_every=10**9,
-        **ARMS[arguments.arm],
+        **arm.training,
     )
     model = Transformer(settings)
     model.init_weights(arguments.seed)
+    if arm.zero_projections:
+        for block in model.blocks:
+            torch.nn.init.zeros_(block.attention.output.weight)
+            torch.nn.init.zeros_(block.mlp.down.weight)
     batches = PretrainBatches(shard.tokens, ROWS, settings.context, arguments.seed)
     started = perf_counter()
     with TemporaryDirectory() as work:
-        result = Trainer(model, LanguageModelObjective(), batches, training, make_context(Path(work))).run()
+        context = make_context(Path(work), compile=True, precision="bfloat16")
+        result = Trainer(model, LanguageModelObjective(), batches, training, context).run()
     seconds = perf_counter() - started
     bytes_of = token_bytes(folder / "tokenizer.json")
     figures: dict[str, float] = {}
@@ -106,24 +140,65 @@ def train(arguments: argparse.Namespace) -> None:
         "arm": arguments.arm,
         "rate": arguments.rate,
         "seed": arguments.seed,
-        "tokens": result.tokens,
         "budget": arguments.tokens,
+        "tokens": result.tokens,
         "parameters": settings.parameter_count(),
         "seconds": round(seconds, 1),
         **figures,
-        "curve": [[row["tokens"], round(row["loss"], 4) if row["loss"] is not None else None] for row in result.rows],
         "settings": training.identity(),
+        "shape": settings.identity(),
+        "zero_projections": arm.zero_projections,
+        "curve": [[row["tokens"], round(row["loss"], 4) if row["loss"] is not None else None] for row in result.rows],
     }
     arguments.work.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(record))
     print(name, figures, f"{result.tokens / seconds:,.0f} tokens/s", flush=True)
 
 
-def collect(work: Path) -> dict[str, Any]:
-    """The table of all runs in WORK, written to bench/results/data_efficiency.json."""
-    runs = [json.loads(path.read_text()) for path in sorted(work.glob("*-*-*-*.json"))]
-    write_result("data_efficiency", {"runs": runs}, ())
-    return {f"{run['arm']} {run['rate']:g} seed {run['seed']} {run['budget']}": run["heldout"] for run in runs}
+def collect(work: Path) -> None:
+    """The table of all runs in WORK, printed and written to bench/results/data_efficiency.json."""
+    runs = [json.loads(path.read_text()) for path in sorted(work.glob("*.json"))]
+    budgets = sorted({run["budget"] for run in runs}, reverse=True)
+    base = {run["seed"]: run["heldout"] for run in _tuned(runs, BASE, budgets[0])}
+    rows = []
+    for budget in budgets:
+        for arm in (arm for arm in ARMS if any(run["arm"] == arm and run["budget"] == budget for run in runs)):
+            tuned = _tuned(runs, arm, budget)
+            tried = sorted({run["rate"] for run in runs if run["arm"] == arm and run["budget"] == budget})
+            paired = [run["heldout"] - base[run["seed"]] for run in tuned if run["seed"] in base]
+            row = {
+                "arm": arm,
+                "budget": budget,
+                "rate": tuned[0]["rate"],
+                "rates_tried": tried,
+                "seeds": [run["seed"] for run in tuned],
+                "heldout_bits_per_byte": round(mean(run["heldout"] for run in tuned), 4),
+                f"minus_{BASE}_at_{budgets[0]}": _interval(paired),
+            }
+            rows.append(row)
+            print(json.dumps(row))
+    write_result("data_efficiency", {"base": BASE, "base_budget": budgets[0], "rows": rows}, ())
+
+
+def _tuned(runs: list[dict[str, Any]], arm: str, budget: int) -> list[dict[str, Any]]:
+    """The runs of an arm at the rate that its first seed did best with on the selection split, by seed."""
+    own = [run for run in runs if run["arm"] == arm and run["budget"] == budget]
+    first = min(run["seed"] for run in own)
+    rate = min((run for run in own if run["seed"] == first), key=lambda run: run["heldout_selection"])["rate"]
+    return sorted((run for run in own if run["rate"] == rate), key=lambda run: run["seed"])
+
+
+def _interval(differences: list[float]) -> dict[str, Any]:
+    """Mean of paired differences with its 95 % t interval; no interval from fewer than three."""
+    from scipy.stats import t
+
+    if not differences:
+        return {"mean": None}
+    figures: dict[str, Any] = {"mean": round(mean(differences), 4), "pairs": len(differences)}
+    if len(differences) >= 3:
+        half = float(t.ppf(0.975, len(differences) - 1)) * stdev(differences) / len(differences) ** 0.5
+        figures["interval"] = [round(mean(differences) - half, 4), round(mean(differences) + half, 4)]
+    return figures
 
 
 if __name__ == "__main__":

@@ -2,17 +2,20 @@
 
     python -m bench.training [--shapes 1m:16 15m:4] [--blocks 8] [--threads 2]
 
-Both trainers run whole (batches, step, clipping, log; no checkpoints, no evaluation) in one process and take turns,
-five steps each, so that other load on the machine hits all alike; ratios are medians over the blocks. Ours is measured
-plain and with `runtime.compile`, theirs plain and with `torch_compile`. Compilation is not in the rates. The losses of
-the first steps are compared too: speed counts only for equal work. Results: bench/results/training.json.
+Both trainers run whole (batches, step, clipping, log; no checkpoints, no evaluation), each in its process, and take
+turns, five steps each, so that other load on the machine hits all alike; ratios are medians over the blocks. Both are measured
+plain and compiled (`runtime.compile`, `torch_compile`), in float32 and with products in bfloat16 (`runtime.precision`,
+`bf16`); every ratio is to theirs, plain, of the same precision. Compilation is not in the rates. The losses of the
+first steps are compared too: speed counts only for equal work. Results: bench/results/training.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import threading
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from math import isnan
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -27,51 +30,59 @@ from tests.small_training import make_context
 STEPS_IN_A_TURN = 5
 WARMUP_TURNS = 1
 RATE = 1e-3
+PRECISIONS = ("float32", "bfloat16")
+MARK = "turn: "
 
 
 class Turns:
-    """Runs several loops in threads, one at a time: a loop calls `step_done` after each step."""
+    """A trainer in a process of its own that trains five steps whenever it is told to."""
+
+    def __init__(self, arguments: list[str]):
+        command = [sys.executable, "-m", "bench.training", "--worker", *arguments]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.seconds: list[float] = []
+        self.cpu_seconds: list[float] = []
+        self.loss = float("nan")
+
+    def take(self) -> None:
+        """One turn, timed by the trainer's own clocks."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        while not (line := self._process.stdout.readline()).startswith(MARK):
+            if not line:
+                raise RuntimeError(f"{' '.join(map(str, self._process.args))} ended with {self._process.wait()}")
+        wall, cpu, loss = map(float, line.removeprefix(MARK).split())
+        self.seconds.append(wall)
+        self.cpu_seconds.append(cpu)
+        if isnan(self.loss):
+            self.loss = loss
+
+    def end(self) -> None:
+        """Kill the process: its training would never end."""
+        self._process.kill()
+        self._process.wait()
+
+
+class Signals:
+    """The trainer's side of the turns; `step_done` is called after each step, `loss` holds the last one logged."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, list[float]] = {}
-        self.cpu_seconds: dict[str, list[float]] = {}
-        self._resume: dict[str, threading.Event] = {}
-        self._paused: dict[str, threading.Event] = {}
-        self._errors: list[BaseException] = []
-        self._steps: dict[str, int] = {}
+        self.loss = float("nan")
+        self._steps = 0
+        self._wait()
 
-    def add(self, name: str, loop: Callable[[Callable[[], None]], None]) -> None:
-        """`loop(step_done)` starts at its first turn."""
-        self.seconds[name], self.cpu_seconds[name], self._steps[name] = [], [], 0
-        self._resume[name], self._paused[name] = threading.Event(), threading.Event()
+    def step_done(self) -> None:
+        self._steps += 1
+        if self._steps % STEPS_IN_A_TURN == 0:
+            print(MARK, perf_counter() - self._wall, process_time() - self._cpu, self.loss, flush=True)
+            self._wait()
 
-        def work() -> None:
-            self._resume[name].wait()
-            try:
-                loop(lambda: self._step_done(name))
-            except BaseException as error:
-                self._errors.append(error)
-            self._paused[name].set()
-
-        threading.Thread(target=work, daemon=True).start()
-
-    def take(self, name: str) -> None:
-        """One turn of a loop, timed."""
-        wall, cpu = perf_counter(), process_time()
-        self._paused[name].clear()
-        self._resume[name].set()
-        self._paused[name].wait()
-        if self._errors:
-            raise self._errors[0]
-        self.seconds[name].append(perf_counter() - wall)
-        self.cpu_seconds[name].append(process_time() - cpu)
-
-    def _step_done(self, name: str) -> None:
-        self._steps[name] += 1
-        if self._steps[name] % STEPS_IN_A_TURN == 0:
-            self._resume[name].clear()
-            self._paused[name].set()
-            self._resume[name].wait()
+    def _wait(self) -> None:
+        if not sys.stdin.readline():
+            os._exit(0)
+        self._wall, self._cpu = perf_counter(), process_time()
 
 
 def main() -> None:
@@ -80,7 +91,11 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=["1m:16", "15m:4"], help="preset:rows of a step")
     parser.add_argument("--blocks", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--worker", nargs=5, metavar=("MAKER", "PRECISION", "COMPILED", "SHAPE", "ROWS"))
     arguments = parser.parse_args()
+    if arguments.worker:
+        work(*arguments.worker, threads=arguments.threads)
+        return
     results = []
     for item in arguments.shapes:
         name, _, rows = item.partition(":")
@@ -88,135 +103,145 @@ def main() -> None:
     write_result("training", {"threads_used": arguments.threads, "shapes": results}, ("transformers", "accelerate"))
 
 
+def work(maker: str, precision: str, compiled: str, shape: str, rows: str, threads: int) -> None:
+    """One trainer, in turns, until it is killed."""
+    import torch
+
+    from pocketlm.model.config import preset
+
+    torch.set_num_threads(threads)
+    settings = preset(shape)
+    stream = np.random.default_rng(0).integers(0, settings.vocabulary, 64 * int(rows) * settings.context + 1)
+    with TemporaryDirectory() as folder:
+        loop = _ours if maker == "ours" else _theirs
+        loop(settings, stream, int(rows), Path(folder) / "run", compiled == "compiled", precision)
+
+
 def measure(name: str, rows: int, blocks: int, threads: int) -> dict[str, Any]:
-    """All four trainers on one shape."""
+    """All trainers on one shape."""
     from pocketlm.model.config import preset
 
     settings = preset(name)
-    turns, losses = Turns(), {"ours": [], "theirs": []}  # type: ignore[var-annotated]
-    stream = np.random.default_rng(0).integers(0, settings.vocabulary, 64 * rows * settings.context + 1)
-    with TemporaryDirectory() as folder:
-        for label, compiled in (("ours", None), ("ours compiled", True)):
-            turns.add(label, _ours(settings, stream, rows, threads, Path(folder) / label, compiled, losses["ours"]))
-        for label, compiled in (("theirs", False), ("theirs compiled", True)):
-            turns.add(label, _theirs(settings, stream, rows, threads, Path(folder) / label, compiled, losses["theirs"]))
-        for _ in range(WARMUP_TURNS + blocks):
-            for label in turns.seconds:
-                turns.take(label)
-    kept = {label: values[WARMUP_TURNS:] for label, values in turns.seconds.items()}
-    cpu = {label: values[WARMUP_TURNS:] for label, values in turns.cpu_seconds.items()}
-    per_turn = STEPS_IN_A_TURN * rows * settings.context
-    figures = {
-        label: {
-            "tokens_per_second": round(per_turn / median(kept[label])),
-            "times_theirs": round(median(b / a for a, b in zip(kept[label], kept["theirs"], strict=True)), 3),
-            "times_theirs_cpu_time": round(median(b / a for a, b in zip(cpu[label], cpu["theirs"], strict=True)), 3),
-            "first_turn_seconds": round(turns.seconds[label][0], 1),
-        }
-        for label in kept
+    trainers = {
+        f"{maker} {precision}{' compiled' if compiled == 'compiled' else ''}": Turns(
+            [maker, precision, compiled, name, str(rows), "--threads", str(threads)]
+        )
+        for maker in ("ours", "theirs")
+        for precision in PRECISIONS
+        for compiled in ("plain", "compiled")
     }
-    difference = max(abs(a - b) / b for a, b in zip(losses["ours"], losses["theirs"], strict=False))
-    print(name, f"largest relative difference of the first losses: {difference:.1e}")
+    try:
+        for _ in range(WARMUP_TURNS + blocks):
+            for trainer in trainers.values():
+                trainer.take()
+    finally:
+        for trainer in trainers.values():
+            trainer.end()
+    kept = {label: trainer.seconds[WARMUP_TURNS:] for label, trainer in trainers.items()}
+    cpu = {label: trainer.cpu_seconds[WARMUP_TURNS:] for label, trainer in trainers.items()}
+    per_turn = STEPS_IN_A_TURN * rows * settings.context
+    figures = {}
+    for label in kept:
+        base = f"theirs {label.split()[1]}"
+        figures[label] = {
+            "tokens_per_second": round(per_turn / median(kept[label])),
+            "times_theirs": round(median(b / a for a, b in zip(kept[label], kept[base], strict=True)), 3),
+            "times_theirs_cpu_time": round(median(b / a for a, b in zip(cpu[label], cpu[base], strict=True)), 3),
+            "first_turn_seconds": round(trainers[label].seconds[0], 1),
+        }
+    exact = trainers["theirs float32"].loss
+    differences = {label: abs(trainer.loss - exact) / exact for label, trainer in trainers.items()}
     for label, row in figures.items():
-        print(f"  {label:16} {row['tokens_per_second']:>8,} tokens/s  {row['times_theirs']:.2f} x theirs")
+        print(
+            f"{name} {label:26} {row['tokens_per_second']:>8,} tokens/s  {row['times_theirs']:.2f} x theirs, "
+            f"loss differs by {differences[label]:.1e}",
+            flush=True,
+        )
     return {
         "shape": name,
         "parameters": settings.parameter_count(),
         "rows": rows,
         "context": settings.context,
-        "largest_relative_loss_difference": difference,
+        "relative_loss_difference_to_theirs_float32": differences,
         "trainers": figures,
     }
 
 
-def _ours(
-    settings: Any, stream: np.ndarray, rows: int, threads: int, folder: Path, compiled: bool | None, losses: list[float]
-) -> Callable[[Callable[[], None]], None]:
-    def loop(step_done: Callable[[], None]) -> None:
-        import torch
+def _ours(settings: Any, stream: np.ndarray, rows: int, folder: Path, compiled: bool, precision: str) -> None:
+    from pocketlm.model.transformer import Transformer
+    from pocketlm.training.objective import LanguageModelObjective
+    from pocketlm.training.settings import TrainingSettings
+    from pocketlm.training.trainer import Trainer
 
-        from pocketlm.model.transformer import Transformer
-        from pocketlm.training.objective import LanguageModelObjective
-        from pocketlm.training.settings import TrainingSettings
-        from pocketlm.training.trainer import Trainer
+    signals = Signals()
+    model = Transformer(settings)
+    model.init_weights(0)
+    training = TrainingSettings(
+        steps=100_000,
+        batch_rows=rows,
+        learning_rate=RATE,
+        schedule="constant",
+        log_every=STEPS_IN_A_TURN,
+        checkpoint_every=10**9,
+    )
+    context = make_context(folder, compile=compiled, precision=precision)
 
-        torch.set_num_threads(threads)
-        model = Transformer(settings)
-        model.init_weights(0)
-        training = TrainingSettings(
-            steps=100_000,
-            batch_rows=rows,
-            learning_rate=RATE,
-            schedule="constant",
-            log_every=STEPS_IN_A_TURN,
-            checkpoint_every=10**9,
-        )
-        context = make_context(folder, compile=compiled)
+    def progress(done: float, *rest: Any, **figures: float) -> None:
+        signals.loss = figures["loss"]
+        for _ in range(STEPS_IN_A_TURN):
+            signals.step_done()
 
-        def progress(done: float, *rest: Any, **figures: float) -> None:
-            if compiled is None and done == STEPS_IN_A_TURN:
-                losses.append(figures["loss"])
-            for _ in range(STEPS_IN_A_TURN):
-                step_done()
-
-        context.progress = progress  # type: ignore[method-assign]
-        Trainer(model, LanguageModelObjective(), _rows(stream, rows, settings.context), training, context).run()
-
-    return loop
+    context.progress = progress  # type: ignore[method-assign]
+    Trainer(model, LanguageModelObjective(), _rows(stream, rows, settings.context), training, context).run()
 
 
-def _theirs(
-    settings: Any, stream: np.ndarray, rows: int, threads: int, folder: Path, compiled: bool, losses: list[float]
-) -> Callable[[Callable[[], None]], None]:
-    def loop(step_done: Callable[[], None]) -> None:
-        import torch
-        import transformers
+def _theirs(settings: Any, stream: np.ndarray, rows: int, folder: Path, compiled: bool, precision: str) -> None:
+    import torch
+    import transformers
 
-        from pocketlm.model.formats.hugging_face import export_weights
-        from pocketlm.model.transformer import Transformer
+    from pocketlm.model.formats.hugging_face import export_weights
+    from pocketlm.model.transformer import Transformer
 
-        torch.set_num_threads(threads)
-        own = Transformer(settings)
-        own.init_weights(0)
-        folder.mkdir()
-        export_weights(own, folder, end_of_text=0, end_of_turn=2)
-        theirs = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        batches = _rows(stream, rows, settings.context)
+    signals = Signals()
+    own = Transformer(settings)
+    own.init_weights(0)
+    folder.mkdir()
+    export_weights(own, folder, end_of_text=0, end_of_turn=2)
+    theirs = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    batches = _rows(stream, rows, settings.context)
 
-        class Rows(torch.utils.data.Dataset):  # type: ignore[type-arg]
-            def __len__(self) -> int:
-                return 100_000 * rows
+    class Rows(torch.utils.data.Dataset):  # type: ignore[type-arg]
+        def __len__(self) -> int:
+            return 100_000 * rows
 
-            def __getitem__(self, index: int) -> dict[str, Any]:
-                step, row = divmod(index, rows)
-                tokens = np.append(*_row(batches, step, row)).astype(np.int64)
-                return {"input_ids": torch.from_numpy(tokens[:-1]), "shifted": torch.from_numpy(tokens[1:])}
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            step, row = divmod(index, rows)
+            tokens = np.append(*_row(batches, step, row)).astype(np.int64)
+            return {"input_ids": torch.from_numpy(tokens[:-1]), "shifted": torch.from_numpy(tokens[1:])}
 
-        class Steps(transformers.TrainerCallback):
-            def on_step_end(self, *rest: Any, **named: Any) -> None:
-                step_done()
+    class Steps(transformers.TrainerCallback):
+        def on_step_end(self, *rest: Any, **named: Any) -> None:
+            signals.step_done()
 
-            def on_log(self, arguments: Any, state: Any, control: Any, logs: Any = None, **named: Any) -> None:
-                if not compiled and not losses and logs and "loss" in logs:
-                    losses.append(float(logs["loss"]))
+        def on_log(self, arguments: Any, state: Any, control: Any, logs: Any = None, **named: Any) -> None:
+            if logs and "loss" in logs:
+                signals.loss = float(logs["loss"])
 
-        class InOrder(transformers.Trainer):
-            def _get_train_sampler(self, *rest: Any) -> Any:
-                return torch.utils.data.SequentialSampler(self.train_dataset)
+    class InOrder(transformers.Trainer):
+        def _get_train_sampler(self, *rest: Any) -> Any:
+            return torch.utils.data.SequentialSampler(self.train_dataset)
 
-            def compute_loss(self, model: Any, inputs: Any, **named: Any) -> Any:
-                logits = model(input_ids=inputs["input_ids"]).logits.float()
-                return torch.nn.functional.cross_entropy(logits.flatten(0, 1), inputs["shifted"].flatten())
+        def compute_loss(self, model: Any, inputs: Any, **named: Any) -> Any:
+            logits = model(input_ids=inputs["input_ids"]).logits.float()
+            return torch.nn.functional.cross_entropy(logits.flatten(0, 1), inputs["shifted"].flatten())
 
-        arguments = transformers.TrainingArguments(
-            output_dir=str(folder), use_cpu=True, max_steps=100_000, per_device_train_batch_size=rows,
-            learning_rate=RATE, lr_scheduler_type="constant", weight_decay=0.1, adam_beta2=0.95, max_grad_norm=1.0,
-            logging_steps=STEPS_IN_A_TURN, save_strategy="no", report_to="none", disable_tqdm=True,
-            torch_compile=compiled, remove_unused_columns=False, dataloader_num_workers=0,
-        )  # fmt: skip
-        InOrder(model=theirs, args=arguments, train_dataset=Rows(), callbacks=[Steps()]).train()
-
-    return loop
+    arguments = transformers.TrainingArguments(
+        output_dir=str(folder), use_cpu=True, max_steps=100_000, per_device_train_batch_size=rows,
+        learning_rate=RATE, lr_scheduler_type="constant", weight_decay=0.1, adam_beta2=0.95, max_grad_norm=1.0,
+        logging_steps=STEPS_IN_A_TURN, save_strategy="no", report_to="none", disable_tqdm=True,
+        torch_compile=compiled, bf16=precision == "bfloat16", remove_unused_columns=False, dataloader_num_workers=0,
+    )  # fmt: skip
+    InOrder(model=theirs, args=arguments, train_dataset=Rows(), callbacks=[Steps()]).train()
 
 
 def _rows(stream: np.ndarray, rows: int, context: int) -> Any:

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.exc import InternalTorchDynamoError
 
 from pocketlm.errors import InputError, Interrupted
 from pocketlm.model.transformer import Transformer
 from pocketlm.pipeline.seeds import generator
+from pocketlm.training.device import prepare
 from pocketlm.training.trainer import Trainer, TrainResult
 from pocketlm.training.validation import Validation
 from tests.small_training import StopAfter, make_context, make_trainer
@@ -144,6 +146,43 @@ def test_the_update_ratio_is_that_of_the_weights(tmp_path: Path) -> None:
     [row] = trainer.run().rows
     after = torch.cat([weight.detach().flatten() for weight in trainer.model.parameters()])
     assert row["update_ratio"] == pytest.approx(float((after - before).norm() / before.norm()), rel=1e-4)
+
+
+def test_products_in_bfloat16_train_alike_over_fp32_weights(tmp_path: Path) -> None:
+    expected = make_trainer(make_context(tmp_path / "exact")).run()
+    rounded = make_trainer(make_context(tmp_path / "rounded", precision="bfloat16"))
+    result = rounded.run()
+    assert [row["loss"] for row in result.rows] != [row["loss"] for row in expected.rows]
+    for row, plain in zip(result.rows, expected.rows, strict=True):
+        assert row["loss"] == pytest.approx(plain["loss"], rel=1e-2)
+    assert all(weight.dtype == torch.float32 for weight in rounded.model.state_dict().values())
+
+
+def test_training_goes_on_where_torch_cannot_compile_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> torch.Tensor:
+        raise InternalTorchDynamoError("no compiler\nand more of it")
+
+    expected = make_trainer(make_context(tmp_path / "plain")).run()
+    monkeypatch.setattr(torch, "compile", lambda hidden, dynamic: fail)
+    events: list[tuple[str, Any]] = []
+    trainer = make_trainer(make_context(tmp_path / "failing", events=events, compile=True))
+    assert trainer.run() == expected
+    assert "hidden" not in vars(trainer.model)
+    warnings = [body["message"] for kind, body in events if kind == "warning" and "torch.compile" in body["message"]]
+    assert warnings == ["torch.compile does not work here, training goes on without it: no compiler"]
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_the_runtime_that_decides_about_bits_is_recorded_and_set(tmp_path: Path, deterministic: bool) -> None:
+    events: list[tuple[str, Any]] = []
+    context = make_context(tmp_path, events=events, deterministic=deterministic, precision="float32")
+    prepare(context.runtime)
+    assert torch.is_deterministic_algorithms_warn_only_enabled() != deterministic
+    make_trainer(context).run()
+    (started,) = [body["runtime"] for kind, body in events if kind == "training_started"]
+    assert (started["attention"], started["deterministic"], started["precision"]) == ("flash", deterministic, "float32")
 
 
 @pytest.mark.long

@@ -4,6 +4,7 @@ import torch
 from torch.nn.attention import SDPBackend
 
 from pocketlm.model.config import ModelSettings
+from pocketlm.model.transformer import groups_are_fused
 
 
 def attention_backend(
@@ -13,11 +14,11 @@ def attention_backend(
 
     Asks torch with empty tensors as attention gets them: `rows` of `length` tokens of `dtype`, gradients asked for,
     causal or with a boolean mask. torch >= 2.11 prefers cuDNN on Hopper when its cuDNN is newer than 9.15; a system
-    library that shadows it shows here. Under `use_deterministic_algorithms(True)` torch leaves cuDNN out by itself,
-    with `warn_only=True` it does not.
+    library that shadows it shows here. Under `runtime.deterministic` torch leaves cuDNN out by itself.
     """
-    # On a CPU keys and values are repeated for every query head (`attend`).
-    kv_heads = settings.heads if device.type == "cpu" else settings.kv_heads
+    if device.type == "cpu" and dtype == torch.bfloat16:
+        dtype = torch.float32  # as `attend` does
+    kv_heads = settings.kv_heads if groups_are_fused(device, dtype, masked) else settings.heads
     shapes = [(rows, length, heads, settings.head_dim) for heads in (settings.heads, kv_heads, kv_heads)]
     query, key, value = (
         torch.empty(shape, device=device, dtype=dtype, requires_grad=True).transpose(1, 2) for shape in shapes

@@ -40,6 +40,10 @@ class RopeScaling(Settings):
         return self
 
 
+POSITIONS = ("context", "rope_theta", "rope_scaling")
+"""Settings of the shape that change positions, not weights."""
+
+
 class ModelShape(Settings):
     """Shape of the decoder without its vocabulary, which the tokenizer decides.
 
@@ -67,6 +71,25 @@ class ModelShape(Settings):
     def with_vocabulary(self, vocabulary: int) -> "ModelSettings":
         """The complete settings for a tokenizer of `vocabulary` tokens."""
         return ModelSettings(vocabulary=vocabulary, **{name: getattr(self, name) for name in ModelShape.model_fields})
+
+    def require_continues(self, start: "ModelShape", name: str) -> None:
+        """InputError unless training in this shape can go on from a model of the shape `start`, made by `name`.
+
+        Positions may differ, for they change no weight; a longer context takes an extension of what was trained on.
+        """
+        unequal = [
+            f"{field} is {getattr(self, field)!r} here and {getattr(start, field)!r} there"
+            for field in ModelShape.model_fields
+            if field not in POSITIONS and getattr(self, field) != getattr(start, field)
+        ]
+        if unequal:
+            raise InputError(f"model: another shape than {name}, which it starts from: {'; '.join(unequal)}")
+        extended = self.rope_scaling is not None or self.rope_theta > start.rope_theta
+        if self.context > start.context and not extended:
+            raise InputError(
+                f"model.context is {self.context:,}, but {name}, which it starts from, has seen {start.context:,} "
+                "positions; extend them by model.rope_scaling, or by a larger model.rope_theta, or keep the context"
+            )
 
     def identity(self) -> dict[str, Any]:
         """As of all settings. A context that is not extended leaves no trace, as before extensions were known."""

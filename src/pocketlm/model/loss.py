@@ -195,6 +195,7 @@ def _has_triton() -> bool:
 
 def _chunks(hidden_ND: Tensor, weight_VD: Tensor) -> list[tuple[int, int]]:
     rows = max(1, _CHUNK_ELEMENTS.get(hidden_ND.device.type, 1 << 28) // weight_VD.shape[0])
+    rows -= rows % 128 if rows > 128 else 0  # whole tiles of a GPU's products
     return [(start, min(start + rows, len(hidden_ND))) for start in range(0, len(hidden_ND), rows)]
 
 

@@ -185,6 +185,10 @@ class RMSNorm(nn.Module):
 
 def attend(query_BHTE: Tensor, key_BKSE: Tensor, value_BKSE: Tensor, mask_B1TS: Tensor | None) -> Tensor:
     """Scaled dot-product attention, [B, H, T, E]; causal without a mask; K may divide H (grouped queries)."""
+    if query_BHTE.device.type == "cpu" and query_BHTE.dtype == torch.bfloat16:
+        # The fused CPU kernel is slower in bfloat16 (torch 2.13), where other products gain from it.
+        mixed_BHTE = attend(query_BHTE.float(), key_BKSE.float(), value_BKSE.float(), mask_B1TS)
+        return mixed_BHTE.to(query_BHTE.dtype)
     batch, heads, length, channels = query_BHTE.shape
     groups = heads // key_BKSE.shape[1]
     if groups == 1:
@@ -197,13 +201,21 @@ def attend(query_BHTE: Tensor, key_BKSE: Tensor, value_BKSE: Tensor, mask_B1TS: 
         return F.scaled_dot_product_attention(grouped_BKGE, key_BKSE, value_BKSE, attn_mask=mask_B1TS).view(
             batch, heads, 1, channels
         )
-    if query_BHTE.device.type == "cpu":
-        # The fused CPU kernel knows no grouped queries (torch 2.13); repeating keys is twice as fast as its fallback.
+    if not groups_are_fused(query_BHTE.device, query_BHTE.dtype, mask_B1TS is not None):
         key_BKSE, value_BKSE = key_BKSE.repeat_interleave(groups, 1), value_BKSE.repeat_interleave(groups, 1)
         groups = 1
     return F.scaled_dot_product_attention(
         query_BHTE, key_BKSE, value_BKSE, attn_mask=mask_B1TS, is_causal=mask_B1TS is None, enable_gqa=groups > 1
     )
+
+
+def groups_are_fused(device: torch.device, dtype: torch.dtype, masked: bool) -> bool:
+    """Whether a fused attention kernel takes grouped queries as they are; elsewhere keys and values are repeated.
+
+    The CPU kernel does not know them (torch 2.13), and on CUDA neither does the one that serves float32 and masks; the
+    fallback of both is half as fast as repeating, or needs memory that grows as the square of the length.
+    """
+    return device.type == "cuda" and not masked and dtype in (torch.bfloat16, torch.float16)
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:

@@ -185,7 +185,9 @@ def _references(
             raise InputError(f'{where}: {path} takes a stage, a list of them or "*" (all before), not {reference!r}')
     else:
         listed = [reference]
-    for name in listed:
+    for number, name in enumerate(listed):
+        if name in listed[:number]:
+            raise InputError(f"{where}: {path} names {name} twice; name every stage once")
         if name not in entries:
             raise InputError(
                 f"{where}: {path}: there is no stage {name!r} in this recipe{_suggest(str(name), entries)}"

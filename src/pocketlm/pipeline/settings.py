@@ -52,7 +52,7 @@ def _identity_value(value: Any) -> Any:
 class Runtime(Settings):
     """Where and how fast a recipe runs. Nothing in here enters a fingerprint."""
 
-    threads: int = 0
+    threads: int = Field(default=0, ge=0, le=1024)
     """CPU threads for kernels; 0 takes the cores that this process may use."""
     engine: Literal["embedded", "ray"] = "embedded"
     """Where documents are worked on: the threads of this process, or a Ray cluster."""
@@ -60,15 +60,20 @@ class Runtime(Settings):
     """Address of the Ray cluster (`auto`, `ray://host:port`, `host:port`); unset starts one on this machine."""
     partitions: int = Field(default=0, ge=0)
     """Groups in which units of documents are handed out; 0 hands out each alone."""
-    device: str = "auto"
-    """`auto`, `cpu` or `cuda`."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool | None = None
     """Use torch.compile; unset decides by device."""
-    micro_batch: int | None = None
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the model's matrix products in training; weights, gradients and optimizer state are fp32 in any case.
+    `auto`: bfloat16 on an accelerator that has it, else float32."""
+    deterministic: bool = False
+    """On an accelerator, refuse kernels whose sums have no fixed order, so that two runs end with the same bits. Those
+    of a CPU always have one."""
+    micro_batch: int | None = Field(default=None, gt=0)
     """Rows a forward pass takes at once; unset takes the whole batch."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """With several ranks (torchrun): whole weights and optimizer state on each, or a share of them."""
     max_seconds: float | None = Field(default=None, gt=0)
     """Stop after so many seconds as after SIGTERM, with a checkpoint; the same command continues."""
-    disk_megabytes: int = 500
+    disk_megabytes: int = Field(default=500, ge=0)
     """Free disk space that must be there before a run starts."""

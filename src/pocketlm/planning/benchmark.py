@@ -12,8 +12,9 @@ import torch
 from pocketlm.model.config import ModelSettings
 from pocketlm.model.transformer import Transformer
 from pocketlm.pipeline.environment import EnergyMeter
+from pocketlm.pipeline.settings import Runtime
 from pocketlm.training.batches import PretrainBatches
-from pocketlm.training.device import compute_type
+from pocketlm.training.device import compute_type, prepare
 from pocketlm.training.objective import LanguageModelObjective
 from pocketlm.training.optimizer import Optimizer
 from pocketlm.training.settings import TrainingSettings
@@ -47,23 +48,23 @@ class Throughput:
         return tokens / self.tokens_per_second + steps * self.update_seconds
 
 
-def measure(
-    settings: ModelSettings, training: TrainingSettings, device: torch.device, seconds: float = 2.0
-) -> Throughput:
+def measure(settings: ModelSettings, training: TrainingSettings, runtime: Runtime, seconds: float = 2.0) -> Throughput:
     """Gradients of random tokens for about `seconds`, after a short sample to warm up and to size the others; then one
     update, and a second one where the first was quick. The best of each counts."""
+    device = prepare(runtime)
+    compute = compute_type(device, runtime.precision)
     model = Transformer(settings)
     model.init_weights(0)
     model.to(device)
     optimizer = Optimizer(model, training)
-    first = min(_gradient_seconds(model, 1, min(settings.context, FIRST_TOKENS), device) for _ in range(2))
+    first = min(_gradient_seconds(model, 1, min(settings.context, FIRST_TOKENS), compute) for _ in range(2))
     affordable = seconds / 3 * min(settings.context, FIRST_TOKENS) / first
     tokens = int(min(SAMPLE_TOKENS[device.type], max(FIRST_TOKENS, affordable)))
     length = min(settings.context, tokens)
     rows = max(1, min(training.batch_rows, tokens // length))
     meter, started, best = EnergyMeter(), time.perf_counter(), float("inf")
     while best == float("inf") or time.perf_counter() - started < seconds:
-        best = min(best, _gradient_seconds(model, rows, length, device))
+        best = min(best, _gradient_seconds(model, rows, length, compute))
     joules, elapsed = meter.joules(), time.perf_counter() - started
     never = torch.zeros((), dtype=torch.bool, device=device)
     update = _update_seconds(optimizer, training, never, device)
@@ -73,10 +74,10 @@ def measure(
     return Throughput(rows * length / best, update, rows, length, watts, origin)
 
 
-def _gradient_seconds(model: Transformer, rows: int, length: int, device: torch.device) -> float:
+def _gradient_seconds(model: Transformer, rows: int, length: int, compute: torch.dtype) -> float:
+    device = model.head_weight_VD.device
     stream = np.random.default_rng(0).integers(0, model.settings.vocabulary, rows * length + 1)
     batch = PretrainBatches(stream, rows, length, seed=0).batch(0).to(device)
-    compute = compute_type(device)
     model.zero_grad()
     _wait(device)
     started = time.perf_counter()

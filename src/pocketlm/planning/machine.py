@@ -7,6 +7,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from pocketlm.errors import InputError
 from pocketlm.pipeline.settings import Runtime
 
 DRIVER = Path("/dev/nvidiactl")
@@ -25,7 +26,10 @@ class Machine:
 
 
 def machine_of(runtime: Runtime) -> Machine:
-    """The device that `runtime.device` means here. Imports torch only where there may be an accelerator."""
+    """The device that `runtime.device` means here; InputError when it is not there.
+
+    Imports torch only where there may be an accelerator.
+    """
     if runtime.device == "cuda" or (runtime.device == "auto" and DRIVER.exists()):
         import torch
 
@@ -33,6 +37,8 @@ def machine_of(runtime: Runtime) -> Machine:
             device = torch.cuda.get_device_properties(0)
             memory = int(device.total_memory * USABLE["cuda"])
             return Machine("cuda", device.name, memory, f"{USABLE['cuda']:.0%} of {device.total_memory / 1e9:,.1f} GB")
+    if runtime.device == "cuda":
+        raise InputError("runtime.device is cuda, but no CUDA device is found here; set runtime.device to auto or cpu")
     free = available_memory()
     memory = int(free * USABLE["cpu"])
     return Machine("cpu", platform.machine(), memory, f"{USABLE['cpu']:.0%} of {free / 1e9:,.1f} GB available")

@@ -31,6 +31,7 @@ from pocketlm.planning.memory import (
 )
 from pocketlm.planning.peaks import peak_of
 from pocketlm.planning.work import Work, model_of, models_of, works_of
+from pocketlm.training.ranks import Rank
 
 if TYPE_CHECKING:
     from pocketlm.planning.benchmark import Throughput
@@ -86,6 +87,8 @@ def preflight(recipe: Recipe, folder: Path, only: str | None = None) -> int | No
     works = [work for work in works_of(recipe) if only in (None, work.name)]
     if not works:
         return recipe.runtime.micro_batch
+    for work in works:
+        Rank.of_environment().require_rows(work.name, work.settings.batch_rows)
     machine = machine_of(recipe.runtime)
     fits = [fit(work, machine, recipe.runtime.micro_batch) for work in works]
     made = {path.name for path in (folder / ARTIFACTS).glob("*")}
@@ -173,9 +176,8 @@ def _require_disk(stages: list[StageDisk], folder: Path, spare_megabytes: int) -
 
 def _measured(recipe: Recipe, work: Work) -> Throughput:
     from pocketlm.planning.benchmark import measure
-    from pocketlm.training.device import prepare
 
-    return measure(work.model, work.settings, prepare(recipe.runtime))
+    return measure(work.model, work.settings, recipe.runtime)
 
 
 def _stage(work: Work, chosen: Fit, machine: Machine, speed: Throughput) -> Iterator[str]:

@@ -7,7 +7,6 @@ other training learns from packed examples. Knows no torch and no stage.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +14,15 @@ from typing import Any, Literal
 from pocketlm.errors import InputError
 from pocketlm.model.config import SHAPES, VOCABULARIES, ModelSettings, ModelShape
 from pocketlm.pipeline.recipe import Recipe, StageEntry
+from pocketlm.planning.consistency import (
+    refuse_absent_sources,
+    refuse_more_than_released,
+    refuse_several_tokenizers,
+    refuse_start,
+    refuse_unused_average,
+)
 from pocketlm.planning.limits import PROMPT_TOKENS
-from pocketlm.training.phases import Phase, Phases, Stretch
+from pocketlm.training.phases import Phase, Phases, Stretch, milestone_steps
 from pocketlm.training.settings import TrainingSettings
 
 Kind = Literal["pretraining", "examples", "rollouts"]
@@ -71,9 +77,13 @@ def works_of(recipe: Recipe) -> list[Work]:
     """The training stages of a recipe in its order.
 
     Raises:
-        InputError: phases that do not fit their inputs or the model, a tokenizer that cannot be read, a milestone that
-            is not kept, more tokens than a mixture releases.
+        InputError: phases that do not fit their inputs or the model, a tokenizer that cannot be read, or what
+            `consistency.py` refuses.
     """
+    for entry in recipe.stages.values():
+        if getattr(entry.settings, "shares", None):
+            refuse_absent_sources(recipe, entry)
+            refuse_several_tokenizers(recipe, entry)
     return [_work(recipe, entry) for entry in recipe.stages.values() if isinstance(entry.settings, TrainingSettings)]
 
 
@@ -100,6 +110,7 @@ def _work(recipe: Recipe, entry: StageEntry) -> Work:
         raise TypeError(entry.name)
     if isinstance(getattr(settings, "model", None), ModelShape):
         return _pretraining(recipe, entry, settings, model)
+    refuse_unused_average(entry, keeps_best=True)
     spent = entry.inputs.get("budget")
     budget = _work(recipe, recipe.stages[spent]) if isinstance(spent, str) else None
     rollouts: Any = getattr(settings, "rollouts", None)
@@ -147,11 +158,13 @@ def _pretraining(recipe: Recipe, entry: StageEntry, settings: TrainingSettings, 
     asked: tuple[Phase, ...] = getattr(settings, "phases", ()) or (Phase(tokens=settings.steps * step_tokens),)
     try:
         phases = Phases.plan(asked, settings.batch_rows, model.context, settings.learning_rate, data)
+        kept = milestone_steps(getattr(settings, "milestones", ()), step_tokens, phases.steps)
     except InputError as error:
         raise InputError(f"{entry.name}: {error}") from None
-    _refuse_more_than_released(recipe, entry.name, asked, phases)
-    milestones = tuple(-(-kept // step_tokens) * step_tokens for kept in getattr(settings, "milestones", ()))
-    _refuse_unknown_milestone(recipe, entry)
+    refuse_several_tokenizers(recipe, entry)
+    refuse_more_than_released(recipe, entry.name, asked, phases)
+    start = entry.inputs.get("start")
+    refuse_start(recipe, entry, model, model_of(recipe, start) if isinstance(start, str) else None)
     longest = max(phases.stretches, key=lambda stretch: stretch.context)
     return Work(
         name=entry.name,
@@ -163,45 +176,8 @@ def _pretraining(recipe: Recipe, entry: StageEntry, settings: TrainingSettings, 
         length=longest.context,
         tokens=phases.steps * step_tokens,
         stretches=phases.stretches,
-        milestones=milestones,
+        milestones=tuple(step * step_tokens for step in kept),
     )
-
-
-def _refuse_more_than_released(recipe: Recipe, name: str, asked: tuple[Phase, ...], phases: Phases) -> None:
-    """A mixture releases no document more often than its cap; reading it twice would."""
-    read: Counter[str] = Counter()
-    for phase, stretch in zip(asked, phases.stretches, strict=True):
-        read[stretch.data] += phase.tokens
-    for source, tokens in read.items():
-        mixture = recipe.stages[source].settings
-        released = getattr(mixture, "tokens", None)
-        if isinstance(released, int) and tokens > released:
-            pairs = zip(asked, phases.stretches, strict=True)
-            parts = [f"{phase.tokens:,}" for phase, stretch in pairs if stretch.data == source]
-            total = f"{' + '.join(parts)} = {tokens:,}" if len(parts) > 1 else parts[0]
-            raise InputError(
-                f"{name} reads {total} tokens of {source}, which releases {released:,} "
-                f"({source}.tokens) so that no document comes more than {getattr(mixture, 'epoch_cap', 1)} times; "
-                f"raise {source}.tokens to {tokens:,} or shorten the phases"
-            )
-
-
-def _refuse_unknown_milestone(recipe: Recipe, entry: StageEntry) -> None:
-    wanted, start = getattr(entry.settings, "start_at", None), entry.inputs.get("start")
-    if wanted is None or not isinstance(start, str):
-        return
-    kept = getattr(recipe.stages[start].settings, "milestones", None)
-    model = getattr(recipe.stages[start].settings, "model", None)
-    if kept is None or not isinstance(model, ModelShape):
-        return
-    step = recipe.stages[start].settings.batch_rows * model.context  # type: ignore[attr-defined]
-    there = [-(-tokens // step) * step for tokens in kept]
-    if wanted not in there:
-        listed = ", ".join(f"{tokens:,}" for tokens in there) or "none"
-        raise InputError(
-            f"{entry.name}.start_at is {wanted:,}, but {start} keeps these milestones (whole steps of {step:,} "
-            f"tokens): {listed}"
-        )
 
 
 def _vocabulary(recipe: Recipe, entry: StageEntry, shape: ModelShape) -> int:

@@ -20,7 +20,7 @@ from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.figures import Block, figure, line_chart, table
 from pocketlm.pipeline.stage import Inputs, many, optional, stage
 from pocketlm.pipeline.storage import sha256_text
-from pocketlm.training.phases import Phase, Phases
+from pocketlm.training.phases import Phase, Phases, milestone_steps
 from pocketlm.training.settings import SpikePolicy, TrainingSettings
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def pretrain(settings: PretrainSettings, inputs: Inputs, context: Context) -> Ar
         Validation(settings.validate_every, score, keep_best=False),
         data_digest=sha256_text("".join(item.digest for item in inputs.all())),
         rate=phases.rate if settings.phases else None,
-        milestones=[-(-kept // (settings.batch_rows * window)) for kept in settings.milestones],
+        milestones=milestone_steps(settings.milestones, settings.batch_rows * window, phases.steps),
         state=start.state,
     ).run()
 
@@ -164,7 +164,7 @@ def pretrain(settings: PretrainSettings, inputs: Inputs, context: Context) -> Ar
 
     draft = context.draft("model")
     write_model(draft, model, first)
-    keep_for_others(draft.path, context.work, batches, result, settings.batch_rows * window, digests)
+    keep_for_others(draft.path, context.work, batches, result, settings.batch_rows * window, digests, start.read)
     draft.write_jsonl("log.jsonl", result.rows)
     draft.write_jsonl("validation.jsonl", result.validation_rows)
     metrics = {

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, field_validator
 
+from pocketlm.errors import GateFailed
 from pocketlm.model.config import SHAPES
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.figures import line_chart, table
 from pocketlm.pipeline.stage import Inputs, stage
 from pocketlm.pipeline.storage import json_bytes, write_bytes_atomic
-from pocketlm.training.settings import OptimizationSettings, TrainingSettings
+from pocketlm.training.settings import HIGHEST_RATE, OptimizationSettings, TrainingSettings
 
 if TYPE_CHECKING:
     from pocketlm.data.tokens.shards import TokenShard
@@ -33,7 +34,7 @@ class WindTunnelSettings(OptimizationSettings):
     batch_rows: int = Field(default=16, gt=0)
     proxies: tuple[str, ...] = ("0.3m", "1m", "5m")
     """Presets; the vocabulary is that of the tokens."""
-    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+    learning_rates: tuple[Annotated[float, Field(gt=0, le=HIGHEST_RATE)], ...] = Field(
         default=(1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), min_length=3
     )
     tokens_per_parameter: float = Field(default=10.0, gt=0)
@@ -49,6 +50,13 @@ class WindTunnelSettings(OptimizationSettings):
         if not names or any(name not in SHAPES for name in names):
             raise ValueError(f"give presets: {', '.join(SHAPES)}")
         return names
+
+    @field_validator("proxies", "learning_rates")
+    @classmethod
+    def _once(cls, values: tuple[str | float, ...]) -> tuple[str | float, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("every one is tried as it is, so name it once (`seeds` repeats runs)")
+        return values
 
 
 @stage(version=1, inputs={"tokens": "tokens"}, output="sweep")
@@ -79,6 +87,8 @@ def wind_tunnel(settings: WindTunnelSettings, inputs: Inputs, context: Context) 
     for proxy in settings.proxies:
         own = [row for row in rows if row["proxy"] == proxy]
         losses = {row["learning_rate"]: row["bits_per_byte"] or float("inf") for row in own}
+        if min(losses.values()) == float("inf"):
+            raise GateFailed(f"{context.stage}: {proxy} diverged at every rate; give lower learning_rates")
         optima[proxy] = optimum(losses, own[0]["start"])
         if optima[proxy].on_edge:
             context.warn(f"{proxy}: the best rate, {optima[proxy].rate:g}, is the last of the sweep; widen it")
@@ -120,7 +130,6 @@ def _run(
     seed: int,
 ) -> dict[str, float | None]:
     """Bits per byte after one run, None where it diverged, and those of the untrained model; made once, then read."""
-    from pocketlm.errors import GateFailed
     from pocketlm.model.transformer import Transformer
     from pocketlm.training.batches import PretrainBatches
     from pocketlm.training.objective import LanguageModelObjective

@@ -49,8 +49,14 @@ class Batch:
         return self.tokens_BT.numel() if self.token_count is None else self.token_count
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on a device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        """The batch on a device. The host does not wait: what it copies to an accelerator lies in pinned memory."""
+        pinned = device.type == "cuda"
+
+        def moved(tensor: Tensor) -> Tensor:
+            source = tensor.pin_memory() if pinned and tensor.device.type == "cpu" else tensor
+            return source.to(device, non_blocking=True)
+
+        return self._each(moved)
 
     def split(self, rows: int | None) -> Iterator["Batch"]:
         """Parts of at most `rows` rows that remember how many targets the whole step has."""

@@ -7,6 +7,7 @@ written last (`pipeline/storage.py`). The newest one that verifies is taken; a d
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +20,17 @@ from torch import Tensor
 
 from pocketlm.errors import CorruptionError, InputError
 from pocketlm.model.storage import write_tensors
-from pocketlm.pipeline.storage import commit_folder, json_bytes, remove_leftovers, temporary_beside, verify_folder
+from pocketlm.pipeline.storage import (
+    commit_folder,
+    folder_problems,
+    json_bytes,
+    remove_leftovers,
+    temporary_beside,
+    verify_folder,
+)
 
 KEPT = 2
+NAME = re.compile(r"step-(\d+)-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -89,8 +98,9 @@ class CheckpointFolder:
         )
 
     def holds(self, step: int, rollbacks: int) -> bool:
-        """True when the checkpoint of this step is there."""
-        return (self.folder / _name(step, rollbacks)).is_dir()
+        """True when the checkpoint of this step is there and whole: a kill may have left a half of it."""
+        folder = self.folder / _name(step, rollbacks)
+        return folder.is_dir() and not folder_problems(folder)
 
     def remove_after(self, step: int) -> None:
         """Remove the checkpoints of later steps."""
@@ -99,8 +109,9 @@ class CheckpointFolder:
                 shutil.rmtree(folder)
 
     def _newest_first(self) -> list[Path]:
-        found = [path for path in self.folder.glob("step-*") if path.is_dir() and not path.name.endswith(".corrupt")]
-        return sorted(found, reverse=True)
+        names = {path: NAME.fullmatch(path.name) for path in self.folder.glob("step-*") if path.is_dir()}
+        found = {path: (int(name[1]), int(name[2])) for path, name in names.items() if name is not None}
+        return sorted(found, key=lambda path: found[path], reverse=True)
 
 
 def _name(step: int, rollbacks: int) -> str:

@@ -1,27 +1,36 @@
 """torch.compile for the fixed shapes of training, while rollouts and scores keep the plain module.
 
-On a CPU it gains about a seventh at these sizes (bench/results/training.json) and takes half a minute or more to
-compile, so it is used there only when `runtime.compile` asks for it.
+On a CPU it gains a tenth at these sizes (bench/results/training.json) and takes half a minute or more to compile, so it
+is used there only when `runtime.compile` asks for it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
 
 from pocketlm.model.transformer import Transformer
+
+SHAPES_COMPILED = 64
+"""Shapes of a batch that are compiled, each once; rollouts have as many as their longest text has lengths."""
 
 
 class CompiledHidden:
     """Swaps `model.hidden` for its compiled form within `active()`; does nothing when not wanted.
 
-    Without a working C++ or Triton compiler torch falls back to the plain form.
+    Where torch cannot compile (no C++ or Triton compiler, too many shapes) it says so once through `warn`, and the
+    plain form is used from there on.
     """
 
-    def __init__(self, model: Transformer, wanted: bool | None):
-        self._model, self._compiled = model, None
+    def __init__(self, model: Transformer, wanted: bool | None, warn: Callable[[str], None]):
+        self._model, self._warn = model, warn
+        self._compiled: Callable[..., Tensor] | None = None
         if wanted if wanted is not None else model.head_weight_VD.device.type == "cuda":
             import torch._dynamo
 
-            torch._dynamo.config.suppress_errors = True
+            torch._dynamo.config.recompile_limit = SHAPES_COMPILED
+            torch._dynamo.config.fail_on_recompile_limit_hit = True
             self._compiled = torch.compile(model.hidden, dynamic=False)
 
     @contextmanager
@@ -30,8 +39,20 @@ class CompiledHidden:
         if self._compiled is None:
             yield
             return
-        self._model.hidden = self._compiled  # type: ignore[method-assign]
+        self._model.hidden = self._hidden  # type: ignore[method-assign, assignment]
         try:
             yield
         finally:
             del self._model.hidden
+
+    def _hidden(self, *arguments: Any) -> Tensor:
+        from torch._dynamo.exc import TorchDynamoException
+
+        if self._compiled is not None:
+            try:
+                return self._compiled(*arguments)
+            except TorchDynamoException as error:
+                reason = str(error).strip().splitlines()[0]
+                self._warn(f"torch.compile does not work here, training goes on without it: {reason}")
+                self._compiled = None
+        return Transformer.hidden(self._model, *arguments)

@@ -13,18 +13,19 @@ from pocketlm.training.ranks import Rank
 def prepare(runtime: Runtime) -> torch.device:
     """Set threads and deterministic kernels for this process; returns the device to work on.
 
-    Bits are equal between runs of the same machine, torch build and thread count. InputError when a device is asked
-    for that this torch build or machine does not have.
+    Bits are equal between runs of the same machine, torch build and thread count; on an accelerator for certain with
+    `runtime.deterministic` only, else where torch has a deterministic kernel that is asked for. InputError when a
+    device is asked for that this torch build or machine does not have.
     """
     torch.set_num_threads(runtime.threads or len(os.sched_getaffinity(0)))
     # Read by cuBLAS when its first handle is made; without it products may differ between runs.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(True, warn_only=not runtime.deterministic)
+    # A pass over memory for each new tensor, which nothing here reads before it is written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     kind = runtime.device
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
-    if kind not in ("cpu", "cuda"):
-        raise InputError(f"runtime.device is {kind!r}; choose auto, cpu or cuda")
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(
             f"runtime.device is cuda, but torch {torch.__version__} finds no CUDA device; "
@@ -34,11 +35,14 @@ def prepare(runtime: Runtime) -> torch.device:
     return torch.device(kind, rank.local) if kind == "cuda" and rank.size > 1 else torch.device(kind)
 
 
-def compute_type(device: torch.device) -> torch.dtype:
-    """Type of the matrix products: bfloat16 where the accelerator has it, float32 on a CPU.
+def compute_type(device: torch.device, precision: str = "auto") -> torch.dtype:
+    """Type of the matrix products: by default bfloat16 where the accelerator has it, float32 on a CPU.
 
-    Few CPUs multiply bfloat16 faster than float32, and a recipe should give the same figures on all of them.
+    Few CPUs multiply bfloat16 faster than float32 (those with AMX do), and a recipe should give the same figures on all
+    of them unless `runtime.precision` asks for a type.
     """
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bfloat16" else torch.float32
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
@@ -50,6 +54,8 @@ def shows_in_last_bits(runtime: Runtime, device: torch.device, micro_batch: int)
         "torch": torch.__version__,
         "threads": runtime.threads,
         "compile": runtime.compile,
+        "precision": runtime.precision,
+        "deterministic": runtime.deterministic,
         "micro_batch": micro_batch,
         "ranks": ranks,
         "parallel": runtime.parallel if ranks > 1 else None,

@@ -39,17 +39,15 @@ class Gradients:
         self.placement = placement or Placement(model)
         self.rows = context.runtime.micro_batch
         self._device = model.head_weight_VD.device
-        self._compute = compute_type(self._device)
-        self._compiled = CompiledHidden(model, False if self.placement.sharded else context.runtime.compile)
+        self._compute = compute_type(self._device, context.runtime.precision)
+        wanted = False if self.placement.sharded else context.runtime.compile
+        self._compiled = CompiledHidden(model, wanted, context.warn)
         self._worked = self._halved = False
 
     def of(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the gradients of a batch to the parameters; returns the summed loss and metrics."""
-        try:
-            sums = self._add(batch, self.rows)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
+        sums = self._attempt(batch, self.rows)
+        if sums is None:
             sums = self._again_in_smaller_parts(batch)
         self._worked = True
         return sums
@@ -74,6 +72,18 @@ class Gradients:
         self._worked = True
         loss, *values = self.placement.summed([loss, *metrics.values()])
         return loss, dict(zip(metrics, values, strict=True))
+
+    def _attempt(self, batch: Batch, rows: int | None) -> tuple[Tensor, dict[str, Tensor]] | None:
+        """`_add`, or None when memory runs out; then the error is gone, and with it what its frames hold on the device.
+
+        Within an `except` they would hold the activations of the failed pass while it is made again.
+        """
+        try:
+            return self._add(batch, rows)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+        return None
 
     def _add(self, batch: Batch, rows: int | None) -> tuple[Tensor, dict[str, Tensor]]:
         parts = list(batch.split(rows))
@@ -101,11 +111,8 @@ class Gradients:
         while rows > 1 and not self._halved:
             rows //= 2
             self.model.zero_grad()
-            try:
-                sums = self._add(batch, rows)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
-                    raise
+            sums = self._attempt(batch, rows)
+            if sums is None:
                 if self._worked:
                     break
                 continue

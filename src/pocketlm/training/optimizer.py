@@ -11,6 +11,9 @@ from pocketlm.training.muon import Muon, towards_zero
 from pocketlm.training.placement import Placement
 from pocketlm.training.settings import TrainingSettings
 
+ADAMW_STATE = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW keeps for each weight, from its first step on."""
+
 
 class Optimizer:
     """Fused AdamW (arXiv 1711.05101) for all parameters, or Muon for the matrices of the layers and AdamW for the rest.
@@ -95,9 +98,13 @@ class Optimizer:
         own = {} if self.muon is None else self.muon.tensors()
         if missing := own.keys() - tensors.keys():
             raise CorruptionError(f"checkpoint: optimizer state {min(missing)} is missing")
+        begun = {name for name in self._named if f"{name}:{ADAMW_STATE[0]}" in tensors}
+        expected = {f"{name}:{key}" for name in (self._named if begun else ()) for key in ADAMW_STATE}
+        if missing := expected - tensors.keys():
+            raise CorruptionError(f"checkpoint: optimizer state {min(missing)} is missing")
         for full_name, value in tensors.items():
             name, _, key = full_name.rpartition(":")
-            fitting = own.get(full_name, self._named.get(name))
+            fitting = own.get(full_name, self._named.get(name) if key in ADAMW_STATE else None)
             if fitting is None or (key != "step" and value.shape != fitting.shape):
                 raise CorruptionError(f"checkpoint: optimizer state {full_name} does not belong to this model")
             if full_name in own:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pocketlm.errors import InputError
 from pocketlm.pipeline.settings import Settings
 from pocketlm.training.schedule import rate_share, warm_up
-from pocketlm.training.settings import RateShape
+from pocketlm.training.settings import HIGHEST_RATE, RateShape
 
 
 class Phase(Settings):
@@ -25,13 +25,27 @@ class Phase(Settings):
     """Which of the stage's inputs `tokens` to read; unset: that of the phase before, or the only one."""
     context: int | None = Field(default=None, gt=0)
     """Length of its rows; unset: the model's. A step keeps its number of tokens."""
-    learning_rate: float | None = Field(default=None, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0, le=HIGHEST_RATE)
     """Rate that it starts with; unset: the one that the phase before ended with."""
     shape: RateShape = "constant"
     """How the rate goes from there to `final_fraction` of it."""
     final_fraction: float = Field(default=1.0, ge=0)
     warmup_steps: int = Field(default=0, ge=0)
     """Steps in which the rate climbs, from 0 or from the end of the phase before, to the one it starts with."""
+
+    @model_validator(mode="after")
+    def _goes_somewhere(self) -> Phase:
+        if self.shape == "constant" and self.final_fraction != 1.0:
+            raise ValueError(
+                f"final_fraction is {self.final_fraction:g}, but the shape is constant, so that the rate stays; give "
+                "the shape that it falls in (linear, cosine, one_minus_sqrt) or leave final_fraction out"
+            )
+        if self.shape != "constant" and self.final_fraction == 1.0:
+            raise ValueError(
+                f"the shape is {self.shape}, but final_fraction is 1, so that the rate stays; give the share of the "
+                "rate that it ends with (0 for a decay to nothing) or leave the shape out"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -127,3 +141,23 @@ class Phases:
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
         return self.at(step).rate(step)
+
+
+def milestone_steps(milestones: Sequence[int], step_tokens: int, steps: int) -> list[int]:
+    """The steps after which milestones are kept: `milestones` are tokens, rounded up to whole steps of `step_tokens`.
+
+    Raises:
+        InputError: one lies behind the end of the run, or two are the same step.
+    """
+    at = [-(-tokens // step_tokens) for tokens in milestones]
+    for number, (tokens, step) in enumerate(zip(milestones, at, strict=True)):
+        if step > steps:
+            raise InputError(
+                f"milestones: {tokens:,} tokens lie behind the end of the run, {steps * step_tokens:,} tokens; lower it"
+            )
+        if step in at[:number]:
+            raise InputError(
+                f"milestones: {tokens:,} tokens are the same step as {milestones[at.index(step)]:,} (steps of "
+                f"{step_tokens:,} tokens); keep one of them"
+            )
+    return at

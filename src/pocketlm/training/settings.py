@@ -8,6 +8,8 @@ from pocketlm.pipeline.settings import EXECUTION, Settings
 
 MUON_DEFAULTS = (0.95, "newton_schulz", False)  # momentum, orthogonalisation, normalise_rows
 Share = Annotated[float, Field(ge=0, lt=1)]
+HIGHEST_RATE = 1e6
+"""Of all learning rates: what is above is a slip, and near the end of fp32 no longer a number."""
 RateShape = Literal["constant", "linear", "cosine", "one_minus_sqrt"]
 """How a learning rate gets from one value to another."""
 
@@ -80,7 +82,7 @@ class OptimizationSettings(Settings):
     """Consecutive updates skipped as not finite before the run goes back (with `spikes`) or stops."""
     spikes: SpikePolicy | None = None
     """What to do about lasting spikes of the loss; unset: nothing."""
-    checkpoint_every: Annotated[int | None, EXECUTION] = None
+    checkpoint_every: Annotated[int | None, EXECUTION, Field(gt=0)] = None
     """Steps between checkpoints; unset: as often as 5 % of the wall time allows."""
 
     @model_validator(mode="after")
@@ -90,12 +92,15 @@ class OptimizationSettings(Settings):
                 "momentum, orthogonalisation and normalise_rows change Muon's updates, but optimizer is "
                 f"{self.optimizer}; set optimizer to muon or leave them out"
             )
-        if self.spikes is not None and self.spikes.snapshot_every < self.log_every + self.spikes.sustained:
-            raise ValueError(
-                f"spikes.snapshot_every is {self.spikes.snapshot_every}, but a spike is noticed up to log_every + "
-                f"spikes.sustained = {self.log_every + self.spikes.sustained} steps late; take "
-                "snapshots at most as often"
-            )
+        # Two snapshots are kept, one of which must be older than what is undone.
+        if self.spikes is not None:
+            late = self.log_every + max(self.spikes.sustained, self.skips_allowed)
+            if self.spikes.snapshot_every < late:
+                raise ValueError(
+                    f"spikes.snapshot_every is {self.spikes.snapshot_every}, but trouble is noticed up to log_every + "
+                    f"the larger of spikes.sustained and skips_allowed = {late} steps late; take snapshots at most as "
+                    "often"
+                )
         return self
 
 
@@ -108,7 +113,9 @@ class TrainingSettings(OptimizationSettings):
     warmup_steps: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _warms_up(self) -> "TrainingSettings":
+    def _reaches_its_peak(self) -> "TrainingSettings":
+        if self.learning_rate > HIGHEST_RATE:
+            raise ValueError(f"learning_rate is {self.learning_rate:g}; rates that train lie below 1")
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"warmup_steps is {self.warmup_steps} but there are only {self.steps} steps; "

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pocketlm.errors import InputError
+from pocketlm.errors import CorruptionError, InputError
 from pocketlm.model.config import ModelShape
 from pocketlm.model.storage import WEIGHTS, load_config, load_weights, read_tensors
 from pocketlm.model.transformer import Transformer
@@ -24,8 +24,6 @@ from pocketlm.training.trainer import TrainResult
 MILESTONES = "milestones"
 OPTIMIZER = "optimizer.safetensors"
 READ = "read.json"
-EXTENDED = ("context", "rope_theta", "rope_scaling")
-"""Settings of the shape that may differ from the model started from: they change positions, not weights."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +60,7 @@ def starting_point(
             "tokenize the text with the tokenizer of the model"
         )
     shape = load_config(start.path)
-    unequal = [
-        f"{name} is {getattr(model_shape, name)!r} here and {getattr(shape, name)!r} there"
-        for name in ModelShape.model_fields
-        if name not in EXTENDED and getattr(model_shape, name) != getattr(shape, name)
-    ]
-    if unequal:
-        raise InputError(f"model: another shape than {start.stage}, which it starts from: {'; '.join(unequal)}")
+    model_shape.require_continues(shape, start.stage)
     model = Transformer(model_shape.with_vocabulary(shape.vocabulary))
     if start_at is None:
         load_weights(model, read_tensors(start.file(WEIGHTS)), start.path)
@@ -91,25 +83,41 @@ def keep_for_others(
     result: TrainResult,
     tokens_per_step: int,
     digests: Mapping[str, str],
+    earlier: Mapping[tuple[str, int], int],
 ) -> None:
     """Write into an artifact what runs that start from it need: what was read, and the milestones of the trainer.
 
     Args:
         digests: name of a stream -> digest of its artifact.
+        earlier: what runs before this one have read, as `StartingPoint.read` has it.
+
+    Raises:
+        CorruptionError: a milestone was damaged since it was written.
     """
-    _write_read(draft, batches.begun(batch_index(result.steps, result.left_out)), digests)
+    _write_read(draft, batches.begun(batch_index(result.steps, result.left_out)), digests, earlier)
     for folder in sorted((work / MILESTONES).glob("step-*")):
-        verify_folder(folder)  # it may have stood on the disk for days
+        try:
+            verify_folder(folder)  # it may have stood on the disk for days
+        except CorruptionError as error:
+            raise CorruptionError(f"{error}; remove {work} and run again to train this stage anew") from None
         state: dict[str, Any] = json.loads((folder / "state.json").read_bytes())
         own = draft / MILESTONES / str(state["step"] * tokens_per_step)
         own.mkdir(parents=True)
         for name in (WEIGHTS, OPTIMIZER):
             shutil.copyfile(folder / name, own / name)
-        _write_read(own, batches.begun(batch_index(state["step"], state["left_out"])), digests)
+        _write_read(own, batches.begun(batch_index(state["step"], state["left_out"])), digests, earlier)
 
 
-def _write_read(folder: Path, begun: Mapping[tuple[str, int], int], digests: Mapping[str, str]) -> None:
-    rows = [{"tokens": digests[name], "context": context, "windows": n} for (name, context), n in begun.items()]
+def _write_read(
+    folder: Path,
+    begun: Mapping[tuple[str, int], int],
+    digests: Mapping[str, str],
+    earlier: Mapping[tuple[str, int], int],
+) -> None:
+    """What was read of a stream that this run has not touched stands: a later run may come back to it."""
+    own = {(digests[name], context): windows for (name, context), windows in begun.items()}
+    read = own | {key: windows for key, windows in earlier.items() if key not in own}
+    rows = [{"tokens": digest, "context": context, "windows": windows} for (digest, context), windows in read.items()]
     (folder / READ).write_bytes(json_bytes(rows))
 
 

@@ -15,14 +15,15 @@ from typing import Any
 
 from torch import Tensor
 
-from pocketlm.errors import GateFailed, InputError, Interrupted
+from pocketlm.errors import CorruptionError, GateFailed, InputError, Interrupted
+from pocketlm.model.backends import attention_backend
 from pocketlm.model.storage import load_weights
 from pocketlm.model.transformer import Transformer
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.storage import require_disk_space
 from pocketlm.training.batches import BatchSource
 from pocketlm.training.checkpoint import Checkpoint, CheckpointFolder
-from pocketlm.training.device import shows_in_last_bits
+from pocketlm.training.device import compute_type, shows_in_last_bits
 from pocketlm.training.distributed import together
 from pocketlm.training.guard import alarming, require_masters
 from pocketlm.training.log import TrainingLog
@@ -88,8 +89,13 @@ class Trainer:
         self.device = model.head_weight_VD.device
         Rank.of_environment().require_rows(context.stage, settings.batch_rows)
         self.update = Update(model, objective, settings, context)
+        if validation is not None and validation.keep_best and settings.tail_average is not None:
+            raise InputError(
+                f"{context.stage}: tail_average blends the last weights, but this stage ends with those of its best "
+                "score, so that it would do nothing; leave it out"
+            )
         if state is not None:
-            self.update.optimizer.restore(dict(state))
+            self._take_up(state)
         self.checkpoints = CheckpointFolder(context.work / "checkpoints", context.event)
         self.snapshots = CheckpointFolder(context.work / "snapshots", context.event)
         self.milestones = CheckpointFolder(context.work / "milestones", context.event, kept=None)
@@ -107,6 +113,16 @@ class Trainer:
         self.rate = rate or (lambda step: learning_rate(settings, step))
         self.peak_rate = max(self.rate(step) for step in range(settings.steps))
 
+    def _take_up(self, state: Mapping[str, Tensor]) -> None:
+        try:
+            self.update.optimizer.restore(dict(state))
+        except CorruptionError as error:
+            raise InputError(
+                f"{self.context.stage}: the optimizer state to begin with is not that of {self.settings.optimizer} as "
+                f"it is set here ({error}); set the optimizer as it was there, or leave out start_at to begin with a "
+                "new state"
+            ) from None
+
     def run(self) -> TrainResult:
         """Train to the last step, from the newest checkpoint if there is one."""
         with together(self):
@@ -118,7 +134,7 @@ class Trainer:
         self.context.work.mkdir(parents=True, exist_ok=True)
         # Weights, two moments and the best weights, twice kept and once under way.
         require_disk_space(self.context.work, 3 * 4 * 4 * self.model.settings.parameter_count())
-        saved_at, saved_step, save_seconds = time.monotonic(), self.step, 0.0
+        saved_at, save_seconds = time.monotonic(), 0.0
         while not self._finished():
             if self.context.stop_requested:
                 self._save()
@@ -126,19 +142,20 @@ class Trainer:
                     f"{self.context.stage} stopped after step {self.step} of {self.settings.steps} with a checkpoint; "
                     "the same command continues"
                 )
-            if self.settings.spikes is not None and self.step % self.settings.spikes.snapshot_every == 0:
+            if self._snapshot_due():
                 self._keep(self.snapshots)
+            before = self.step
             self._train_step()
-            if self.step in self.milestone_steps:
+            # Not where it went back to: what is due there was done when it was first there.
+            if self.step > before and self.step in self.milestone_steps:
                 self._keep(self.milestones)
             elapsed = time.monotonic() - saved_at
             if self._checkpoint_due(elapsed, save_seconds):
                 started = time.monotonic()
                 self._save()
-                saved_at, saved_step = time.monotonic(), self.step
+                saved_at = time.monotonic()
                 save_seconds = saved_at - started
-        if self.step > saved_step:
-            self._save()  # what follows in the stage may be killed too
+        self._save()  # what follows in the stage may be killed too
 
     def _train_step(self) -> None:
         index = batch_index(self.step, self.left_out)
@@ -149,13 +166,18 @@ class Trainer:
         probed = self.settings.probe_every is not None and self.step % self.settings.probe_every == 0
         figures = self.update.step(batch, Order(self.step, rate, self._share_at(rate), probed))
         if self.step == 0:
-            self._check_updates(float(figures.pop("bf16_changed")))
+            share = float(figures.pop("bf16_changed"))
+            if not figures["skipped"]:  # a step that was skipped says nothing of the rate
+                self._check_updates(share)
         self.log.add(figures)
         self.step += 1
         self.tokens += batch.consumed
-        if self.step % self.settings.log_every == 0 or self.step == self.settings.steps:
+        made = self.step
+        if made % self.settings.log_every == 0 or made == self.settings.steps:
             self._close_row(rate)
-        if self.validation and (self.step % self.validation.every == 0 or self.step == self.settings.steps):
+        # Not where it went back to: the snapshot has the score of its step.
+        due = made % self.validation.every == 0 or made == self.settings.steps if self.validation else False
+        if self.validation and due:
             self.update.fill()
             self.validation_state.update(self.validation, self.step, self.model)
 
@@ -225,6 +247,11 @@ class Trainer:
                 bf16_changed=share,
             )
 
+    def _snapshot_due(self) -> bool:
+        """None while a spike lasts, however many skipped steps lie in between: those before it must not give way."""
+        policy = self.settings.spikes
+        return policy is not None and self.step % policy.snapshot_every == 0 and self.watch.first is None
+
     def _finished(self) -> bool:
         patience_over = self.validation is not None and self.validation_state.exhausted(self.validation)
         return self.step >= self.settings.steps or patience_over
@@ -261,6 +288,10 @@ class Trainer:
     def _resume(self) -> None:
         checkpoint = self.checkpoints.load_newest()
         if checkpoint is None:
+            # It begins anew, and what an earlier beginning left behind is not of this run.
+            self.snapshots.remove_after(-1)
+            self.milestones.remove_after(-1)
+            self.context.event("training_started", runtime=self._runtime())
             return
         changed = differing_paths(checkpoint.state["identity"], self.identity)
         if changed:
@@ -283,8 +314,11 @@ class Trainer:
         )
 
     def _runtime(self) -> dict[str, Any]:
-        rows = self.settings.batch_rows
-        return shows_in_last_bits(self.context.runtime, self.device, min(self.update.gradients.rows or rows, rows))
+        rows, shape = self.settings.batch_rows, self.model.settings
+        rows = min(self.update.gradients.rows or rows, rows)
+        compute = compute_type(self.device, self.context.runtime.precision)
+        attention = attention_backend(shape, rows, shape.context, self.device, compute)
+        return {**shows_in_last_bits(self.context.runtime, self.device, rows), "attention": attention}
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state

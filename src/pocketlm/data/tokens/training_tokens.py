@@ -34,7 +34,7 @@ class TrainingTokens:
         self.streams = {name: TokenShard.open(folder) for name, folder in folders.items()}
         self.vocabulary = next(iter(self.streams.values())).vocabulary
         for name, stream in self.streams.items():
-            _require_known(name, stream)
+            _require_known(name, "training", stream)
         self._kept: dict[str, list[np.ndarray]] | None = None
         if len(folders) > 1:
             inputs = open_inputs(self._folders)
@@ -49,6 +49,7 @@ class TrainingTokens:
         documents: list[np.ndarray] = []
         for at, folder in enumerate(self._folders.values()):
             shard = TokenShard.open(folder, split)
+            _require_known(folder.name, split, shard)
             places = range(len(shard.offsets)) if self._kept is None else self._kept[split][at].tolist()
             documents += [shard.document(place) for place in places]
         return documents
@@ -74,12 +75,12 @@ class TrainingTokens:
         return rows
 
 
-def _require_known(name: str, stream: TokenShard) -> None:
+def _require_known(name: str, split: str, stream: TokenShard) -> None:
     block = 1 << 24
     for start in range(0, len(stream.tokens), block):
         largest = int(stream.tokens[start : start + block].max())
         if largest >= stream.vocabulary:
             raise CorruptionError(
-                f"{name}: the training stream holds the token {largest}, its tokenizer has {stream.vocabulary}: "
+                f"{name}: the {split} stream holds the token {largest}, its tokenizer has {stream.vocabulary}: "
                 "the file was changed, or tokenized otherwise. Run the stage again"
             )
