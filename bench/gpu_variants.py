@@ -104,11 +104,10 @@ def variants(scale: Scale, kind: str) -> dict[str, Variant]:
                                 objective=LanguageModelObjective(z_loss=1e-4)),
         "ours_large_chunks": standard("head in chunks of 16,384 tokens (no setting)", within=_large_chunks),
         "ours_strict": standard(
-            "strictly deterministic (no setting)", needs=(*ours, "repeat.strict"), within=lambda: _determinism(2),
+            "runtime.deterministic", needs=(*ours, "repeat.strict"), within=lambda: _determinism(2),
             reuse_traces=False,
         ),
         "ours_not_deterministic": standard("no deterministic mode (no setting)", within=lambda: _determinism(0)),
-        "ours_unfilled": standard("new tensors not filled (no setting)", within=_unfilled),
         "hugging_face_compiled": Variant("transformers, compiled, no checkpointing", base, hugging_face=True, **theirs),
         "hugging_face_compiled_checkpointing": Variant(
             "transformers, compiled, gradient checkpointing", base, hugging_face=True, checkpointing=True, **theirs
@@ -137,15 +136,6 @@ def _determinism(mode: int) -> Iterator[None]:
         yield
     finally:
         torch.set_deterministic_debug_mode(before)
-
-
-@contextmanager
-def _unfilled() -> Iterator[None]:
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    try:
-        yield
-    finally:
-        torch.utils.deterministic.fill_uninitialized_memory = True
 
 
 def _bf16_stream(model: Transformer) -> None:

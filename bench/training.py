@@ -3,23 +3,26 @@
     python -m bench.training [--shapes 1m:16 15m:4] [--blocks 8] [--threads 2]
 
 Both trainers run whole (batches, step, clipping, log; no checkpoints, no evaluation), each in its process, and take
-turns, five steps each, so that other load on the machine hits all alike; ratios are medians over the blocks. Both are measured
-plain and compiled (`runtime.compile`, `torch_compile`), in float32 and with products in bfloat16 (`runtime.precision`,
-`bf16`); every ratio is to theirs, plain, of the same precision. Compilation is not in the rates. The losses of the
-first steps are compared too: speed counts only for equal work. Results: bench/results/training.json.
+turns, five steps each, so that other load on the machine hits all alike; ratios are medians over the blocks. Both are
+measured plain and compiled (`runtime.compile`, `torch_compile`), in float32 and with products in bfloat16
+(`runtime.precision`, `bf16`), and compiled under torchrun too, in one process for each thread. Every ratio is to theirs
+as it runs by default, plain and in one process, at the same precision. Compilation is not in the rates. The losses of
+the first steps are compared too: speed counts only for equal work. Results: bench/results/training.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
+from itertools import product
 from math import isnan
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter, process_time
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -37,11 +40,11 @@ MARK = "turn: "
 class Turns:
     """A trainer in a process of its own that trains five steps whenever it is told to."""
 
-    def __init__(self, arguments: list[str]):
-        command = [sys.executable, "-m", "bench.training", "--worker", *arguments]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, command: list[str]):
+        self._process = subprocess.Popen(
+            [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         self.seconds: list[float] = []
-        self.cpu_seconds: list[float] = []
         self.loss = float("nan")
 
     def take(self) -> None:
@@ -53,36 +56,38 @@ class Turns:
         while not (line := self._process.stdout.readline()).startswith(MARK):
             if not line:
                 raise RuntimeError(f"{' '.join(map(str, self._process.args))} ended with {self._process.wait()}")
-        wall, cpu, loss = map(float, line.removeprefix(MARK).split())
+        wall, loss = map(float, line.removeprefix(MARK).split())
         self.seconds.append(wall)
-        self.cpu_seconds.append(cpu)
         if isnan(self.loss):
             self.loss = loss
 
     def end(self) -> None:
-        """Kill the process: its training would never end."""
-        self._process.kill()
+        """Kill the processes: their training would never end."""
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 
 class Signals:
-    """The trainer's side of the turns; `step_done` is called after each step, `loss` holds the last one logged."""
+    """The trainer's side of the turns; `step_done` is called after each step, `loss` holds the last one logged.
+
+    Of several ranks the first takes turns, the others meet it at every step.
+    """
 
     def __init__(self) -> None:
         self.loss = float("nan")
-        self._steps = 0
+        self._steps, self._silent = 0, os.environ.get("RANK", "0") != "0"
         self._wait()
 
     def step_done(self) -> None:
         self._steps += 1
-        if self._steps % STEPS_IN_A_TURN == 0:
-            print(MARK, perf_counter() - self._wall, process_time() - self._cpu, self.loss, flush=True)
+        if not self._silent and self._steps % STEPS_IN_A_TURN == 0:
+            print(MARK, perf_counter() - self._wall, self.loss, flush=True)
             self._wait()
 
     def _wait(self) -> None:
-        if not sys.stdin.readline():
+        if not self._silent and not sys.stdin.readline():
             os._exit(0)
-        self._wall, self._cpu = perf_counter(), process_time()
+        self._wall = perf_counter()
 
 
 def main() -> None:
@@ -108,12 +113,13 @@ def work(maker: str, precision: str, compiled: str, shape: str, rows: str, threa
     import torch
 
     from pocketlm.model.config import preset
+    from pocketlm.training.ranks import on_rank_0
 
     torch.set_num_threads(threads)
     settings = preset(shape)
     stream = np.random.default_rng(0).integers(0, settings.vocabulary, 64 * int(rows) * settings.context + 1)
     with TemporaryDirectory() as folder:
-        loop = _ours if maker == "ours" else _theirs
+        loop = on_rank_0(_ours) if maker == "ours" else _theirs
         loop(settings, stream, int(rows), Path(folder) / "run", compiled == "compiled", precision)
 
 
@@ -122,14 +128,13 @@ def measure(name: str, rows: int, blocks: int, threads: int) -> dict[str, Any]:
     from pocketlm.model.config import preset
 
     settings = preset(name)
-    trainers = {
-        f"{maker} {precision}{' compiled' if compiled == 'compiled' else ''}": Turns(
-            [maker, precision, compiled, name, str(rows), "--threads", str(threads)]
-        )
-        for maker in ("ours", "theirs")
-        for precision in PRECISIONS
-        for compiled in ("plain", "compiled")
-    }
+    trainers = {}
+    forms = dict.fromkeys([("plain", 1), ("compiled", 1), ("compiled", threads)])
+    for maker, precision, (compiled, ranks) in product(("ours", "theirs"), PRECISIONS, forms):
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+        options = [maker, precision, compiled, name, str(rows), "--threads", str(threads // ranks)]
+        label = f"{maker} {precision} {compiled}{f' {ranks} ranks' if ranks > 1 else ''}"
+        trainers[label] = Turns([*launcher, "-m", "bench.training", "--worker", *options])
     try:
         for _ in range(WARMUP_TURNS + blocks):
             for trainer in trainers.values():
@@ -138,22 +143,20 @@ def measure(name: str, rows: int, blocks: int, threads: int) -> dict[str, Any]:
         for trainer in trainers.values():
             trainer.end()
     kept = {label: trainer.seconds[WARMUP_TURNS:] for label, trainer in trainers.items()}
-    cpu = {label: trainer.cpu_seconds[WARMUP_TURNS:] for label, trainer in trainers.items()}
     per_turn = STEPS_IN_A_TURN * rows * settings.context
     figures = {}
     for label in kept:
-        base = f"theirs {label.split()[1]}"
+        base = f"theirs {label.split()[1]} plain"
         figures[label] = {
             "tokens_per_second": round(per_turn / median(kept[label])),
             "times_theirs": round(median(b / a for a, b in zip(kept[label], kept[base], strict=True)), 3),
-            "times_theirs_cpu_time": round(median(b / a for a, b in zip(cpu[label], cpu[base], strict=True)), 3),
             "first_turn_seconds": round(trainers[label].seconds[0], 1),
         }
-    exact = trainers["theirs float32"].loss
+    exact = trainers["theirs float32 plain"].loss
     differences = {label: abs(trainer.loss - exact) / exact for label, trainer in trainers.items()}
     for label, row in figures.items():
         print(
-            f"{name} {label:26} {row['tokens_per_second']:>8,} tokens/s  {row['times_theirs']:.2f} x theirs, "
+            f"{name} {label:34} {row['tokens_per_second']:>8,} tokens/s  {row['times_theirs']:.2f} x theirs, "
             f"loss differs by {differences[label]:.1e}",
             flush=True,
         )
@@ -235,8 +238,9 @@ def _theirs(settings: Any, stream: np.ndarray, rows: int, folder: Path, compiled
             logits = model(input_ids=inputs["input_ids"]).logits.float()
             return torch.nn.functional.cross_entropy(logits.flatten(0, 1), inputs["shifted"].flatten())
 
+    rows_of_a_rank = rows // int(os.environ.get("WORLD_SIZE", "1"))
     arguments = transformers.TrainingArguments(
-        output_dir=str(folder), use_cpu=True, max_steps=100_000, per_device_train_batch_size=rows,
+        output_dir=str(folder), use_cpu=True, max_steps=100_000, per_device_train_batch_size=rows_of_a_rank,
         learning_rate=RATE, lr_scheduler_type="constant", weight_decay=0.1, adam_beta2=0.95, max_grad_norm=1.0,
         logging_steps=STEPS_IN_A_TURN, save_strategy="no", report_to="none", disable_tqdm=True,
         torch_compile=compiled, bf16=precision == "bfloat16", remove_unused_columns=False, dataloader_num_workers=0,
