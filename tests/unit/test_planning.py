@@ -147,7 +147,7 @@ def test_peaks_are_known_by_whole_words(name: str, teraflops: float | None) -> N
 
 def test_speed_is_measured_with_real_steps() -> None:
     training = TrainingSettings(steps=1, batch_rows=2, learning_rate=1e-3, optimizer="muon")
-    throughput = measure(SHAPE, training, torch.device("cpu"), seconds=0.05)
+    throughput = measure(SHAPE, training, Runtime(device="cpu"), seconds=0.05)
     assert (throughput.rows, throughput.length) == (2, SHAPE.context)
     assert throughput.tokens_per_second > 0 < throughput.update_seconds
     assert throughput.seconds(2000, 10) == pytest.approx(
@@ -237,7 +237,7 @@ def test_mfu_is_stated_where_the_peak_is_known(tmp_path: Path, monkeypatch: pyte
     assert "kWh at 600 W (measured: NVML's energy counters)" in text
 
 
-def test_the_micro_batch_is_the_largest_that_fits() -> None:
+def test_the_micro_batch_is_that_of_as_few_equal_parts_as_fit() -> None:
     [work] = works_of(small_recipe(pretrain={"model": "1m", "batch_rows": 64}))
 
     def machine(rows: int, spare: int) -> Machine:
@@ -245,10 +245,10 @@ def test_the_micro_batch_is_the_largest_that_fits() -> None:
         return Machine("cpu", "test", total + planning.LIBRARIES["cpu"] + spare, "of this test")
 
     assert planning.fit(work, machine(64, 0), None).whole
-    for rows in (1, 7, 63):
-        assert planning.fit(work, machine(rows, 0), None).rows == rows
-        if rows > 1:
-            assert planning.fit(work, machine(rows, -1), None).rows == rows - 1
+    for fits, chosen in ((1, 1), (7, 7), (8, 8), (31, 22), (32, 32), (63, 32)):
+        assert planning.fit(work, machine(fits, 0), None).rows == chosen
+    assert planning.fit(work, machine(32, -1), None).rows == 22
+    assert planning.fit(work, machine(63, 0), 63).rows == 63
     with pytest.raises(
         InputError, match=r"pretrain does not fit into memory: weights .* \+ gradients .* = .* more than"
     ):

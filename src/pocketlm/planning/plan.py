@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fit:
-    """The largest micro-batch of a stage that fits into memory, and what a step takes with it."""
+    """The micro-batch of a stage, and the memory that a step takes with it."""
 
     rows: int
     memory: TrainingMemory
@@ -79,7 +79,7 @@ def preflight(recipe: Recipe, folder: Path, only: str | None = None) -> int | No
     """Refuse what cannot fit, before anything starts; nothing is measured. `only`: no other stage is to run.
 
     Returns the micro-batch to run with: that of the recipe; else None where whole batches fit everywhere, and the
-    largest that fits in every stage where they do not.
+    smallest of what the stages can take where they do not.
 
     Raises:
         InputError: as `plan`.
@@ -104,7 +104,7 @@ def preflight(recipe: Recipe, folder: Path, only: str | None = None) -> int | No
 
 
 def fit(work: Work, machine: Machine, asked: int | None) -> Fit:
-    """The micro-batch of a stage: the one asked for, or the largest that fits.
+    """The micro-batch of a stage: the one asked for, or that of as few equal parts as fit.
 
     Raises:
         InputError: not even one row fits, or not what was asked for; or the rollouts do not.
@@ -133,6 +133,9 @@ def fit(work: Work, machine: Machine, asked: int | None) -> Fit:
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if memory(middle).total <= room else (low, middle - 1)
+    if asked is None:
+        # Parts of equal size, where that goes: each size is compiled for itself, and a small last part costs as much.
+        low = -(-rows // -(-rows // low))
     return Fit(low, memory(low), low == work.rows)
 
 
@@ -202,7 +205,7 @@ def _stage(work: Work, chosen: Fit, machine: Machine, speed: Throughput) -> Iter
     each = training_flops_per_token(model, work.length)
     yield f"  operations  {each / 1e6:,.1f} MFLOP a token, {bound}{flops:.3g} FLOP in all"
     yield f"  memory      {_arithmetic(chosen.memory, chosen.rows, work.length, work)} = {_size(chosen.memory.total)}"
-    whole = "the whole batch" if chosen.whole else f"the largest that fits, of {work.rows:,} rows a step"
+    whole = "the whole batch" if chosen.whole else f"as many as fit in equal parts, of {work.rows:,} rows a step"
     if not chosen.certain:
         whole = "fits only if no row fills the context: examples decide, and the stage says so if they do not"
     yield f"  micro-batch {chosen.rows:,} rows of {work.length:,}: {whole}"

@@ -177,7 +177,7 @@ class Trainer:
             self._close_row(rate)
         # Not where it went back to: the snapshot has the score of its step.
         due = made % self.validation.every == 0 or made == self.settings.steps if self.validation else False
-        if self.validation and due:
+        if self.validation and due and self.step == made:
             self.update.fill()
             self.validation_state.update(self.validation, self.step, self.model)
 
