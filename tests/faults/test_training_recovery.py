@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,12 +171,47 @@ def test_out_of_memory_in_the_middle_halves_the_parts_once_and_says_so(tmp_path:
     assert [row["loss"] for row in result.rows] == pytest.approx([row["loss"] for row in expected.rows], rel=1e-4)
 
 
+def test_out_of_memory_frees_what_the_failed_pass_held_before_it_is_made_again(tmp_path: Path) -> None:
+    """An error that is still being handled holds its frames, and with them the activations that filled the memory."""
+    held: list[bool] = []
+
+    class Watched(LittleMemory):
+        activations: Any = None
+
+        def loss(self, model: Any, batch: Any) -> Any:
+            if self.activations is not None:
+                held.append(self.activations() is not None)
+            activations = torch.zeros(64)
+            self.activations = weakref.ref(activations)
+            result = super().loss(model, batch)
+            assert activations.numel() == 64
+            return result
+
+    trainer = make_trainer(make_context(tmp_path), steps=9)
+    trainer.update.gradients.objective = Watched(2, after=6)
+    trainer.run()
+    assert held == [False] * (6 + 2 * 3)
+
+
 def test_out_of_memory_again_ends_the_run_and_the_checkpoint_stands(tmp_path: Path) -> None:
     trainer = make_trainer(make_context(tmp_path), checkpoint_every=2)
     trainer.update.gradients.objective = LittleMemory(1, after=7)
     with pytest.raises(InputError, match="the last checkpoint stands"):
         trainer.run()
     assert make_trainer(make_context(tmp_path)).run() == make_trainer(make_context(tmp_path / "whole")).run()
+
+
+def test_the_optimizer_state_of_another_optimizer_is_refused(tmp_path: Path) -> None:
+    states = {}
+    for name in ("adamw", "muon"):
+        trainer = make_trainer(make_context(tmp_path / name), optimizer=name)
+        trainer._train_step()
+        states[name] = trainer.update.optimizer.tensors()
+    rows = {"optimizer": "muon", "normalise_rows": True}
+    for settings, state in [({}, states["muon"]), ({"optimizer": "muon"}, states["adamw"]), (rows, states["muon"])]:
+        own = make_trainer(make_context(tmp_path / "own"), **settings)
+        with pytest.raises(InputError, match=r"is not that of \w+ as it is set here .* or leave out start_at"):
+            Trainer(own.model, LanguageModelObjective(), own.batches, own.settings, own.context, state=state)
 
 
 def test_weights_that_are_not_fp32_are_refused_by_name(tmp_path: Path) -> None:
