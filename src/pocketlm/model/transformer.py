@@ -185,9 +185,11 @@ class RMSNorm(nn.Module):
 
 def attend(query_BHTE: Tensor, key_BKSE: Tensor, value_BKSE: Tensor, mask_B1TS: Tensor | None) -> Tensor:
     """Scaled dot-product attention, [B, H, T, E]; causal without a mask; K may divide H (grouped queries)."""
-    if query_BHTE.device.type == "cpu" and query_BHTE.dtype == torch.bfloat16:
+    lowered = query_BHTE.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+    if query_BHTE.device.type == "cpu" and lowered:
         # The fused CPU kernel is slower in bfloat16 (torch 2.13), where other products gain from it.
-        mixed_BHTE = attend(query_BHTE.float(), key_BKSE.float(), value_BKSE.float(), mask_B1TS)
+        with torch.autocast("cpu", enabled=False):
+            mixed_BHTE = attend(query_BHTE.float(), key_BKSE.float(), value_BKSE.float(), mask_B1TS)
         return mixed_BHTE.to(query_BHTE.dtype)
     batch, heads, length, channels = query_BHTE.shape
     groups = heads // key_BKSE.shape[1]
