@@ -53,15 +53,15 @@ ARMS = {
     "muon": Arm(_MUON),
     "muon_decay": Arm(_LONG),
     "muon_qk": Arm(_LONG, layout="qwen3"),
+    "muon_rows": Arm(_ROWS, layout="qwen3"),
+    "muon_tail": Arm({**_ROWS, "tail_average": {}}, layout="qwen3"),
+    # What was tried beside them, each on top of `muon_qk` or `muon_rows`.
     "muon_zero": Arm(_LONG, layout="qwen3", zero_projections=True),
-    "muon_rows": Arm(_ROWS, layout="qwen3", zero_projections=True),
-    "muon_tail": Arm({**_ROWS, "tail_average": {}}, layout="qwen3", zero_projections=True),
-    # What was tried beside them.
-    "muon_cautious": Arm({**_ROWS, "cautious_weight_decay": True}, layout="qwen3", zero_projections=True),
-    "muon_polar": Arm({**_ROWS, "orthogonalisation": "polar_express"}, layout="qwen3", zero_projections=True),
-    "muon_momentum": Arm({**_ROWS, "momentum": 0.9}, layout="qwen3", zero_projections=True),
-    "muon_light": Arm({**_ROWS, "weight_decay": 0.01}, layout="qwen3", zero_projections=True),
-    "muon_embedding": Arm({**_ROWS, "embedding_rate": 0.5}, layout="qwen3", zero_projections=True),
+    "muon_cautious": Arm({**_ROWS, "cautious_weight_decay": True}, layout="qwen3"),
+    "muon_polar": Arm({**_ROWS, "orthogonalisation": "polar_express"}, layout="qwen3"),
+    "muon_momentum": Arm({**_ROWS, "momentum": 0.9}, layout="qwen3"),
+    "muon_light": Arm({**_ROWS, "weight_decay": 0.01}, layout="qwen3"),
+    "muon_embedding": Arm({**_ROWS, "embedding_rate": 0.5}, layout="qwen3"),
 }
 
 
