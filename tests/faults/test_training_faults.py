@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from pocketlm.errors import CorruptionError, GateFailed, Interrupted
+from pocketlm.training.checkpoint import Checkpoint, CheckpointFolder
 from pocketlm.training.settings import SpikePolicy
 from tests.small_training import StopAfter, make_context, make_trainer
 
@@ -95,6 +97,27 @@ def test_without_a_good_checkpoint_it_starts_from_the_beginning(tmp_path: Path) 
     assert make_trainer(make_context(tmp_path / "cut")).run() == expected
 
 
+def test_a_copy_that_somebody_made_is_no_checkpoint_and_a_hundredth_way_back_is_the_newest(tmp_path: Path) -> None:
+    checkpoints = CheckpointFolder(tmp_path, lambda *_, **__: pytest.fail("nothing is damaged"), kept=None)
+    for step, rollbacks in ((5, 99), (3, 100), (9, 2)):
+        checkpoints.save(step, Checkpoint({"model": {"w": torch.ones(2)}}, {"step": step}), rollbacks)
+    shutil.copytree(tmp_path / "step-02-00000009", tmp_path / "step-999-00000009 (copy)")
+    newest = checkpoints.load_newest()
+    assert newest is not None
+    assert newest.state == {"step": 3}
+
+
+def test_half_a_snapshot_is_made_again(tmp_path: Path) -> None:
+    """A kill while old ones are removed leaves a half of one, whose step may come again."""
+    checkpoints = CheckpointFolder(tmp_path, lambda *_, **__: None)
+    checkpoints.save(5, Checkpoint({"model": {"w": torch.ones(2)}}, {"step": 5}))
+    assert checkpoints.holds(5, 0)
+    (tmp_path / "step-00-00000005" / "model.safetensors").unlink()
+    assert not checkpoints.holds(5, 0)
+    checkpoints.save(5, Checkpoint({"model": {"w": torch.ones(2)}}, {"step": 5}))
+    assert checkpoints.load_newest() is not None
+
+
 def test_foreign_optimizer_state_is_refused_by_name(tmp_path: Path) -> None:
     trainer = make_trainer(make_context(tmp_path))
     with pytest.raises(CorruptionError, match=r"no\.such\.weight:exp_avg"):
@@ -131,7 +154,9 @@ class SteepLoss(BrokenLoss):
 def test_an_update_that_is_not_finite_is_skipped(
     tmp_path: Path, optimizer: str, value: float, broken: int, kind: type[BrokenLoss]
 ) -> None:
-    trainer = make_trainer(make_context(tmp_path), optimizer=optimizer, log_every=1, steps=8, warmup_steps=0)
+    events: list[tuple[str, Any]] = []
+    context = make_context(tmp_path, events=events)
+    trainer = make_trainer(context, optimizer=optimizer, log_every=1, steps=8, warmup_steps=0)
     trainer.update.gradients.objective = kind(trainer.update.gradients.objective, {broken}, value)
     for _ in range(broken):
         trainer._train_step()
@@ -147,6 +172,7 @@ def test_an_update_that_is_not_finite_is_skipped(
     assert [row["skipped"] for row in result.rows] == [int(step == broken) for step in range(8)]
     assert result.rows[broken]["loss"] is None
     assert all(row["loss"] is not None for step, row in enumerate(result.rows) if step != broken)
+    assert [body for kind, body in events if kind == "warning"] == []  # not of weights that cannot move, above all
 
 
 def test_a_skipped_step_does_not_enter_the_means_of_its_row(tmp_path: Path) -> None:

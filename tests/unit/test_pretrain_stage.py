@@ -183,6 +183,16 @@ def test_text_that_is_new_is_read_from_its_beginning(tokens: Artifact, artifact:
     assert json.loads((more.path / "read.json").read_text())[0]["windows"] == 5 * 4
 
 
+def test_a_stream_that_a_run_between_did_not_touch_is_read_on_where_it_was_left(
+    tokens: Artifact, artifact: Artifact, tmp_path: Path
+) -> None:
+    other = Artifact(tokens.path, {**tokens.manifest, "digest": "another"})
+    between = run(other, tmp_path / "between", with_phases({"tokens": 5 * STEP}, validate_every=5), start=artifact)
+    last = run(tokens, tmp_path / "last", with_phases({"tokens": 3 * STEP}, validate_every=3), start=between)
+    read = {row["tokens"]: row["windows"] for row in json.loads((last.path / "read.json").read_text())}
+    assert read == {tokens.digest: (40 + 3) * 4, "another": 5 * 4}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -242,6 +252,8 @@ def test_a_milestone_that_was_damaged_on_the_disk_is_not_handed_on(tokens: Artif
     content = bytearray(weights.read_bytes())
     content[-5] ^= 4
     weights.write_bytes(content)
-    with pytest.raises(CorruptionError, match=r"milestones/.*model\.safetensors holds other bytes"):
+    with pytest.raises(
+        CorruptionError, match=r"milestones/.*model\.safetensors holds other bytes.*; remove .*work and run again"
+    ):
         run(tokens, tmp_path, settings)
     assert not (tmp_path / "pretrain").exists()
