@@ -78,6 +78,7 @@ def test_an_extended_context_is_extended_in_miniature(tmp_path: Path) -> None:
 
 def test_milestones_move_with_the_branches_that_start_from_them(tmp_path: Path) -> None:
     branch = "{stage: pretrain, inputs: {tokens: mixture_decay, start: pretrain}, model: 135m, start_at: 6000476160,\
+ normalise_rows: true,\
  batch_rows: 256, phases: [{tokens: 1000000000}]}"
     recipe = load_recipe("pocket-135m", registry())
     path = tmp_path / "branched.yaml"
