@@ -1,6 +1,6 @@
 """How many tokens each lever saves: held-out bits per byte of a million-parameter decoder after a budget of tokens.
 
-    pocketlm run TEXTS.yaml --out RUN                       # with a `tokenize` stage: the textbooks as tokens
+    pocketlm run bench/data_efficiency.yaml --out RUN       # the textbooks as tokens
     python -m bench.data_efficiency run RUN --arm muon --rate 0.01 --seed 1 --tokens 10000000
     python -m bench.data_efficiency table
 
@@ -10,8 +10,8 @@ split at the budget itself with the first seed; all figures are of the report sp
 same rows in the same order and start from the same weights, so differences are taken pairwise over seeds. `table`
 writes bench/results/data_efficiency.json.
 
-Of the stored runs, those of `adamw` at 0.0015 and 0.003, `muon`, `muon_decay` and `muon_qk` were made when attention was
-in bfloat16 too; the others, among them all that differences are taken of, have it in float32.
+Of the stored runs, those of `adamw` at 0.0015 and 0.003, `muon`, `muon_decay` and `muon_qk` were made when attention
+was in bfloat16 too; the others, among them all that differences are taken of, have it in float32.
 """
 
 from __future__ import annotations
