@@ -1,7 +1,7 @@
 """torch.compile for the fixed shapes of training, while rollouts and scores keep the plain module.
 
-On a CPU it gains 5 to 15 % in float32 and 20 to 30 % in bfloat16 (bench/results/training.json) and takes half a minute or more to compile, so it
-is used there only when `runtime.compile` asks for it.
+On a CPU it gains 5 to 15 % in float32 and 20 to 30 % in bfloat16 (bench/results/training.json) and takes half a minute
+or more to compile, so it is used there only when `runtime.compile` asks for it.
 """
 
 from collections.abc import Callable, Iterator
