@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -164,6 +165,18 @@ def test_held_folder_names_its_holder(tmp_path: Path) -> None:
         with pytest.raises(HeldError, match="held by process 4242 on there since noon"):
             verify_run(tmp_path / "run", toy.registry(), toy.derive)
     assert toy.run(tmp_path / "run").executed == ()
+
+
+def test_a_holder_that_has_not_written_its_name_yet_is_waited_for(tmp_path: Path) -> None:
+    toy.run(tmp_path / "run")
+    with open(tmp_path / "run" / ".lock", "r+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        name = json.dumps({"pid": 4242, "host": "there", "since": "noon"}).encode()
+        later = Timer(0.3, os.pwrite, (stream.fileno(), name, 0))
+        later.start()
+        with pytest.raises(HeldError, match="held by process 4242 on there since noon"):
+            toy.run(tmp_path / "run")
+        later.join()
 
 
 def test_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from pocketlm.evaluation.statistics import Estimate, ratio_bootstrap
 from pocketlm.training.heldout import document_bits
 
 if TYPE_CHECKING:
+    from pocketlm.data.tokens.shards import TokenShard
     from pocketlm.model.transformer import Transformer
 
 
@@ -45,6 +46,10 @@ class HeldOutText:
         """Bits of every document under a model, float64 [documents]."""
         return document_bits(model, self.documents, self.border)
 
+    def bits_per_byte(self, model: Transformer) -> float:
+        """Bits per byte of all documents under a model."""
+        return float(self.model_bits(model).sum()) / sum(self.lengths)
+
     def ngram_bits(self, training_text: Iterable[bytes], order: int) -> np.ndarray:
         """Bits of every document under a byte n-gram fitted on `training_text`, float64 [documents]."""
         return ByteNgram.fit(training_text, order).bits(self.texts)
@@ -70,6 +75,25 @@ def training_text(tokens: np.ndarray, starts: np.ndarray, lengths: np.ndarray, b
         pieces = np.split(stream, np.flatnonzero(stream == border))
         segments += [text for piece in pieces if (text := _text(piece, bytes_of))]
     return segments
+
+
+def text_read(
+    streams: Mapping[str, TokenShard],
+    pieces: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    read_on: int,
+    bytes_of: list[bytes],
+) -> list[bytes]:
+    """The text that a model read in several streams, as `training_text`.
+
+    Args:
+        pieces: stream -> starts and lengths of its stretches (`PhasedBatches.pieces`).
+        read_on: tokens behind each stretch that were read too.
+    """
+    return [
+        text
+        for name, (starts, lengths) in pieces.items()
+        for text in training_text(streams[name].tokens, starts, lengths + read_on, bytes_of)
+    ]
 
 
 def _text(tokens: np.ndarray, bytes_of: list[bytes]) -> bytes:

@@ -66,6 +66,28 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[Transformer, T
     return locate(path).load(device)
 
 
+def load_gguf_file(weights: Path, tokenizer_file: Path) -> tuple[Transformer, Tokenizer]:
+    """Model of a GGUF file in fp32, and the tokenizer that it was made with.
+
+    Raises:
+        InputError: either cannot be read, or `tokenizer_file` numbers tokens otherwise than the GGUF file.
+    """
+    import tokenizers
+
+    from pocketlm.data.tokens.tokenizer import Tokenizer
+    from pocketlm.model.formats.gguf import gguf_tokens, load_gguf
+
+    model, tokenizer = load_gguf(weights), Tokenizer.load(tokenizer_file)
+    ids = tokenizers.Tokenizer.from_file(str(tokenizer_file)).get_vocab(with_added_tokens=True)
+    for number, token in enumerate(gguf_tokens(weights)):
+        if ids.get(token) != number:
+            raise InputError(
+                f"tokenizer: token {number} of the GGUF file is {token!r}, but {tokenizer_file} "
+                f"{f'gives it the id {ids[token]}' if token in ids else 'does not know it'}: it is another tokenizer"
+            )
+    return model, tokenizer
+
+
 def locate(path: Path) -> ModelLocation:
     """Find the model that `path` means; an artifact's files are re-hashed first.
 

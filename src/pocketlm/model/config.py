@@ -5,9 +5,9 @@ which adds an RMSNorm over every query and key head). Knows no torch.
 """
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pocketlm.errors import InputError
 from pocketlm.pipeline.settings import Settings
@@ -166,6 +166,16 @@ VOCABULARIES = {
     "quickstart": 2048, "0.3m": 2048, "1m": 2048, "5m": 2048, "15m": 8192, "50m": 16_384,
     "135m": 49_152, "135m-qk": 49_152, "wide-140m": 49_152,
 }  # fmt: skip
+
+
+def _shape(value: Any) -> Any:
+    if isinstance(value, str) and value not in SHAPES:
+        raise ValueError(f"there is no preset {value!r}; the presets are {', '.join(sorted(SHAPES))}")
+    return SHAPES[value] if isinstance(value, str) else value
+
+
+NamedShape = Annotated[ModelShape, BeforeValidator(_shape)]
+"""In settings: a shape spelled out, or the name of a preset."""
 
 
 def preset(name: str) -> ModelSettings:

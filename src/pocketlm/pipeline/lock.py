@@ -17,6 +17,8 @@ from types import TracebackType
 from pocketlm.errors import HeldError
 
 LOCK = ".lock"
+NAMING_SECONDS = 5.0
+"""How long a holder may take, on a busy machine, between getting the lock and writing its name."""
 
 
 class RunLock:
@@ -72,7 +74,10 @@ def refuse_held(run_folder: Path) -> None:
 
 
 def _held(run_folder: Path, descriptor: int) -> str:
-    holder = _read_holder(descriptor) or {}
+    until = time.monotonic() + NAMING_SECONDS
+    while (holder := _read_holder(descriptor)) is None and time.monotonic() < until:
+        time.sleep(0.01)
+    holder = holder or {}
     return (
         f"{run_folder} is held by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
         f"since {holder.get('since', '?')}"

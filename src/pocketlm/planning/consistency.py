@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from pocketlm.errors import InputError
-from pocketlm.model.config import ModelSettings, ModelShape
+from pocketlm.model.config import ModelSettings
 from pocketlm.pipeline.recipe import Recipe, StageEntry
+from pocketlm.training.phased_settings import PhasedSettings
 from pocketlm.training.phases import Phase, Phases
-from pocketlm.training.settings import TrainingSettings
 
 
 def before(recipe: Recipe, name: str) -> list[StageEntry]:
@@ -67,9 +67,9 @@ def refuse_several_tokenizers(recipe: Recipe, entry: StageEntry) -> None:
             )
 
 
-def refuse_unused_average(entry: StageEntry, keeps_best: bool) -> None:
-    """InputError when weights are averaged that the stage does not end with."""
-    if keeps_best and getattr(entry.settings, "tail_average", None) is not None:
+def refuse_unused_average(entry: StageEntry) -> None:
+    """InputError when a stage that ends with the weights of its best score averages its last ones."""
+    if getattr(entry.settings, "tail_average", None) is not None:
         raise InputError(
             f"{entry.name}.tail_average blends the last weights, but this stage ends with those of its best score, so "
             "that it would do nothing; leave it out"
@@ -96,11 +96,10 @@ def refuse_start(recipe: Recipe, entry: StageEntry, shape: ModelSettings, starte
 
 def _refuse_unknown_milestone(recipe: Recipe, entry: StageEntry, start: str, wanted: int) -> None:
     settings = recipe.stages[start].settings
-    kept, model = getattr(settings, "milestones", None), getattr(settings, "model", None)
-    if kept is None or not isinstance(model, ModelShape) or not isinstance(settings, TrainingSettings):
+    if not isinstance(settings, PhasedSettings):
         return
-    step = settings.batch_rows * model.context
-    there = [-(-tokens // step) * step for tokens in kept]
+    step = settings.batch_rows * settings.model.context
+    there = [-(-tokens // step) * step for tokens in settings.milestones]
     if wanted not in there:
         listed = ", ".join(f"{tokens:,}" for tokens in there) or "none"
         raise InputError(

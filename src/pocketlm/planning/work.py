@@ -1,7 +1,7 @@
 """What the training stages of a recipe will do: shape of the model, steps, rows, tokens; read from settings alone.
 
-Stages are told apart by what their settings hold: a shape (`model`) makes pretraining, `rollouts` makes sampling, any
-other training learns from packed examples. Knows no torch and no stage.
+Stages are told apart by their settings: phases make pretraining, `rollouts` makes sampling, any other training learns
+from packed examples. Knows no torch and no stage.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from pocketlm.planning.consistency import (
     refuse_unused_average,
 )
 from pocketlm.planning.limits import PROMPT_TOKENS
-from pocketlm.training.phases import Phase, Phases, Stretch, milestone_steps
+from pocketlm.training.phased_settings import PhasedSettings
+from pocketlm.training.phases import Stretch
 from pocketlm.training.settings import TrainingSettings
 
 Kind = Literal["pretraining", "examples", "rollouts"]
@@ -65,7 +66,7 @@ class Work:
     @property
     def masked(self) -> bool:
         """Rows hold several documents or examples that do not see each other."""
-        return self.kind != "pretraining" or bool(getattr(self.settings, "document_mask", False))
+        return not isinstance(self.settings, PhasedSettings) or self.settings.document_mask
 
     @property
     def keeps_best(self) -> bool:
@@ -108,9 +109,9 @@ def _work(recipe: Recipe, entry: StageEntry) -> Work:
     settings, model = entry.settings, model_of(recipe, entry.name)
     if not isinstance(settings, TrainingSettings):
         raise TypeError(entry.name)
-    if isinstance(getattr(settings, "model", None), ModelShape):
+    if isinstance(settings, PhasedSettings):
         return _pretraining(recipe, entry, settings, model)
-    refuse_unused_average(entry, keeps_best=True)
+    refuse_unused_average(entry)
     spent = entry.inputs.get("budget")
     budget = _work(recipe, recipe.stages[spent]) if isinstance(spent, str) else None
     rollouts: Any = getattr(settings, "rollouts", None)
@@ -151,18 +152,17 @@ def _with_rollouts(
     )
 
 
-def _pretraining(recipe: Recipe, entry: StageEntry, settings: TrainingSettings, model: ModelSettings) -> Work:
+def _pretraining(recipe: Recipe, entry: StageEntry, settings: PhasedSettings, model: ModelSettings) -> Work:
     step_tokens = settings.batch_rows * model.context
     inputs = entry.inputs["tokens"]
     data = [inputs] if isinstance(inputs, str) else list(inputs)
-    asked: tuple[Phase, ...] = getattr(settings, "phases", ()) or (Phase(tokens=settings.steps * step_tokens),)
     try:
-        phases = Phases.plan(asked, settings.batch_rows, model.context, settings.learning_rate, data)
-        kept = milestone_steps(getattr(settings, "milestones", ()), step_tokens, phases.steps)
+        phases = settings.plan(model.context, data)
+        kept = settings.milestone_steps(model.context, phases.steps)
     except InputError as error:
         raise InputError(f"{entry.name}: {error}") from None
     refuse_several_tokenizers(recipe, entry)
-    refuse_more_than_released(recipe, entry.name, asked, phases)
+    refuse_more_than_released(recipe, entry.name, settings.asked(model.context), phases)
     start = entry.inputs.get("start")
     refuse_start(recipe, entry, model, model_of(recipe, start) if isinstance(start, str) else None)
     longest = max(phases.stretches, key=lambda stretch: stretch.context)

@@ -56,13 +56,18 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
     """Read a model that was made elsewhere and check that tokenizer and weights belong together."""
     from pocketlm.data.tokens.chat import CHAT_TEMPLATE
     from pocketlm.data.tokens.tokenizer import tokenizer_config
+    from pocketlm.evaluation.loading import load, load_gguf_file
     from pocketlm.model.formats.gguf import gguf_number_types
     from pocketlm.model.storage import save_model
 
     context.progress(0, 1)
     files = _files(settings)
     described = _described(files)
-    model, tokenizer = _load(settings, files)
+    gguf = settings.path.endswith(GGUF)
+    if gguf:
+        model, tokenizer = load_gguf_file(files["model.gguf"], files["tokenizer.json"])
+    else:
+        model, tokenizer = load(Path(settings.path).expanduser())
     _require_fit(model, tokenizer, settings.path)
     content = files["tokenizer.json"].read_bytes()
     if _described(files) != described:
@@ -74,7 +79,7 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
     draft.write_json("tokenizer_config.json", tokenizer_config())
     rows = [{"file": name, **entry} for name, entry in sorted(described.items())]
     blocks = [table("What was read", ["file", "bytes", "sha256"], rows)]
-    if settings.path.endswith(GGUF):
+    if gguf:
         types = ", ".join(f"{count} {kind}" for kind, count in gguf_number_types(files["model.gguf"]).items())
         blocks.append(paragraph(f"Tensors by type: {types}. They are fp32 now; what rounding took is not given back."))
     shape = model.settings
@@ -108,27 +113,6 @@ def _files(settings: ImportModelSettings) -> dict[str, Path]:
 
 def _described(files: dict[str, Path]) -> dict[str, dict[str, Any]]:
     return {name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for name, path in files.items()}
-
-
-def _load(settings: ImportModelSettings, files: dict[str, Path]) -> tuple[Transformer, Tokenizer]:
-    import tokenizers
-
-    from pocketlm.data.tokens.tokenizer import Tokenizer
-    from pocketlm.evaluation.loading import load
-    from pocketlm.model.formats.gguf import gguf_tokens, load_gguf
-
-    if settings.tokenizer is None:
-        return load(Path(settings.path).expanduser())
-    model = load_gguf(files["model.gguf"])
-    tokenizer = Tokenizer.load(files["tokenizer.json"])
-    ids = tokenizers.Tokenizer.from_file(str(files["tokenizer.json"])).get_vocab(with_added_tokens=True)
-    for number, token in enumerate(gguf_tokens(files["model.gguf"])):
-        if ids.get(token) != number:
-            raise InputError(
-                f"import_model.tokenizer: token {number} of the GGUF file is {token!r}, but {files['tokenizer.json']} "
-                f"{f'gives it the id {ids[token]}' if token in ids else 'does not know it'}: it is another tokenizer"
-            )
-    return model, tokenizer
 
 
 def _require_fit(model: Transformer, tokenizer: Tokenizer, path: str) -> None:

@@ -7,25 +7,17 @@ the tokens per parameter that it was found with.
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
 from pocketlm.errors import GateFailed
-from pocketlm.model.config import SHAPES
+from pocketlm.model.config import SHAPES, ModelSettings
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.figures import line_chart, table
 from pocketlm.pipeline.stage import Inputs, stage
-from pocketlm.pipeline.storage import json_bytes, write_bytes_atomic
 from pocketlm.training.settings import HIGHEST_RATE, OptimizationSettings, TrainingSettings
-
-if TYPE_CHECKING:
-    from pocketlm.data.tokens.shards import TokenShard
-    from pocketlm.evaluation.held_out_text import HeldOutText
-
-RESULT = "result.json"
 
 
 class WindTunnelSettings(OptimizationSettings):
@@ -68,6 +60,7 @@ def wind_tunnel(settings: WindTunnelSettings, inputs: Inputs, context: Context) 
     from pocketlm.evaluation.token_bytes import token_bytes
     from pocketlm.training.device import prepare
     from pocketlm.training.sweep import optimum, rate_for_width
+    from pocketlm.training.sweep_run import bits_of_run
 
     prepare(context.runtime)
     tokens = inputs["tokens"]
@@ -76,8 +69,15 @@ def wind_tunnel(settings: WindTunnelSettings, inputs: Inputs, context: Context) 
     text = HeldOutText.of(held_out, token_bytes(tokens.file("tokenizer.json")))
     rows: list[dict[str, Any]] = []
     for proxy in settings.proxies:
+        shape = SHAPES[proxy].with_vocabulary(shard.vocabulary)
         for rate in settings.learning_rates:
-            scores = [_run(settings, shard, text, context, proxy, rate, seed) for seed in range(settings.seeds)]
+            training = _training(settings, shape, rate)
+            scores = [
+                bits_of_run(
+                    shape, shard.tokens, training, seed, text.bits_per_byte, context.within(f"{proxy}-{rate:g}-{seed}")
+                )
+                for seed in range(settings.seeds)
+            ]
             finite = [score["bits_per_byte"] for score in scores if score["bits_per_byte"] is not None]
             mean = sum(finite) / len(finite) if len(finite) == len(scores) else None
             rows.append({"proxy": proxy, "learning_rate": rate, "bits_per_byte": mean, "start": scores[0]["start"]})
@@ -120,44 +120,13 @@ def wind_tunnel(settings: WindTunnelSettings, inputs: Inputs, context: Context) 
     return draft.commit(metrics, blocks)
 
 
-def _run(
-    settings: WindTunnelSettings,
-    shard: TokenShard,
-    text: HeldOutText,
-    context: Context,
-    proxy: str,
-    rate: float,
-    seed: int,
-) -> dict[str, float | None]:
-    """Bits per byte after one run, None where it diverged, and those of the untrained model; made once, then read."""
-    from pocketlm.model.transformer import Transformer
-    from pocketlm.training.batches import PretrainBatches
-    from pocketlm.training.objective import LanguageModelObjective
-    from pocketlm.training.trainer import Trainer
-
-    own = context.within(f"{proxy}-{rate:g}-{seed}")
-    result = own.work / RESULT
-    if result.is_file():
-        found: dict[str, float | None] = json.loads(result.read_bytes())
-        return found
-    model = Transformer(SHAPES[proxy].with_vocabulary(shard.vocabulary))
-    model.init_weights(context.seed("weights", seed))
-    size = sum(text.lengths)
-    start = float(text.model_bits(model).sum()) / size
-    batches = PretrainBatches(shard.tokens, settings.batch_rows, model.settings.context, context.seed("order", seed))
-    per_step = settings.batch_rows * model.settings.context
-    steps = max(2, round(settings.tokens_per_parameter * model.settings.parameter_count() / per_step))
-    own_settings = TrainingSettings(
+def _training(settings: WindTunnelSettings, shape: ModelSettings, rate: float) -> TrainingSettings:
+    """How a proxy is trained at a rate: as long as its size asks for."""
+    tokens = settings.tokens_per_parameter * shape.parameter_count()
+    steps = max(2, round(tokens / (settings.batch_rows * shape.context)))
+    return TrainingSettings(
         **{name: getattr(settings, name) for name in OptimizationSettings.model_fields},
         steps=steps,
         learning_rate=rate,
         warmup_steps=min(steps - 1, round(settings.warmup_fraction * steps)),
     )
-    try:
-        Trainer(model, LanguageModelObjective(), batches, own_settings, own).run()
-        bits: float | None = float(text.model_bits(model).sum()) / size
-    except GateFailed:
-        bits = None
-    own.work.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(result, json_bytes({"bits_per_byte": bits, "start": start}))
-    return {"bits_per_byte": bits, "start": start}

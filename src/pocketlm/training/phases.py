@@ -141,23 +141,3 @@ class Phases:
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
         return self.at(step).rate(step)
-
-
-def milestone_steps(milestones: Sequence[int], step_tokens: int, steps: int) -> list[int]:
-    """The steps after which milestones are kept: `milestones` are tokens, rounded up to whole steps of `step_tokens`.
-
-    Raises:
-        InputError: one lies behind the end of the run, or two are the same step.
-    """
-    at = [-(-tokens // step_tokens) for tokens in milestones]
-    for number, (tokens, step) in enumerate(zip(milestones, at, strict=True)):
-        if step > steps:
-            raise InputError(
-                f"milestones: {tokens:,} tokens lie behind the end of the run, {steps * step_tokens:,} tokens; lower it"
-            )
-        if step in at[:number]:
-            raise InputError(
-                f"milestones: {tokens:,} tokens are the same step as {milestones[at.index(step)]:,} (steps of "
-                f"{step_tokens:,} tokens); keep one of them"
-            )
-    return at

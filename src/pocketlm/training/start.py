@@ -37,6 +37,15 @@ class StartingPoint:
     state: dict[str, Tensor] | None = None
     read: dict[tuple[str, int], int] = field(default_factory=dict)
 
+    def begun(self, digests: Mapping[str, str]) -> dict[tuple[str, int], int]:
+        """What was read before of the streams of a run: name and length of rows -> windows; `digests`: by name."""
+        return {
+            (name, length): windows
+            for name, own in digests.items()
+            for (digest, length), windows in self.read.items()
+            if digest == own
+        }
+
 
 def starting_point(
     model_shape: ModelShape, seed: int, start: Artifact | None, start_at: int | None, tokens: Artifact, vocabulary: int
