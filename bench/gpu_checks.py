@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.gpu_world import RATE, World, computing_in, fresh_compiler, make_trainer, reason_of, rounded
 from pocketlm.model import loss as loss_module
-from pocketlm.model.loss import IGNORE, head_losses
+from pocketlm.model.loss import IGNORE, head_cross_entropy
 from pocketlm.model.transformer import attend
 from pocketlm.training.device import compute_type
 from pocketlm.training.update import Order
@@ -151,7 +151,7 @@ def _head(world: World, z_loss: float, dtype: torch.dtype) -> dict[str, Any]:
     expected = gradients(total + penalty, exact)
     placed = tuple(tensor.to(world.device).requires_grad_() for tensor in (hidden_ND, weight_VD))
     with torch.autocast(world.device.type, dtype, enabled=dtype != torch.float32):
-        loss, _, _ = head_losses(placed[0], placed[1], targets_N.to(world.device), z_loss=z_loss)
+        loss, _, _ = head_cross_entropy(placed[0], placed[1], targets_N.to(world.device), z_loss=z_loss)
     ours = gradients(loss, (placed[0], placed[1]))
     errors = {name: relative_error(ours[name], expected[name]) for name in expected}
     return _verdict(errors, dict.fromkeys(errors, HEAD[dtype]))

@@ -15,7 +15,6 @@ from pocketlm.model.loss import _chunks
 from pocketlm.model.transformer import attend
 from pocketlm.planning.peaks import peak_of
 from pocketlm.training.device import compute_type
-from pocketlm.training.heldout import ROWS as SCORED_ROWS
 
 
 def measure_device(world: World) -> None:
@@ -89,9 +88,9 @@ def _attention(world: World) -> dict[str, Any]:
     shape, device, dtype = world.scale.shape, world.device, compute_type(world.device)
     rows, length = world.scale.micro[1], world.scale.length
     chosen = {
-        "training": attention_backend(shape, rows, length, device, dtype),
-        "training_with_document_mask": attention_backend(shape, 1, length, device, dtype, masked=True),
-        "held_out_scores": attention_backend(shape, SCORED_ROWS, length, device, torch.float32),
+        "training": attention_backend(shape, length, device, dtype),
+        "training_with_document_mask": attention_backend(shape, length, device, dtype, masked=True),
+        "held_out_scores": attention_backend(shape, length, device, torch.float32),
     }
     product = rows * shape.heads * length * (length + 1) * shape.head_dim
     rates: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from bench.gpu_checks import refusal
 from bench.gpu_throughput import run_ours
 from bench.gpu_variants import DEFAULT, variants
 from bench.gpu_world import RATE, World, fresh_compiler, make_trainer, rounded
-from pocketlm.model.loss import head_losses
+from pocketlm.model.loss import head_cross_entropy
 from pocketlm.training.device import compute_type
 from pocketlm.training.update import Order
 
@@ -77,7 +77,7 @@ def _head(world: World) -> dict[str, Any]:
 
     def work() -> None:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            loss, _, _ = head_losses(hidden_ND, weight_VD, targets_N)
+            loss, _, _ = head_cross_entropy(hidden_ND, weight_VD, targets_N)
         torch.autograd.grad(loss, (hidden_ND, weight_VD))
 
     return {"microseconds_per_token": rounded(world.median_seconds(work) / tokens * 1e6)}

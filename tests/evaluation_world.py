@@ -111,7 +111,7 @@ def trained() -> tuple[Transformer, Tokenizer]:
         starts = torch.randint(0, len(stream) - 65, (16,), generator=generator).tolist()
         inputs = torch.stack([stream[start : start + 64] for start in starts])
         targets = torch.stack([stream[start + 1 : start + 65] for start in starts])
-        loss, count = head_cross_entropy(model.hidden(inputs), model.head_weight_VD, targets)
+        loss, _, count = head_cross_entropy(model.hidden(inputs), model.head_weight_VD, targets)
         optimizer.zero_grad()
         (loss / count).backward()
         optimizer.step()

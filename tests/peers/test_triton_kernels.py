@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pocketlm.model import loss as loss_module
 from pocketlm.model import triton_kernels
-from pocketlm.model.loss import IGNORE, head_losses, plain_row_losses
+from pocketlm.model.loss import IGNORE, head_cross_entropy, plain_row_losses
 from pocketlm.model.triton_kernels import fused_row_losses
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -92,7 +92,7 @@ def test_the_head_is_the_same_through_the_kernel(
     for row_losses in (fused_row_losses, plain_row_losses):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loss_module, "_row_losses", lambda device, dtype, chosen=row_losses: chosen)
-            total, penalty, count = head_losses(hidden_ND, weight_VD, targets_N, z_loss=z_loss)
+            total, penalty, count = head_cross_entropy(hidden_ND, weight_VD, targets_N, z_loss=z_loss)
         results.append((total, penalty, count, *torch.autograd.grad(total, (hidden_ND, weight_VD))))
     for mine, reference in zip(*results, strict=True):
         torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-5)

@@ -22,7 +22,7 @@ def test_the_backend_is_the_kernel_that_runs(masked: bool, flash: bool) -> None:
     allowed = torch.backends.cuda.flash_sdp_enabled()
     torch.backends.cuda.enable_flash_sdp(flash)
     try:
-        name = attention_backend(SHAPE, 2, 16, torch.device("cpu"), torch.float32, masked)
+        name = attention_backend(SHAPE, 16, torch.device("cpu"), torch.float32, masked)
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
             model(tokens_BT, None, mask_B1TT)
     finally:

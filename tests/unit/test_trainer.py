@@ -182,7 +182,8 @@ def test_the_runtime_that_decides_about_bits_is_recorded_and_set(tmp_path: Path,
     assert torch.is_deterministic_algorithms_warn_only_enabled() != deterministic
     make_trainer(context).run()
     (started,) = [body["runtime"] for kind, body in events if kind == "training_started"]
-    assert (started["attention"], started["deterministic"], started["precision"]) == ("flash", deterministic, "float32")
+    assert started["attention"] == {"causal": "flash", "masked": "flash"}
+    assert (started["deterministic"], started["precision"]) == (deterministic, "float32")
 
 
 @pytest.mark.long

@@ -26,27 +26,12 @@ def head_cross_entropy(
     targets_BT: Tensor,
     ignore_index: int = IGNORE,
     z_loss: float = 0.0,
-) -> tuple[Tensor, Tensor]:
-    """Summed loss in nats over the counted targets, and their number (integer tensor).
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Summed loss in nats over the counted targets, the part of it that is z-loss, and their number (integer tensor).
 
     The loss of a target is its cross-entropy plus `z_loss` times the square of the logits' log-sum-exp, which keeps
     logits from drifting (PaLM, arXiv 2204.02311, section 5). The gradients are made while a chunk's logits are at hand,
-    so only the sum may be scaled afterwards; they are exact.
-    """
-    loss, _, count = head_losses(hidden_BTD, head_weight_VD, targets_BT, ignore_index, z_loss)
-    return loss, count
-
-
-def head_losses(
-    hidden_BTD: Tensor,
-    head_weight_VD: Tensor,
-    targets_BT: Tensor,
-    ignore_index: int = IGNORE,
-    z_loss: float = 0.0,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As `head_cross_entropy`, with the share of `z_loss` in between: summed loss, that part of it, count.
-
-    The part is for the log and carries no gradient.
+    so only the sum may be scaled afterwards; they are exact. The part is for the log and carries none.
     """
     loss, penalty, count = _HeadCrossEntropy.apply(
         hidden_BTD.reshape(-1, hidden_BTD.shape[-1]), head_weight_VD, targets_BT.reshape(-1), ignore_index, z_loss

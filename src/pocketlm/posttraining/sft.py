@@ -25,7 +25,7 @@ class SupervisedObjective:
         """The loss in nats a token. Only positions with a target meet the head: it is most of a small model's work."""
         learned_BT = batch.targets_BT != IGNORE
         hidden_ND = model.hidden(batch.tokens_BT, batch.positions_BT, batch.mask_B1TS)[learned_BT]
-        total, _ = head_cross_entropy(hidden_ND, model.head_weight_VD, batch.targets_BT[learned_BT])
+        total, _, _ = head_cross_entropy(hidden_ND, model.head_weight_VD, batch.targets_BT[learned_BT])
         return total / batch.targets, {}
 
 

@@ -5,7 +5,7 @@ from typing import Protocol
 from torch import Tensor
 
 from pocketlm.model.document_mask import document_mask
-from pocketlm.model.loss import head_losses
+from pocketlm.model.loss import head_cross_entropy
 from pocketlm.model.transformer import Transformer
 from pocketlm.training.batches import Batch
 
@@ -33,5 +33,5 @@ class LanguageModelObjective:
         if self._border is not None:
             positions_BT, mask_B1TS = document_mask(batch.tokens_BT, self._border)
         hidden_BTD = model.hidden(batch.tokens_BT, positions_BT, mask_B1TS)
-        total, penalty, _ = head_losses(hidden_BTD, model.head_weight_VD, batch.targets_BT, z_loss=self._z_loss)
+        total, penalty, _ = head_cross_entropy(hidden_BTD, model.head_weight_VD, batch.targets_BT, z_loss=self._z_loss)
         return total / batch.targets, {"z_loss": penalty / batch.targets} if self._z_loss else {}

@@ -317,7 +317,10 @@ class Trainer:
         rows, shape = self.settings.batch_rows, self.model.settings
         rows = min(self.update.gradients.rows or rows, rows)
         compute = compute_type(self.device, self.context.runtime.precision)
-        attention = attention_backend(shape, rows, shape.context, self.device, compute)
+        attention = {
+            name: attention_backend(shape, shape.context, self.device, compute, masked)
+            for name, masked in (("causal", False), ("masked", True))
+        }
         return {**shows_in_last_bits(self.context.runtime, self.device, rows), "attention": attention}
 
     def _restore(self, checkpoint: Checkpoint) -> None:
