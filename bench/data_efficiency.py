@@ -50,6 +50,8 @@ _ROWS: dict[str, Any] = {**_LONG, "normalise_rows": True}
 ARMS = {
     # The baseline to beat, tuned: AdamW with warm-up, stable phase and a linear decay.
     "adamw": Arm({"optimizer": "adamw", "schedule": "wsd", "decay_fraction": 0.2}),
+    # The same with the long decay of the levers below.
+    "adamw_decay": Arm({"optimizer": "adamw", "schedule": "wsd", "decay_fraction": 0.6}),
     # L20-Edu's rule: a cosine to a tenth, at its share of the tuned rate (4e-4 of 3e-3).
     "l20": Arm({"optimizer": "adamw", "schedule": "cosine", "final_fraction": 0.1}),
     # Levers, each on top of the one before.
@@ -57,14 +59,8 @@ ARMS = {
     "muon_decay": Arm(_LONG),
     "muon_qk": Arm(_LONG, layout="qwen3"),
     "muon_rows": Arm(_ROWS, layout="qwen3"),
-    "muon_tail": Arm({**_ROWS, "tail_average": {}}, layout="qwen3"),
-    # What was tried beside them, each on top of `muon_qk` or `muon_rows`.
+    # Tried on top of `muon_qk`.
     "muon_zero": Arm(_LONG, layout="qwen3", zero_projections=True),
-    "muon_cautious": Arm({**_ROWS, "cautious_weight_decay": True}, layout="qwen3"),
-    "muon_polar": Arm({**_ROWS, "orthogonalisation": "polar_express"}, layout="qwen3"),
-    "muon_momentum": Arm({**_ROWS, "momentum": 0.9}, layout="qwen3"),
-    "muon_light": Arm({**_ROWS, "weight_decay": 0.01}, layout="qwen3"),
-    "muon_embedding": Arm({**_ROWS, "embedding_rate": 0.5}, layout="qwen3"),
 }
 
 

@@ -8,7 +8,7 @@ variants that need it with it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bench.gpu_world import RATE, World, computing_in, fresh_compiler, make_trainer, reason_of, rounded
+from bench.gpu_world import RATE, World, computing_in, determinism, fresh_compiler, make_trainer, reason_of, rounded
 from pocketlm.model import loss as loss_module
 from pocketlm.model.loss import IGNORE, head_cross_entropy
 from pocketlm.model.transformer import attend
@@ -113,7 +113,7 @@ def _kernel(world: World, z_loss: float) -> dict[str, Any]:
     logits_CV = 4 * torch.randn(rows, vocabulary, generator=generator)
     targets_C = torch.randint(vocabulary, (rows,), generator=generator)
     targets_C[::7] = IGNORE
-    expected = _reference_rows(logits_CV, targets_C, z_loss)
+    expected = reference_rows(logits_CV, targets_C, z_loss)
     kernel = loss_module._row_losses(world.device, torch.float32)
     on_device = logits_CV.to(world.device), targets_C.to(world.device)
     ours = kernel(on_device[0], on_device[1], IGNORE, z_loss, True)
@@ -123,7 +123,8 @@ def _kernel(world: World, z_loss: float) -> dict[str, Any]:
     return _verdict(errors, dict.fromkeys(names, KERNEL), implementation=kernel.__module__.rpartition(".")[2])
 
 
-def _reference_rows(logits_CV: Tensor, targets_C: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
+def reference_rows(logits_CV: Tensor, targets_C: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy and z-loss of every row, both [C], and the gradient of their sum [C, V]: autograd in float64."""
     exact_CV = logits_CV.double().requires_grad_()
     loss_C = F.cross_entropy(exact_CV, targets_C, reduction="none", ignore_index=IGNORE)
     penalty_C = z_loss * exact_CV.logsumexp(-1).square() * (targets_C != IGNORE)
@@ -225,7 +226,7 @@ def _repeat(world: World, dtype: torch.dtype, strict: bool) -> dict[str, Any]:
     Strict: with operations refused that are not deterministic; else as `training.device.prepare` sets it, for the
     record only.
     """
-    with _determinism(strict):
+    with determinism(2 if strict else 1):
         first, second = (_trained_bits(world, dtype) for _ in range(2))
     equal = torch.equal(first, second)
     return {"passed": equal if strict else None, "equal_bits": equal}
@@ -239,16 +240,6 @@ def _trained_bits(world: World, dtype: torch.dtype) -> Tensor:
         for step in range(3):
             trainer.update.step(trainer.batches.batch(step, trainer.model), Order(step, RATE))
     return torch.cat([weight.detach().flatten() for weight in trainer.model.parameters()])
-
-
-@contextmanager
-def _determinism(strict: bool) -> Any:
-    mode = torch.get_deterministic_debug_mode()
-    torch.use_deterministic_algorithms(True, warn_only=not strict)
-    try:
-        yield
-    finally:
-        torch.set_deterministic_debug_mode(mode)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
 from bench.gpu_checks import BACKENDS
-from bench.gpu_world import Scale
+from bench.gpu_world import Scale, determinism
 from pocketlm.model import loss as loss_module
 from pocketlm.model.transformer import Transformer
 from pocketlm.training.batches import Batch
@@ -68,7 +67,7 @@ def variants(scale: Scale, kind: str) -> dict[str, Variant]:
     fused = ("loss.kernel", f"loss.head.{'bf16' if kind == 'cuda' else 'fp32'}")
     ours = (*fused, "step.bf16.adamw", "step.bf16.compiled")
     slow, fast = {"steps": scale.slow_steps}, {"steps": scale.fast_steps}
-    theirs = {**slow, "within": lambda: _determinism(0)}  # a plain script asks for no determinism, which may cost
+    theirs = {**slow, "within": lambda: determinism(0)}  # a plain script asks for no determinism, which may cost
 
     def standard(change: str, micro: int = middle, **more: Any) -> Variant:
         return Variant(change, micro, **{"needs": ours, **fast, **more})
@@ -104,10 +103,10 @@ def variants(scale: Scale, kind: str) -> dict[str, Variant]:
                                 objective=LanguageModelObjective(z_loss=1e-4)),
         "ours_large_chunks": standard("head in chunks of 16,384 tokens (no setting)", within=_large_chunks),
         "ours_strict": standard(
-            "runtime.deterministic", needs=(*ours, "repeat.strict"), within=lambda: _determinism(2),
+            "runtime.deterministic", needs=(*ours, "repeat.strict"), within=lambda: determinism(2),
             reuse_traces=False,
         ),
-        "ours_not_deterministic": standard("no deterministic mode (no setting)", within=lambda: _determinism(0)),
+        "ours_not_deterministic": standard("no deterministic mode (no setting)", within=lambda: determinism(0)),
         "hugging_face_compiled": Variant("transformers, compiled, no checkpointing", base, hugging_face=True, **theirs),
         "hugging_face_compiled_checkpointing": Variant(
             "transformers, compiled, gradient checkpointing", base, hugging_face=True, checkpointing=True, **theirs
@@ -126,16 +125,6 @@ def _large_chunks() -> Iterator[None]:
     elements = 49_152 * 16_384
     with patch.dict(loss_module._CHUNK_ELEMENTS, dict.fromkeys(loss_module._CHUNK_ELEMENTS, elements)):
         yield
-
-
-@contextmanager
-def _determinism(mode: int) -> Iterator[None]:
-    before = torch.get_deterministic_debug_mode()
-    torch.set_deterministic_debug_mode(mode)
-    try:
-        yield
-    finally:
-        torch.set_deterministic_debug_mode(before)
 
 
 def _bf16_stream(model: Transformer) -> None:

@@ -246,6 +246,17 @@ def _refuse_plain(message: str, **rest: Any) -> None:
 
 
 @contextmanager
+def determinism(mode: int) -> Iterator[None]:
+    """torch's deterministic mode: 0 as fast as it can, 1 with warnings, 2 with errors where it cannot be."""
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode(mode)
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
+
+
+@contextmanager
 def fresh_compiler(toy: bool, reuse_traces: bool = True) -> Iterator[None]:
     """No compiled form of an earlier variant, whose choices (attention back end) torch does not guard.
 

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bench.gpu_checks import reference_rows
 from pocketlm.model import loss as loss_module
 from pocketlm.model import triton_kernels
 from pocketlm.model.loss import IGNORE, head_cross_entropy, plain_row_losses
@@ -34,14 +34,6 @@ def case(seed: int, rows: int, vocabulary: int, ignored: float, size: float = 3.
     return logits_CV.to(DEVICE), targets_C.to(DEVICE)
 
 
-def oracle(logits_CV: Tensor, targets_C: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
-    exact_CV = logits_CV.double().requires_grad_()
-    loss_C = F.cross_entropy(exact_CV, targets_C, reduction="none", ignore_index=IGNORE)
-    penalty_C = z_loss * exact_CV.logsumexp(-1).square() * (targets_C != IGNORE)
-    (delta_CV,) = torch.autograd.grad((loss_C + penalty_C).sum(), exact_CV)
-    return loss_C.detach(), penalty_C.detach(), delta_CV
-
-
 CASES = {
     "seed": st.integers(0, 1000),
     "rows": st.integers(1, 6),
@@ -57,7 +49,7 @@ def test_losses_and_gradients_equal_float64_autograd(
     seed: int, rows: int, vocabulary: int, ignored: float, z_loss: float, size: float
 ) -> None:
     logits_CV, targets_C = case(seed, rows, vocabulary, ignored, size)
-    expected = oracle(logits_CV, targets_C, z_loss)
+    expected = reference_rows(logits_CV, targets_C, z_loss)
     ours = fused_row_losses(logits_CV, targets_C, IGNORE, z_loss, gradient=True)
     assert ours[2] is logits_CV
     for mine, reference in zip(ours, expected, strict=True):
@@ -71,7 +63,7 @@ def test_bf16_gradients_are_the_exact_ones_rounded(
 ) -> None:
     logits_CV, targets_C = case(seed, rows, vocabulary, ignored)
     logits_CV = logits_CV.bfloat16()
-    loss_C, penalty_C, delta_CV = oracle(logits_CV, targets_C, z_loss)
+    loss_C, penalty_C, delta_CV = reference_rows(logits_CV, targets_C, z_loss)
     ours = fused_row_losses(logits_CV, targets_C, IGNORE, z_loss, gradient=True)
     torch.testing.assert_close(ours[0].double(), loss_C, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(ours[1].double(), penalty_C, rtol=1e-6, atol=1e-6)
@@ -106,7 +98,7 @@ def test_what_is_not_finite_stays_visible_and_keeps_to_its_row() -> None:
     targets_C[2] = 70
     loss_C, _, delta_CV = fused_row_losses(logits_CV.clone(), targets_C, IGNORE, 0.0, gradient=True)
     assert loss_C.isfinite().tolist() == [False, False, False, True]
-    torch.testing.assert_close(delta_CV[3].double(), oracle(logits_CV[3:], targets_C[3:], 0.0)[2][0])
+    torch.testing.assert_close(delta_CV[3].double(), reference_rows(logits_CV[3:], targets_C[3:], 0.0)[2][0])
 
 
 def test_logits_stay_when_no_gradient_is_asked_for() -> None:
@@ -114,8 +106,8 @@ def test_logits_stay_when_no_gradient_is_asked_for() -> None:
     kept_CV = logits_CV.clone()
     loss_C, penalty_C, _ = fused_row_losses(logits_CV, targets_C, IGNORE, 0.1, gradient=False)
     assert torch.equal(logits_CV, kept_CV)
-    torch.testing.assert_close(loss_C.double(), oracle(kept_CV, targets_C, 0.1)[0], rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(penalty_C.double(), oracle(kept_CV, targets_C, 0.1)[1], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(loss_C.double(), reference_rows(kept_CV, targets_C, 0.1)[0], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(penalty_C.double(), reference_rows(kept_CV, targets_C, 0.1)[1], rtol=1e-6, atol=1e-6)
 
 
 def test_the_head_takes_the_kernel_on_cuda_only() -> None:
