@@ -167,9 +167,10 @@ def test_rates_of_another_width() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"normalise_rows": True}, "change Muon's updates, but optimizer is adamw"),
-        ({"orthogonalisation": "polar_express"}, "set optimizer to muon or leave them out"),
-        ({"momentum": 0.9}, "momentum, orthogonalisation and normalise_rows change"),
+        ({"normalise_rows": True}, "normalise_rows says how Muon trains, but optimizer is adamw"),
+        ({"orthogonalisation": "polar_express"}, "set optimizer to muon or leave it out"),
+        ({"momentum": 0.9}, "momentum says how Muon trains"),
+        ({"embedding_rate": 0.5}, "embedding_rate says how Muon trains"),
         ({"optimizer": "muon", "momentum": 1.0}, "less than 1"),
         ({"betas": (0.9, 1.0)}, "less than 1"),
         ({"width_transfer": 0}, "greater than 0"),

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from pocketlm.pipeline.settings import EXECUTION, Settings
 
-MUON_DEFAULTS = (0.95, "newton_schulz", False)  # momentum, orthogonalisation, normalise_rows
+OF_MUON = ("embedding_rate", "momentum", "orthogonalisation", "normalise_rows")
 Share = Annotated[float, Field(ge=0, lt=1)]
 HIGHEST_RATE = 1e6
 """Of all learning rates: what is above is a slip, and near the end of fp32 no longer a number."""
@@ -87,11 +87,12 @@ class OptimizationSettings(Settings):
 
     @model_validator(mode="after")
     def _possible(self) -> "OptimizationSettings":
-        if self.optimizer != "muon" and (self.momentum, self.orthogonalisation, self.normalise_rows) != MUON_DEFAULTS:
-            raise ValueError(
-                "momentum, orthogonalisation and normalise_rows change Muon's updates, but optimizer is "
-                f"{self.optimizer}; set optimizer to muon or leave them out"
-            )
+        for name in OF_MUON if self.optimizer != "muon" else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} says how Muon trains, but optimizer is {self.optimizer}; set optimizer to muon or leave "
+                    "it out"
+                )
         # Two snapshots are kept, one of which must be older than what is undone.
         if self.spikes is not None:
             late = self.log_every + max(self.spikes.sustained, self.skips_allowed)
