@@ -8,6 +8,7 @@ from pocketlm.model.document_mask import document_mask
 from tests.small_training import SHAPE, make_model
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, about what it does itself
 @pytest.mark.parametrize(
     ("layout", "masked", "autocast"), [("llama", False, False), ("qwen3", True, False), ("llama", False, True)]
 )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pocketlm.model.cache import CacheLayer, CacheRows
 from pocketlm.model.config import ModelSettings
+from pocketlm.model.cpu_attention import CausalAttention
 from pocketlm.model.operators import rms_norm, rotary_tables, rotate, swiglu
 
 
@@ -187,10 +188,7 @@ def attend(query_BHTE: Tensor, key_BKSE: Tensor, value_BKSE: Tensor, mask_B1TS: 
     """Scaled dot-product attention, [B, H, T, E]; causal without a mask; K may divide H (grouped queries)."""
     lowered = query_BHTE.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
     if query_BHTE.device.type == "cpu" and lowered:
-        # The fused CPU kernel is slower in bfloat16 (torch 2.13), where other products gain from it.
-        with torch.autocast("cpu", enabled=False):
-            mixed_BHTE = attend(query_BHTE.float(), key_BKSE.float(), value_BKSE.float(), mask_B1TS)
-        return mixed_BHTE.to(query_BHTE.dtype)
+        return _attend_in_bfloat16_on_cpu(query_BHTE, key_BKSE, value_BKSE, mask_B1TS)
     batch, heads, length, channels = query_BHTE.shape
     groups = heads // key_BKSE.shape[1]
     if groups == 1:
@@ -209,6 +207,24 @@ def attend(query_BHTE: Tensor, key_BKSE: Tensor, value_BKSE: Tensor, mask_B1TS: 
     return F.scaled_dot_product_attention(
         query_BHTE, key_BKSE, value_BKSE, attn_mask=mask_B1TS, is_causal=mask_B1TS is None, enable_gqa=groups > 1
     )
+
+
+def _attend_in_bfloat16_on_cpu(
+    query_BHTE: Tensor, key_BKSE: Tensor, value_BKSE: Tensor, mask_B1TS: Tensor | None
+) -> Tensor:
+    """Only the products of compiled causal attention are in bfloat16: torch's fused kernel is faster in float32.
+
+    In torch 2.13 that holds for forwards and backwards together; forwards alone bfloat16 is faster.
+    """
+    if mask_B1TS is None and torch.compiler.is_compiling():
+        query_BHTE, key_BKSE, value_BKSE = (heads.bfloat16() for heads in (query_BHTE, key_BKSE, value_BKSE))
+        groups = query_BHTE.shape[1] // key_BKSE.shape[1]
+        return CausalAttention.apply(
+            query_BHTE, key_BKSE.repeat_interleave(groups, 1), value_BKSE.repeat_interleave(groups, 1)
+        )
+    with torch.autocast("cpu", enabled=False):
+        mixed_BHTE = attend(query_BHTE.float(), key_BKSE.float(), value_BKSE.float(), mask_B1TS)
+    return mixed_BHTE.to(query_BHTE.dtype)
 
 
 def groups_are_fused(device: torch.device, dtype: torch.dtype, masked: bool) -> bool:
