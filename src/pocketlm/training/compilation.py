@@ -1,6 +1,6 @@
 """torch.compile for the fixed shapes of training, while rollouts and scores keep the plain module.
 
-On a CPU it gains 5 to 15 % in float32 and 20 to 30 % in bfloat16 (bench/results/training.json) and takes half a minute
+On a CPU it gains 10 to 20 % in float32 and 60 % in bfloat16 (bench/results/training.json) and takes half a minute
 or more to compile, so it is used there only when `runtime.compile` asks for it.
 """
 
