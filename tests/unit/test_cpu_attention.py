@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pocketlm.model.cpu_attention import BLOCK, CausalAttention
+from pocketlm.model.cpu_attention import BLOCK, BLOCKS, CausalAttention
 from pocketlm.model.transformer import attend
 
 # Rounding to bfloat16 is 2^-9 relative; here scores, probabilities, their deltas and the results are rounded. What that
@@ -27,7 +27,7 @@ def relative_error(ours: Tensor, exact: Tensor) -> float:
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 1000),
-    length=st.sampled_from([1, 2, 17, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 40]),
+    length=st.sampled_from([1, 2, 17, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 40, (BLOCKS + 1) * BLOCK]),
     size=st.sampled_from(sorted(BACKWARD)),
 )
 def test_values_and_gradients_are_those_of_float64_within_rounding(seed: int, length: int, size: float) -> None:
