@@ -29,3 +29,15 @@ def test_the_backend_is_the_kernel_that_runs(masked: bool, flash: bool) -> None:
         torch.backends.cuda.enable_flash_sdp(allowed)
     assert name == ("flash" if flash else "math")
     assert CPU_KERNELS[name] in {event.key for event in profiled.key_averages()}
+
+
+def test_compiled_bfloat16_on_a_cpu_has_a_backward_pass_of_its_own() -> None:
+    cpu = torch.device("cpu")
+    names = {
+        (masked, compiled): attention_backend(SHAPE, 16, cpu, torch.bfloat16, masked, compiled)
+        for masked in (False, True)
+        for compiled in (False, True)
+    }
+    assert names.pop((False, True)) == "flash, own backward pass"
+    assert set(names.values()) == {"flash"}
+    assert attention_backend(SHAPE, 16, cpu, torch.float32, compiled=True) == "flash"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from threading import Timer
 
@@ -167,12 +170,23 @@ def test_held_folder_names_its_holder(tmp_path: Path) -> None:
     assert toy.run(tmp_path / "run").executed == ()
 
 
-def test_a_holder_that_has_not_written_its_name_yet_is_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_holder_that_has_not_written_its_name_yet_is_waited_for(tmp_path: Path, killed: bool) -> None:
     toy.run(tmp_path / "run")
+    if killed:
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        left = {"pid": ended.pid, "host": socket.gethostname(), "since": "morning"}
+        (tmp_path / "run" / ".lock").write_text(json.dumps(left))
     with open(tmp_path / "run" / ".lock", "r+") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         name = json.dumps({"pid": 4242, "host": "there", "since": "noon"}).encode()
-        later = Timer(0.3, os.pwrite, (stream.fileno(), name, 0))
+
+        def write() -> None:
+            stream.truncate(0)
+            os.pwrite(stream.fileno(), name, 0)
+
+        later = Timer(0.3, write)
         later.start()
         with pytest.raises(HeldError, match="held by process 4242 on there since noon"):
             toy.run(tmp_path / "run")

@@ -8,9 +8,16 @@ from pocketlm.model.transformer import groups_are_fused
 
 
 def attention_backend(
-    settings: ModelSettings, length: int, device: torch.device, dtype: torch.dtype, masked: bool = False
+    settings: ModelSettings,
+    length: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    masked: bool = False,
+    compiled: bool = False,
 ) -> str:
     """`flash`, `efficient`, `cudnn`, `math` or `overrideable`: what `attend` runs on in training.
+
+    `flash, own backward pass` on a CPU in compiled bfloat16 (`cpu_attention.py`).
 
     Asks torch with empty tensors as attention gets them, of one row (their number does not enter its choice): `length`
     tokens of `dtype`, gradients asked for, causal or with a boolean mask. torch >= 2.11 prefers cuDNN on Hopper when
@@ -18,6 +25,8 @@ def attention_backend(
     leaves cuDNN out by itself.
     """
     if device.type == "cpu" and dtype == torch.bfloat16:
+        if compiled and not masked:
+            return "flash, own backward pass"
         dtype = torch.float32  # as `attend` does
     kv_heads = settings.kv_heads if groups_are_fused(device, dtype, masked) else settings.heads
     shapes = [(1, length, heads, settings.head_dim) for heads in (settings.heads, kv_heads, kv_heads)]

@@ -148,8 +148,8 @@ _DEEP = ModelShape(width=576, layers=30, heads=9, kv_heads=3, head_dim=64, ffn_w
 SHAPES = {
     # The quickstart's model: trains in minutes on two CPU cores.
     "quickstart": ModelShape(width=128, layers=4, heads=4, kv_heads=4, head_dim=32, ffn_width=384, context=256),
-    # Proxies of `135m`, to try settings on: as deep for their width (19.2 channels a layer, as nearly as whole layers
-    # allow), feed-forward 8/3 as wide as the stream, 3 query heads for a key-value head.
+    # Proxies of `135m`, to try settings on: as deep for their width (about 19.2 channels a layer; 24 in the smallest),
+    # feed-forward 8/3 as wide as the stream, 3 query heads for a key-value head.
     "0.3m": ModelShape(width=72, layers=3, heads=3, kv_heads=1, head_dim=32, ffn_width=192, context=256),
     "1m": ModelShape(width=120, layers=6, heads=3, kv_heads=1, head_dim=32, ffn_width=320, context=256),
     "5m": ModelShape(width=192, layers=10, heads=6, kv_heads=2, head_dim=32, ffn_width=512, context=512),
@@ -169,9 +169,11 @@ VOCABULARIES = {
 
 
 def _shape(value: Any) -> Any:
-    if isinstance(value, str) and value not in SHAPES:
-        raise ValueError(f"there is no preset {value!r}; the presets are {', '.join(sorted(SHAPES))}")
-    return SHAPES[value] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if value not in SHAPES:
+        raise ValueError(_no_preset(value))
+    return SHAPES[value]
 
 
 NamedShape = Annotated[ModelShape, BeforeValidator(_shape)]
@@ -181,8 +183,12 @@ NamedShape = Annotated[ModelShape, BeforeValidator(_shape)]
 def preset(name: str) -> ModelSettings:
     """Settings of a named shape; InputError lists the names when there is none."""
     if name not in SHAPES:
-        raise InputError(f"model: there is no preset {name!r}; the presets are {', '.join(SHAPES)}")
+        raise InputError(f"model: {_no_preset(name)}")
     return SHAPES[name].with_vocabulary(VOCABULARIES[name])
+
+
+def _no_preset(name: str) -> str:
+    return f"there is no preset {name!r}; the presets are {', '.join(SHAPES)}"
 
 
 def _divisors(number: int) -> list[int]:

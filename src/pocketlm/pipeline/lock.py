@@ -1,7 +1,7 @@
 """One process per run folder: an advisory lock with a named holder. The lock of a dead process is taken over.
 
 The kernel releases a `flock` when its holder dies, so a stale lock needs no guessing by process id; the text inside
-only says who holds it. While nobody does, the file is empty.
+only says who holds it, or held it last and was killed. A holder that ends by itself leaves the file empty.
 """
 
 from __future__ import annotations
@@ -75,13 +75,28 @@ def refuse_held(run_folder: Path) -> None:
 
 def _held(run_folder: Path, descriptor: int) -> str:
     until = time.monotonic() + NAMING_SECONDS
-    while (holder := _read_holder(descriptor)) is None and time.monotonic() < until:
+    holder = _read_holder(descriptor)
+    while (holder is None or _is_dead(holder)) and time.monotonic() < until:
         time.sleep(0.01)
+        holder = _read_holder(descriptor)
     holder = holder or {}
     return (
         f"{run_folder} is held by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
         f"since {holder.get('since', '?')}"
     )
+
+
+def _is_dead(holder: dict[str, object]) -> bool:
+    """Whether this is the name that a killed process left behind, which the new holder has yet to replace."""
+    if holder.get("host") != socket.gethostname() or not isinstance(pid := holder.get("pid"), int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _read_holder(descriptor: int) -> dict[str, object] | None:

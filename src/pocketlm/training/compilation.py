@@ -1,7 +1,7 @@
 """torch.compile for the fixed shapes of training, while rollouts and scores keep the plain module.
 
 On a CPU it gains 10 to 20 % in float32 and 60 % in bfloat16 (bench/results/training.json) and takes half a minute
-or more to compile, so it is used there only when `runtime.compile` asks for it.
+to some minutes to compile, so it is used there only when `runtime.compile` asks for it.
 """
 
 from collections.abc import Callable, Iterator

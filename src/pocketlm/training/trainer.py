@@ -317,8 +317,9 @@ class Trainer:
         rows, shape = self.settings.batch_rows, self.model.settings
         rows = min(self.update.gradients.rows or rows, rows)
         compute = compute_type(self.device, self.context.runtime.precision)
+        compiled = self.context.runtime.compile
         attention = {
-            name: attention_backend(shape, shape.context, self.device, compute, masked)
+            name: attention_backend(shape, shape.context, self.device, compute, masked, bool(compiled))
             for name, masked in (("causal", False), ("masked", True))
         }
         return {**shows_in_last_bits(self.context.runtime, self.device, rows), "attention": attention}
