@@ -161,7 +161,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def collect(run: Path, work: Path) -> None:
-    """The table of all runs in WORK over the tokens of RUN, printed and written to bench/results/data_efficiency.json."""
+    """The table of all runs in WORK, over the tokens of RUN: printed, and bench/results/data_efficiency.json."""
     from pocketlm.data.tokens.shards import TokenShard
     from pocketlm.pipeline.artifact import Artifact
 
