@@ -4,10 +4,10 @@
     python -m bench.gpu --parts race --race RUN --race-work WORK --race-tokens 50000000
     python -m bench.gpu --toy --out FILE                                  # every part in a minute, on one CPU core
 
-1. `checks`: kernels, attention back ends and whole steps against references, the same step twice. What fails is not
-   timed. 2. `device`: products, copies and attention at this model's shapes. 3. `throughput`: L20-Edu's set-up, ours
-   gain by gain. 4. `floor`: where a token's time goes. 5. `costs`: checkpoints and scores. 6. `race`: wall-clock to the
-   loss of L20-Edu's recipe on the text of a run.
+1. `checks`: kernels, attention back ends and whole steps against references, the same training
+   twice, and with a stop. What fails is not timed. 2. `device`: products, copies and attention at this model's shapes.
+   3. `throughput`: L20-Edu's set-up, ours gain by gain. 4. `floor`: where a token's time goes. 5. `costs`: checkpoints
+   and scores. 6. `race`: wall-clock to the loss of L20-Edu's recipe on the text of a run.
 
 Every figure is written when it is there. The same command again goes on with what is missing: parts that are cut by
 --max-seconds or by a kill lose only what was under way. Ratios are taken within one process, which measures the

@@ -1,5 +1,5 @@
 """Part 1 of `bench.gpu`: is what will be timed right? Kernels and attention against float64, whole steps against the
-CPU, and the same training twice.
+CPU, and the same training twice and with a stop.
 
 Errors are |ours - reference| / |reference|, Euclidean over all entries. A check that fails takes the timings of all
 variants that need it with it.
@@ -8,7 +8,9 @@ variants that need it with it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,11 +18,23 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bench.gpu_world import RATE, World, computing_in, determinism, fresh_compiler, make_trainer, reason_of, rounded
+from bench.gpu_world import (
+    RATE,
+    World,
+    computing_in,
+    determinism,
+    fresh_compiler,
+    make_trainer,
+    reason_of,
+    recipe_optimizer,
+    rounded,
+)
+from pocketlm.errors import Interrupted
 from pocketlm.model import loss as loss_module
 from pocketlm.model.loss import IGNORE, head_cross_entropy
 from pocketlm.model.transformer import attend
 from pocketlm.training.device import compute_type
+from pocketlm.training.trainer import Trainer
 from pocketlm.training.update import Order
 
 BACKENDS = {
@@ -39,6 +53,7 @@ STEP = {
     torch.bfloat16: {"loss": 1e-3, "gradient": 5e-2, "update": 0.3},
 }
 Z_LOSS = 1e-4
+WHOLE, STOPPED = 4, 2  # steps of a training, and those before its stop
 
 
 def check(world: World) -> None:
@@ -59,6 +74,7 @@ def check(world: World) -> None:
         checks[f"step.bf16.{optimizer}"] = lambda o=optimizer: _step(world, references, reduced, False, o)
     checks["step.bf16.compiled"] = lambda: _step(world, references, reduced, True, "adamw")
     checks["repeat.strict"] = lambda: _repeat(world, reduced, strict=True)
+    checks["resume.strict"] = lambda: _resume(world, reduced)
     checks["repeat.as_trained"] = lambda: _repeat(world, reduced, strict=False)
     for name, run in checks.items():
         if world.record.measured("checks", name, fresh=True) is not None:
@@ -233,12 +249,56 @@ def _repeat(world: World, dtype: torch.dtype, strict: bool) -> dict[str, Any]:
 
 
 def _trained_bits(world: World, dtype: torch.dtype) -> Tensor:
-    scale = world.scale
-    shape = scale.shape.model_copy(update={"layers": 2})
-    with computing_in(dtype), fresh_compiler(scale.toy):
-        trainer = make_trainer(world, world.device, shape, scale.repeat_rows, 3, micro_batch=1, compile=True)
+    with computing_in(dtype), fresh_compiler(world.scale.toy):
+        trainer = _small_trainer(world, 3)
         for step in range(3):
             trainer.update.step(trainer.batches.batch(step, trainer.model), Order(step, RATE))
+    return _bits(trainer)
+
+
+def _resume(world: World, dtype: torch.dtype) -> dict[str, Any]:
+    """A training without a stop, and one that is stopped half way and continued from its checkpoint: equal bits?
+
+    With operations refused that are not deterministic, and with the recipe's optimizer: it keeps Muon's state and
+    AdamW's.
+    """
+    with determinism(2), TemporaryDirectory(dir=world.scratch) as folder:
+        whole, steps = _run(world, dtype, Path(folder, "whole"))
+        _, before = _run(world, dtype, Path(folder, "stopped"), STOPPED)
+        continued, after = _run(world, dtype, Path(folder, "stopped"))
+    # One that begins anew would end with equal bits too.
+    if (steps, before, after) != (WHOLE, STOPPED, WHOLE - STOPPED):
+        raise RuntimeError(f"{steps} steps whole, {before} before the stop and {after} after it")
+    equal = torch.equal(whole, continued)
+    return {"passed": equal, "equal_bits": equal}
+
+
+def _run(world: World, dtype: torch.dtype, work: Path, stop_after: int | None = None) -> tuple[Tensor, int]:
+    """Weights at the end, and the steps that this trainer made: from the newest checkpoint in `work`, up to a stop."""
+    made = 0
+
+    def progress(*steps: Any, **figures: float) -> None:
+        nonlocal made
+        made += 1
+        if made == stop_after:
+            trainer.context._stop.request()
+
+    with computing_in(dtype), fresh_compiler(world.scale.toy):
+        trainer = _small_trainer(world, WHOLE, work=work, **recipe_optimizer())
+        trainer.context.progress = progress  # type: ignore[method-assign]
+        with suppress(Interrupted):
+            trainer.run()
+    return _bits(trainer), made
+
+
+def _small_trainer(world: World, steps: int, **more: Any) -> Trainer:
+    """Two layers of the model at its full width and context, compiled."""
+    shape = world.scale.shape.model_copy(update={"layers": 2})
+    rows = world.scale.repeat_rows
+    return make_trainer(world, world.device, shape, rows, steps, micro_batch=1, compile=True, **more)
+
+
+def _bits(trainer: Trainer) -> Tensor:
     return torch.cat([weight.detach().flatten() for weight in trainer.model.parameters()])
 
 

@@ -1,7 +1,7 @@
 """Part 6 of `bench.gpu`: wall-clock to the loss of L20-Edu's recipe on real text.
 
-Two trainings on the same rows in the same order: L20-Edu's optimizer and schedule, and ours. Both run at our speed; the
-time of the first is reckoned with the measured rate of L20-Edu's set-up, since its curve does not depend on the speed.
+Two trainings on the same rows in the same order: L20-Edu's optimizer and schedule, and ours. Curves do not depend on
+the speed, so that times are reckoned with measured rates of part 3: of L20-Edu's set-up, and of ours with Muon.
 Each arm is a training run with checkpoints in its work folder: a slice that ends is continued by the next.
 """
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from bench.gpu_variants import BASELINE, DEFAULT
-from bench.gpu_world import World, fresh_compiler, make_context, rounded
+from bench.gpu_variants import BASELINE, MUON
+from bench.gpu_world import World, fresh_compiler, make_context, recipe_optimizer, rounded
 from pocketlm.data.tokens.shards import TokenShard
 from pocketlm.errors import Interrupted
 from pocketlm.model.transformer import Transformer
@@ -29,20 +29,15 @@ ROWS = 64  # 131,072 tokens a step
 SCORES = 40  # of a run
 DOCUMENTS = 32
 L20: dict[str, Any] = {"learning_rate": 4e-4, "schedule": "cosine", "final_fraction": 0.1}
-OURS: dict[str, Any] = {
-    "optimizer": "muon",
-    "orthogonalisation": "polar_express",
-    "cautious_weight_decay": True,
-    "schedule": "wsd",
-    "decay_fraction": 0.4,
-}
+OURS: dict[str, Any] = {"schedule": "wsd", "decay_fraction": 0.4}  # the form of the recipe's phases
 WARM_UP = {"l20": 1000 / 18_928, "ours": 0.02}  # share of the steps
 
 
 def race(world: World, run: Path, work: Path, tokens: int, rate: float) -> None:
     """Run both arms as far as time allows, then compare. `run` is a run folder with a `tokenize` artifact."""
     artifact = run / "artifacts" / "tokenize"
-    for arm, settings in (("l20", L20), ("ours", {**OURS, "learning_rate": rate})):
+    ours = {**recipe_optimizer(), **OURS, "learning_rate": rate}
+    for arm, settings in (("l20", L20), ("ours", ours)):
         if world.record.measured("race", arm) is None and (world.scale.toy or world.left() > world.compiling):
             entry = _train(world, arm, settings, artifact, work, tokens)
             print(f"  {arm}: {world.record.put('race', arm, entry).get('left_out', 'finished')}", flush=True)
@@ -65,9 +60,9 @@ def compare(world: World) -> dict[str, Any]:
     }
     if reached is None:
         return {**entry, "not_reached": f"ours ended at {ours['curve'][-1][1]}"}
-    rates = [world.record.measured("throughput", name) for name in (BASELINE, DEFAULT)]
+    rates = [world.record.measured("throughput", name) for name in (BASELINE, MUON)]
     if rates[0] is None or rates[1] is None:
-        return {**entry, "left_out": f"needs the rates of {BASELINE} and {DEFAULT}"}
+        return {**entry, "left_out": f"needs the rates of {BASELINE} and {MUON}"}
     theirs, own = (which["tokens_per_second"] for which in rates if which is not None)
     ratio = (reached / own) / (l20["curve"][-1][0] / theirs)
     return {**entry, "rates": [theirs, own], "wall_clock_ratio": rounded(ratio), "met": ratio <= GOAL}

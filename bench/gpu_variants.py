@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
 from bench.gpu_checks import BACKENDS
-from bench.gpu_world import Scale, determinism
+from bench.gpu_world import RECIPE, Scale, determinism, recipe_optimizer
 from pocketlm.model import loss as loss_module
 from pocketlm.model.transformer import Transformer
 from pocketlm.training.batches import Batch
@@ -25,6 +25,7 @@ from pocketlm.training.objective import LanguageModelObjective
 
 BASELINE = "hugging_face_checkpointing"
 DEFAULT = "ours_micro_2"  # the middle micro-batch
+MUON = "ours_muon"  # as our arm of the race trains
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,6 @@ def variants(scale: Scale, kind: str) -> dict[str, Variant]:
             reuse_traces=False,
         )
 
-    muon = (("optimizer", "muon"), ("orthogonalisation", "polar_express"), ("cautious_weight_decay", True))
     plain = ("step.bf16.adamw",)
     return {
         DEFAULT: standard(f"ours as trained: micro-batch {middle}"),
@@ -95,7 +95,8 @@ def variants(scale: Scale, kind: str) -> dict[str, Variant]:
         "ours_micro_1": standard(f"+ micro-batch {small}", small),
         "ours_micro_3": standard(f"+ micro-batch {large}", large),
         **{f"ours_{name}": forced(name) for name in (("flash", "cudnn") if kind == "cuda" else ("flash", "math"))},
-        "ours_muon": standard("Muon as pocket-135m has it", needs=(*ours, "step.bf16.muon"), settings=muon),
+        MUON: standard(f"Muon as {RECIPE} has it", needs=(*ours, "step.bf16.muon"),
+                       settings=tuple(recipe_optimizer().items())),
         "ours_bf16_stream": standard(
             "residual stream in bf16 (no setting: a hook on the embedding)", prepare_model=_bf16_stream
         ),
@@ -103,7 +104,7 @@ def variants(scale: Scale, kind: str) -> dict[str, Variant]:
                                 objective=LanguageModelObjective(z_loss=1e-4)),
         "ours_large_chunks": standard("head in chunks of 16,384 tokens (no setting)", within=_large_chunks),
         "ours_strict": standard(
-            "runtime.deterministic", needs=(*ours, "repeat.strict"), within=lambda: determinism(2),
+            "runtime.deterministic", needs=(*ours, "repeat.strict", "resume.strict"), within=lambda: determinism(2),
             reuse_traces=False,
         ),
         "ours_not_deterministic": standard("no deterministic mode (no setting)", within=lambda: determinism(0)),

@@ -25,15 +25,25 @@ from pocketlm.model.config import ModelSettings, preset
 from pocketlm.model.transformer import Transformer
 from pocketlm.pipeline.context import Context, StopRequest
 from pocketlm.pipeline.progress import Progress
+from pocketlm.pipeline.recipe import load_recipe
 from pocketlm.pipeline.settings import Runtime
+from pocketlm.stages import registry
 from pocketlm.training.batches import PretrainBatches
 from pocketlm.training.objective import LanguageModelObjective
-from pocketlm.training.settings import TrainingSettings
+from pocketlm.training.settings import OF_MUON, TrainingSettings
 from pocketlm.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
-MEASURED_SOURCES = ("src/pocketlm/model/*.py", "src/pocketlm/training/*.py", "bench/gpu*.py")
+RECIPE = "pocket-135m"  # whose optimizer stands for ours where it is Muon
+MEASURED_SOURCES = (
+    "src/pocketlm/model/*.py",
+    "src/pocketlm/training/*.py",
+    f"src/pocketlm/recipes/{RECIPE}.yaml",
+    "bench/gpu*.py",
+)
 RATE = 1e-3
+# What makes an update of a gradient; rates, schedule and sizes belong to a run.
+OF_OPTIMIZER = ("optimizer", *OF_MUON, "weight_decay", "cautious_weight_decay", "betas", "epsilon", "gradient_clip")
 
 
 @dataclass(frozen=True)
@@ -199,6 +209,12 @@ def source_digest() -> str:
     return digest.hexdigest()[:16]
 
 
+def recipe_optimizer() -> dict[str, Any]:
+    """The optimizer of the recipe's pretraining, with defaults of that stage, without rate and schedule."""
+    settings = load_recipe(RECIPE, registry()).stages["pretrain"].settings
+    return {name: getattr(settings, name) for name in OF_OPTIMIZER}
+
+
 def make_context(work: Path, seconds: float | None = None, **runtime: Any) -> Context:
     """A context without a runner, silent, that stops after so many seconds."""
 
@@ -220,9 +236,13 @@ def make_trainer(
     prepare_model: Callable[[Transformer], Any] | None = None,
     micro_batch: int | None = None,
     compile: bool = False,
+    work: Path | None = None,
     **settings: Any,
 ) -> Trainer:
-    """The trainer of every training stage over random tokens; the same weights and rows for all that call it alike."""
+    """The trainer of every training stage over random tokens; the same weights and rows for all that call it alike.
+
+    `work`: where its checkpoints are, for those that go on from them.
+    """
     model = Transformer(shape)
     model.init_weights(0)
     model.to(device)
@@ -233,7 +253,7 @@ def make_trainer(
         steps=steps,
         batch_rows=rows,
     )
-    context = make_context(world.scratch, micro_batch=micro_batch, compile=compile)
+    context = make_context(work or world.scratch, micro_batch=micro_batch, compile=compile)
     context.warn = _refuse_plain  # type: ignore[method-assign]
     batches = PretrainBatches(world.tokens(rows, shape.context), rows, shape.context, seed=0)
     return Trainer(model, objective or LanguageModelObjective(), batches, training, context)

@@ -10,9 +10,13 @@ import torch
 
 from bench import gpu, gpu_race, gpu_throughput
 from bench.gpu_floor import kind_of
-from bench.gpu_variants import BASELINE, DEFAULT, PlainObjective, variants
-from bench.gpu_world import Record, World, toy_scale
+from bench.gpu_variants import BASELINE, DEFAULT, MUON, PlainObjective, variants
+from bench.gpu_world import RECIPE, Record, World, toy_scale
 from pocketlm.model import loss as loss_module
+from pocketlm.pipeline.recipe import recipe_folder
+from pocketlm.pipeline.recipe_yaml import load_yaml
+from pocketlm.training.checkpoint import CheckpointFolder
+from pocketlm.training.muon import Muon
 from tests.token_folders import write_tokens
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers and of the compiler
@@ -50,9 +54,8 @@ def test_every_part_is_measured_and_continued_and_none_is_of_a_gpu(
     assert (first["toy"], first["device"]) == (True, "cpu")
     assert set(first["parts"]) == set(gpu.PARTS)
     assert all(entry["passed"] is not False for entry in first["parts"]["checks"].values())
-    assert {"step.fp32.muon", "step.bf16.compiled", "loss.kernel.z_loss", "repeat.strict"} <= set(
-        first["parts"]["checks"]
-    )
+    expected = {"step.fp32.muon", "step.bf16.compiled", "loss.kernel.z_loss", "repeat.strict", "resume.strict"}
+    assert expected <= set(first["parts"]["checks"])
     assert first["parts"]["throughput"][BASELINE]["ratio"] == 1.0
     assert first["parts"]["throughput"][DEFAULT]["graphs"] == 1
     assert first["parts"]["throughput"][DEFAULT]["attention"]
@@ -99,6 +102,30 @@ def test_a_wrong_kernel_fails_its_checks_and_its_variants_are_not_timed(
     assert "loss." in refused["refused"]
     assert "tokens_per_second" not in refused
     assert result["parts"]["throughput"][BASELINE]["tokens_per_second"] > 0
+
+
+@pytest.mark.parametrize(
+    ("forgetful", "reason"),
+    [
+        # What the optimizer keeps, and the whole checkpoint: beginning anew ends with equal bits.
+        ((Muon, "tensors", lambda self: {}), "bits differ"),
+        ((CheckpointFolder, "load_newest", lambda self, before=None: None), "2 before the stop and 4 after it"),
+    ],
+)
+def test_a_resume_that_forgets_fails_its_check_and_the_strict_mode_is_not_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checked: str, forgetful: tuple[Any, ...], reason: str
+) -> None:
+    former = json.loads(checked)
+    del former["parts"]["checks"]["resume.strict"]
+    out = tmp_path / "gpu.json"
+    out.write_text(json.dumps(former))
+    monkeypatch.setattr(*forgetful)
+    code, result = run(out, "--parts", "checks", "throughput", "--variants", "ours_strict")
+    assert code == 1
+    assert result["parts"]["checks"]["resume.strict"]["passed"] is False
+    refused = result["parts"]["throughput"]["ours_strict"]["refused"]
+    assert "resume.strict" in refused
+    assert reason in refused
 
 
 def test_other_work_is_not_timed_as_if_it_were_the_same(
@@ -152,7 +179,7 @@ def test_the_race_goes_on_after_a_cut_and_compares_wall_clock(tmp_path: Path) ->
         {"train": documents(60), "heldout": documents(4), "heldout_selection": documents(4)},
     )
     options = ["--parts", "race", "--race", str(tmp_path / "run"), "--race-work", str(tmp_path / "work")]
-    options += ["--race-tokens", str(12 * 32 * 30), "--race-rate", "0.01"]
+    options += ["--race-tokens", str(12 * 32 * 30), "--race-rate", "0.003"]
     _, cut = run(tmp_path / "gpu.json", *options, "--max-seconds", "1")
     assert "the same command continues" in cut["parts"]["race"]["l20"]["left_out"]
     assert "left_out" in cut["parts"]["race"]["result"]
@@ -160,6 +187,16 @@ def test_the_race_goes_on_after_a_cut_and_compares_wall_clock(tmp_path: Path) ->
     curves = {arm: whole["parts"]["race"][arm]["curve"] for arm in ("l20", "ours")}
     assert [tokens for tokens, _ in curves["l20"]] == [tokens for tokens, _ in curves["ours"]]
     assert curves["ours"][-1][1] < curves["l20"][-1][1] < curves["l20"][0][1]
+    # The arm, the variant whose rate gives its time, and the recipe have one optimizer.
+    arm = whole["parts"]["race"]["ours"]["settings"]
+    variant = json.loads(json.dumps(dict(variants(toy_scale(), "cpu")[MUON].settings)))
+    assert {name: arm[name] for name in variant} == variant
+    stated = load_yaml(recipe_folder() / f"{RECIPE}.yaml")["pretrain"]
+    common = stated.keys() & variant.keys()
+    assert {"optimizer", "orthogonalisation", "normalise_rows", "cautious_weight_decay"} <= common
+    assert {name: variant[name] for name in common} == {name: stated[name] for name in common}
+    assert arm["learning_rate"] == 0.003
+    assert "learning_rate" not in variant
 
 
 def test_wall_clock_is_tokens_over_the_rates_of_each_set_up(tmp_path: Path) -> None:
@@ -168,7 +205,9 @@ def test_wall_clock_is_tokens_over_the_rates_of_each_set_up(tmp_path: Path) -> N
     record.put("race", "l20", {"curve": [[100, 5.0], [200, 4.0]]})
     record.put("race", "ours", {"curve": [[100, 3.9], [200, 3.0]]})
     record.put("throughput", BASELINE, {"tokens_per_second": 10})
-    record.put("throughput", DEFAULT, {"tokens_per_second": 40})
+    record.put("throughput", DEFAULT, {"tokens_per_second": 80})  # of AdamW, which our arm does not train with
+    assert MUON in gpu_race.compare(world)["left_out"]
+    record.put("throughput", MUON, {"tokens_per_second": 40})
     result = gpu_race.compare(world)
     assert result["wall_clock_ratio"] == (100 / 40) / (200 / 10)
     assert result["met"]
