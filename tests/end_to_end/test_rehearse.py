@@ -159,3 +159,13 @@ def test_the_large_recipes_rehearse_offline(name: str, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr[-3000:]
     assert "SUBSTITUTED" in result.stdout
     assert "seal:" in result.stdout
+
+
+@pytest.mark.long
+def test_the_sweep_of_learning_rates_rehearses(tmp_path: Path) -> None:
+    result = pocketlm("rehearse", "wind-tunnel", "--out", tmp_path / "run")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "SUBSTITUTED" not in result.stdout
+    sweep = json.loads((tmp_path / "run" / "artifacts" / "wind_tunnel" / "sweep.json").read_text(encoding="utf-8"))
+    assert len(sweep["runs"]) == 5
+    assert set(sweep["optima"]) == {"0.3m"}

@@ -12,13 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pocketlm.model.config import SHAPES
 from pocketlm.pipeline.artifact import Artifact, Draft
 from pocketlm.pipeline.context import Context, StopRequest
 from pocketlm.pipeline.progress import Progress
 from pocketlm.pipeline.settings import Runtime
 from pocketlm.pipeline.stage import Inputs
+from pocketlm.stages.pretrain import PretrainSettings
 from pocketlm.stages.wind_tunnel import WindTunnelSettings, wind_tunnel
-from pocketlm.training.sweep import optimum, rate_for_width
+from pocketlm.training.settings import OptimizationSettings
+from pocketlm.training.sweep import CURVE_POINTS, optimum, rate_for_width, sweep_chart
 from tests.unit.test_pretrain_stage import tokens  # noqa: F401 (a fixture)
 
 RATES = [1e-3 * 2**power for power in range(7)]
@@ -36,6 +39,39 @@ def test_the_optimum_of_a_parabola_is_found_between_the_points(best: float) -> N
     assert not found.on_edge
 
 
+def test_the_fitted_curve_is_the_one_that_the_optimum_lies_on() -> None:
+    losses = {rate: loss + (0.02 if place % 2 else -0.01) for place, (rate, loss) in enumerate(parabola(6e-3).items())}
+    found = optimum(losses, start=8.0)
+    assert found.curve is not None
+    assert found.loss == found.curve.loss(found.rate)
+    around = [found.curve.loss(found.rate * factor) for factor in (0.9, 1.1)]
+    assert min(around) > found.loss
+    # Two runs on either side of the best one, which is the third.
+    assert (found.curve.lowest, found.curve.highest) == (RATES[0], RATES[4])
+
+
+def test_the_chart_shows_the_runs_and_the_curve_over_the_logarithm_of_the_rate() -> None:
+    losses = {"a": parabola(4e-3), "b": parabola(1.0)}  # b: the best rate is the last one
+    runs = [
+        {"proxy": proxy, "learning_rate": rate, "bits_per_byte": loss}
+        for proxy, own in losses.items()
+        for rate, loss in sorted(own.items(), reverse=True)
+    ]
+    chart = sweep_chart(runs, {proxy: optimum(own, start=8.0) for proxy, own in losses.items()})
+    assert chart["x_title"] == "log10(learning rate)"
+    lines: dict[str, list[Any]] = {}
+    for row in chart["rows"]:
+        lines.setdefault(row["series"], []).append((row["log10 rate"], row["bits per byte"]))
+    assert {name: len(points) for name, points in lines.items()} == {
+        "a, runs": len(RATES),
+        "a, fitted": CURVE_POINTS,
+        "b, runs": len(RATES),
+    }
+    assert lines["a, runs"] == [(round(math.log10(rate), 4), losses["a"][rate]) for rate in RATES]
+    for at, loss in lines["a, fitted"]:
+        assert loss == pytest.approx(1.5 + 0.1 * math.log(10**at / 4e-3) ** 2, abs=1e-3)
+
+
 def test_runs_that_diverge_cost_sensitivity_and_nothing_else() -> None:
     whole = parabola(4e-3)
     broken = {**whole, RATES[-1]: math.inf, RATES[-2]: math.nan}
@@ -48,6 +84,7 @@ def test_runs_that_diverge_cost_sensitivity_and_nothing_else() -> None:
 def test_an_optimum_at_the_end_of_the_sweep_is_said(best: float) -> None:
     found = optimum(parabola(best), start=8.0)
     assert found.on_edge
+    assert found.curve is None
     assert found.rate == (RATES[0] if best < 1e-3 else RATES[-1])
 
 
@@ -87,15 +124,35 @@ def test_the_stage_sweeps_recommends_and_says_that_the_best_rate_was_the_last(
     tmp_path: Path,
 ) -> None:
     artifact, events = run(tokens, tmp_path / "first")
-    rows = artifact.read_json("sweep.json")
+    sweep = artifact.read_json("sweep.json")
+    rows = sweep["runs"]
     assert [row["learning_rate"] for row in rows] == [1e-4, 1e-3, 1e-2]
     assert rows[2]["bits_per_byte"] < rows[0]["bits_per_byte"] < rows[0]["start"]
-    assert artifact.metrics["recommended_rate"] == 1e-2
+    assert artifact.metrics["recommended_rate"] == sweep["optima"]["0.3m"]["rate"] == 1e-2
+    assert sweep["optima"]["0.3m"]["curve"] is None
     assert [kind for kind, _ in events if kind == "warning"] == ["warning"]
     # Runs that are there are read, not repeated, and the whole is reproducible.
     (tmp_path / "second" / "work").mkdir(parents=True)
     again, _ = run(tokens, tmp_path / "second")
     assert again.digest == artifact.digest
+
+
+def test_a_sweep_trains_by_default_as_pretraining_does() -> None:
+    sweep, pretraining = WindTunnelSettings.model_fields, PretrainSettings.model_fields
+    shared = OptimizationSettings.model_fields
+    assert {name: sweep[name].default for name in shared} == {name: pretraining[name].default for name in shared}
+    assert min(sweep["learning_rates"].default) < pretraining["learning_rate"].default
+    assert max(sweep["learning_rates"].default) > pretraining["learning_rate"].default
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_run_is_as_long_as_its_model_asks_for(optimizer: str) -> None:
+    shape = SHAPES["0.3m"].with_vocabulary(300)
+    settings = WindTunnelSettings(optimizer=optimizer, tokens_per_parameter=2.0, warmup_fraction=0.1)
+    run = settings.run_of(shape, 3e-3)
+    assert run.steps == round(2 * shape.parameter_count() / (settings.batch_rows * shape.context))
+    assert (run.optimizer, run.learning_rate, run.warmup_steps) == (optimizer, 3e-3, round(0.1 * run.steps))
+    assert run.decay_fraction == settings.decay_fraction
 
 
 @pytest.mark.parametrize(

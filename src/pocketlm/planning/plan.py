@@ -1,4 +1,4 @@
-"""What a recipe will take: tokens, operations, memory, disk, time and energy of every training stage.
+"""What a recipe will take: tokens, operations, memory, disk, time and energy of every training stage and sweep.
 
 `plan` measures the device for some seconds; `preflight` is the part that needs no measuring, for `pocketlm run`. Both
 refuse what cannot fit, with the arithmetic. Counts of pretraining are exact; those of other stages are upper bounds,
@@ -30,6 +30,7 @@ from pocketlm.planning.memory import (
     training_memory,
 )
 from pocketlm.planning.peaks import peak_of
+from pocketlm.planning.sweeps import Sweep, sweeps_of
 from pocketlm.planning.work import Work, model_of, models_of, works_of
 from pocketlm.training.ranks import Rank
 
@@ -55,24 +56,29 @@ def plan(recipe: Recipe, folder: Path) -> Iterator[str]:
     Raises:
         InputError: as `works_of`, or something does not fit into memory or on the disk.
     """
-    works, machine = works_of(recipe), machine_of(recipe.runtime)
-    fits = {work.name: fit(work, machine, recipe.runtime.micro_batch) for work in works}
+    works, sweeps, machine = works_of(recipe), sweeps_of(recipe), machine_of(recipe.runtime)
+    trained = [*works, *(work for sweep in sweeps for work in sweep.works)]
+    fits = {work.name: fit(work, machine, recipe.runtime.micro_batch) for work in trained}
     disk = disk_of(recipe)
     _require_disk(disk, folder, recipe.runtime.disk_megabytes)
     yield f"{recipe.name}: {len(recipe.stages)} stages, in this order: {', '.join(recipe.stages)}"
     yield f"device: {machine.name} ({machine.kind}), {_size(machine.memory)} for training ({machine.origin})"
     yield f"FLOPs: {CONVENTION}"
     speeds: dict[str, Throughput] = {}
+    speed_of: dict[str, Throughput] = {}
     total = 0.0
+    for sweep in sweeps:
+        for work in sweep.works:
+            speed_of[work.name] = _speed(recipe, work, speeds)
+            total += sweep.runs * speed_of[work.name].seconds(work.tokens, work.steps)
+        yield from _sweep(sweep, fits, machine, speed_of)
     for work in works:
-        key = repr((work.model.model_dump(exclude={"context", "rope_scaling"}), work.settings.optimizer))
-        if key not in speeds:
-            speeds[key] = _measured(recipe, work)
-        total += speeds[key].seconds(work.tokens, work.steps)
-        yield from _stage(work, fits[work.name], machine, speeds[key])
+        speed = _speed(recipe, work, speeds)
+        total += speed.seconds(work.tokens, work.steps)
+        yield from _stage(work, fits[work.name], machine, speed)
         yield from _disk(next(stage for stage in disk if stage.name == work.name))
     yield from _evaluation(recipe, machine)
-    yield from _whole(recipe, works, fits, disk, folder, total)
+    yield from _whole(recipe, fits, disk, total)
 
 
 def preflight(recipe: Recipe, folder: Path, only: str | None = None) -> int | None:
@@ -85,6 +91,7 @@ def preflight(recipe: Recipe, folder: Path, only: str | None = None) -> int | No
         InputError: as `plan`.
     """
     works = [work for work in works_of(recipe) if only in (None, work.name)]
+    works += [work for sweep in sweeps_of(recipe) if only in (None, sweep.name) for work in sweep.works]
     if not works:
         return recipe.runtime.micro_batch
     for work in works:
@@ -177,6 +184,14 @@ def _require_disk(stages: list[StageDisk], folder: Path, spare_megabytes: int) -
         )
 
 
+def _speed(recipe: Recipe, work: Work, known: dict[str, Throughput]) -> Throughput:
+    """Measured once for every shape and optimizer, and kept in `known`."""
+    key = repr((work.model.model_dump(exclude={"context", "rope_scaling"}), work.settings.optimizer))
+    if key not in known:
+        known[key] = _measured(recipe, work)
+    return known[key]
+
+
 def _measured(recipe: Recipe, work: Work) -> Throughput:
     from pocketlm.planning.benchmark import measure
 
@@ -236,6 +251,29 @@ def _stage(work: Work, chosen: Fit, machine: Machine, speed: Throughput) -> Iter
         yield f"  energy      {bound}{energy:,.3g} kWh at {speed.watts:,.0f} W ({speed.watts_origin})"
 
 
+def _sweep(sweep: Sweep, fits: dict[str, Fit], machine: Machine, speeds: dict[str, Throughput]) -> Iterator[str]:
+    count = len(sweep.works)
+    tokens = sum(sweep.runs * work.tokens for work in sweep.works)
+    flops = sum(sweep.runs * _flops(work) for work in sweep.works)
+    seconds = sum(sweep.runs * speeds[work.name].seconds(work.tokens, work.steps) for work in sweep.works)
+    yield (
+        f"{sweep.name}: {count} model{'s' if count > 1 else ''} x {sweep.rates} learning rates x {sweep.seeds} "
+        f"seed{'s' if sweep.seeds > 1 else ''}: {count * sweep.runs} runs"
+    )
+    for work in sweep.works:
+        chosen, speed = fits[work.name], speeds[work.name]
+        yield (
+            f"  {work.name}: {work.model.parameter_count():,} parameters; each run {work.tokens:,} tokens in "
+            f"{work.steps:,} steps of {work.rows:,} x {work.length:,}, {_flops(work):.3g} FLOP, "
+            f"{_duration(speed.seconds(work.tokens, work.steps))}; "
+            f"{_size(chosen.memory.total)} of memory with a micro-batch of {chosen.rows:,} rows"
+        )
+    compiled = ", not compiled" if machine.kind == "cuda" else ""
+    yield f"  tokens      {tokens:,} in all runs"
+    yield f"  operations  {flops:.3g} FLOP in all runs"
+    yield f"  time        {_duration(seconds)} (measured now on {machine.kind}{compiled}; scoring comes on top)"
+
+
 def _flops(work: Work) -> float:
     if work.stretches:
         parts = [
@@ -270,16 +308,14 @@ def _evaluation(recipe: Recipe, machine: Machine) -> Iterator[str]:
         )
 
 
-def _whole(
-    recipe: Recipe, works: list[Work], fits: dict[str, Fit], disk: list[StageDisk], folder: Path, seconds: float
-) -> Iterator[str]:
+def _whole(recipe: Recipe, fits: dict[str, Fit], disk: list[StageDisk], seconds: float) -> Iterator[str]:
     if disk:
         needed, at = peak(disk)
         yield (
             f"disk: at least {_size(needed)} at once, during {at.name}, and the text itself; "
             f"{_size(sum(stage.artifact for stage in disk))} stay"
         )
-    if works:
+    if fits:
         yield f"training takes at most {_duration(seconds)} here, less where answers are short"
     partial = [one.rows for one in fits.values() if not one.whole]
     if partial and recipe.runtime.micro_batch is None:

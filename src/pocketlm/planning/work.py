@@ -43,7 +43,7 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class Work:
-    """One training stage.
+    """One training stage, or one run of a sweep.
 
     `rows` x `length` is its largest step, `tokens` what it trains on: exact for pretraining, at most that elsewhere.
     """
@@ -66,7 +66,9 @@ class Work:
     @property
     def masked(self) -> bool:
         """Rows hold several documents or examples that do not see each other."""
-        return not isinstance(self.settings, PhasedSettings) or self.settings.document_mask
+        if self.kind != "pretraining":
+            return True
+        return isinstance(self.settings, PhasedSettings) and self.settings.document_mask
 
     @property
     def keeps_best(self) -> bool:
@@ -93,7 +95,7 @@ def model_of(recipe: Recipe, name: str) -> ModelSettings:
     entry = recipe.stages[name]
     shape = getattr(entry.settings, "model", None)
     if isinstance(shape, ModelShape):
-        return shape.with_vocabulary(_vocabulary(recipe, entry, shape))
+        return shape.with_vocabulary(vocabulary_of(recipe, entry, shape))
     models = [source for source in entry.input_names() if recipe.stages[source].definition.output == "model"]
     if models:
         return model_of(recipe, models[0])
@@ -180,7 +182,12 @@ def _pretraining(recipe: Recipe, entry: StageEntry, settings: PhasedSettings, mo
     )
 
 
-def _vocabulary(recipe: Recipe, entry: StageEntry, shape: ModelShape) -> int:
+def vocabulary_of(recipe: Recipe, entry: StageEntry, shape: ModelShape) -> int:
+    """Vocabulary of what a stage trains: that of the model it starts from, or of the tokenizer before it.
+
+    Raises:
+        InputError: there is no tokenizer before it, or its file cannot be read.
+    """
     start = entry.inputs.get("start")
     if isinstance(start, str):
         return model_of(recipe, start).vocabulary

@@ -8,22 +8,51 @@ Learning-rate sensitivity is that of Wortsman et al., arXiv 2309.14322: the mean
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from pocketlm.pipeline.figures import Block, line_chart
+
 NEIGHBOURS = 2  # points on either side of the best one that the parabola is fitted to
+CURVE_POINTS = 33  # of a drawn curve: the report marks points up to 40, and the runs must be among them
+
+
+@dataclass(frozen=True)
+class Parabola:
+    """Loss `height + slope x + bend x^2` with x = ln(rate / `centre`), fitted to runs from `lowest` to `highest`.
+
+    `centre`, `lowest` and `highest` are learning rates; outside of the two the curve says nothing.
+    """
+
+    centre: float
+    height: float
+    slope: float
+    bend: float
+    lowest: float
+    highest: float
+
+    def loss(self, rate: float) -> float:
+        """The curve at a learning rate, in the unit of the losses."""
+        at = math.log(rate / self.centre)
+        return self.height + self.slope * at + self.bend * at**2
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """The best rate of one model. `on_edge`: the sweep ends there, so the true one may lie outside."""
+    """The best rate of one model, and the curve that says so.
+
+    `on_edge`: the sweep ends there, so the true one may lie outside. Without a `curve` (on the edge, or where the fit
+    does not bend upwards) rate and loss are those of the best run.
+    """
 
     rate: float
     loss: float
     sensitivity: float
     on_edge: bool
+    curve: Parabola | None = None
 
 
 def optimum(losses: Mapping[float, float], start: float) -> Optimum:
@@ -45,16 +74,48 @@ def optimum(losses: Mapping[float, float], start: float) -> Optimum:
     sensitivity = float(np.mean(np.minimum(np.where(finite, values, start), start) - values[best]))
     near = [at for at in range(max(0, best - NEIGHBOURS), min(len(rates), best + NEIGHBOURS + 1)) if finite[at]]
     if best in (near[0], near[-1]) or len(near) < 3:
-        return Optimum(rates[best], float(values[best]), sensitivity, True)
-    logs = np.log([rates[at] for at in near])
-    centre = math.log(rates[best])
-    bend, slope, _ = np.polyfit(logs - centre, values[near], 2)
+        return Optimum(rates[best], float(values[best]), sensitivity, on_edge=True)
+    offsets = np.log([rates[at] / rates[best] for at in near])
+    bend, slope, height = (float(part) for part in np.polyfit(offsets, values[near], 2))
+    if bend <= 0:
+        return Optimum(rates[best], float(values[best]), sensitivity, on_edge=False)
+    curve = Parabola(rates[best], height, slope, bend, rates[near[0]], rates[near[-1]])
     # Beyond the neighbours of the best point a parabola says nothing.
-    shift = float(
-        np.clip(-slope / (2 * bend), logs[near.index(best) - 1] - centre, logs[near.index(best) + 1] - centre)
+    middle = near.index(best)
+    shift = float(np.clip(-slope / (2 * bend), offsets[middle - 1], offsets[middle + 1]))
+    rate = rates[best] * math.exp(shift)
+    return Optimum(rate, curve.loss(rate), sensitivity, on_edge=False, curve=curve)
+
+
+def sweep_chart(runs: Sequence[Mapping[str, Any]], optima: Mapping[str, Optimum]) -> Block:
+    """The runs of every model and the curve fitted to them, over log10 of the rate: charts have no logarithmic axis.
+
+    Args:
+        runs: rows with `proxy`, `learning_rate` and `bits_per_byte`, which is None where the run diverged.
+        optima: proxy -> what `optimum` made of its runs.
+    """
+    rows = [row for proxy, found in optima.items() for row in _drawn(proxy, runs, found.curve)]
+    return line_chart(
+        "Bits per byte by learning rate",
+        rows,
+        "log10 rate",
+        "bits per byte",
+        series="series",
+        x_title="log10(learning rate)",
+        note="Runs as they were measured, joined by lines, and the parabola fitted to the best one and its neighbours; "
+        "no parabola where the best run is the last of the sweep. Runs that diverged are left out.",
     )
-    fitted = values[best] + slope * shift + bend * shift**2 if bend > 0 else values[best]
-    return Optimum(math.exp(centre + (shift if bend > 0 else 0.0)), float(fitted), sensitivity, False)
+
+
+def _drawn(proxy: str, runs: Sequence[Mapping[str, Any]], curve: Parabola | None) -> Iterator[dict[str, Any]]:
+    measured = {row["learning_rate"]: row["bits_per_byte"] for row in runs if row["proxy"] == proxy}
+    lines = {f"{proxy}, runs": [(rate, measured[rate]) for rate in sorted(measured)]}
+    if curve is not None:
+        rates = np.geomspace(curve.lowest, curve.highest, CURVE_POINTS).tolist()
+        lines[f"{proxy}, fitted"] = [(rate, curve.loss(rate)) for rate in rates]
+    for series, points in lines.items():
+        for rate, loss in points:
+            yield {"series": series, "log10 rate": round(math.log10(rate), 4), "bits per byte": loss}
 
 
 def rate_for_width(optima: Mapping[int, float], width: int) -> tuple[float, float]:
