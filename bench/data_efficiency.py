@@ -5,10 +5,10 @@
     python -m bench.data_efficiency table RUN
 
 Every run is one process on one thread (compiled, products in bfloat16 over fp32 masters, all arms alike) and one file
-in bench/results/data_efficiency/; a run that is there is not repeated. The rate of an arm is chosen on the selection
-split at the budget itself with the first seed; all figures are of the report split. Arms with the same seed see the
-same rows in the same order and start from the same weights, so differences are taken pairwise over seeds. `table`
-writes bench/results/data_efficiency.json.
+in bench/results/data_efficiency/; a run that is there is not repeated. The best rate of an arm is that of its first
+seed on the selection split, at the budget itself; all figures are of the report split. Arms with the same seed see the
+same rows in the same order and start from the same weights, so differences are taken pairwise over seeds: to the best
+AdamW, and of each lever to the one before at the same rate. `table` writes bench/results/data_efficiency.json.
 
 The stored runs have attention in float32, but for those of `adamw` at 0.0015 and 0.003 and of `muon`, `muon_decay` and
 `muon_qk` at 2.5M tokens: it was in bfloat16 before them, and is again since (its products). The first 1M tokens of
@@ -166,44 +166,48 @@ def collect(run: Path, work: Path) -> None:
     from pocketlm.pipeline.artifact import Artifact
 
     runs = [json.loads(path.read_text()) for path in sorted(work.glob("*.json"))]
-    budgets = sorted({run["budget"] for run in runs}, reverse=True)
-    base = _tuned(runs, BASE, budgets[0])
+    largest = max(run["budget"] for run in runs)
+    base = _runs(runs, BASE, largest, _best_rate(runs, BASE, largest))
     rows = []
-    for budget in budgets:
-        for arm in (arm for arm in ARMS if any(run["arm"] == arm and run["budget"] == budget for run in runs)):
-            tuned = _tuned(runs, arm, budget)
-            tried = sorted({run["rate"] for run in runs if run["arm"] == arm and run["budget"] == budget})
-            row = {
-                "arm": arm,
-                "budget": budget,
-                "rate": tuned[0]["rate"],
-                "rates_tried": tried,
-                "seeds": [run["seed"] for run in tuned],
-                "heldout_bits_per_byte": round(mean(run["heldout"] for run in tuned), 4),
-                f"minus_{BASE}_at_{budgets[0]}": _interval(tuned, base),
-            }
-            if arm in LADDER[1:]:
-                before = LADDER[LADDER.index(arm) - 1]
-                row[f"minus_{before}"] = _interval(tuned, _tuned(runs, before, budget))
-            rows.append(row)
-            print(json.dumps(row))
+    order = {arm: at for at, arm in enumerate(ARMS)}
+    made = {(-run["budget"], order[run["arm"]], run["rate"]) for run in runs}
+    for budget, arm, rate in ((-budget, list(ARMS)[at], rate) for budget, at, rate in sorted(made)):
+        own = _runs(runs, arm, budget, rate)
+        row = {
+            "arm": arm,
+            "budget": budget,
+            "rate": rate,
+            "best_rate_tried": rate == _best_rate(runs, arm, budget),
+            "seeds": [run["seed"] for run in own],
+            "heldout_bits_per_byte": round(mean(run["heldout"] for run in own), 4),
+            f"minus_{BASE}_at_{largest}": _interval(own, base),
+        }
+        if arm in LADDER[1:]:
+            before = LADDER[LADDER.index(arm) - 1]
+            row[f"minus_{before}"] = _interval(own, _runs(runs, before, budget, rate))
+        rows.append(row)
+        print(json.dumps(row))
     tokens = Artifact.open(run / "artifacts" / "tokenize")
     data = {
         "digest": tokens.digest,
         "training_tokens": len(TokenShard.open(tokens.path).tokens),
         "held_out_tokens": len(TokenShard.open(tokens.path, "heldout").tokens),
     }
-    write_result("data_efficiency", {"data": data, "base": BASE, "base_budget": budgets[0], "rows": rows}, ())
+    write_result("data_efficiency", {"data": data, "base": BASE, "base_budget": largest, "rows": rows}, ())
 
 
-def _tuned(runs: list[dict[str, Any]], arm: str, budget: int) -> list[dict[str, Any]]:
-    """The runs of an arm at the rate that its first seed did best with on the selection split, by seed."""
-    own = [run for run in runs if run["arm"] == arm and run["budget"] == budget]
-    if not own:
-        return []
+def _runs(runs: list[dict[str, Any]], arm: str, budget: int, rate: float) -> list[dict[str, Any]]:
+    """By seed."""
+    own = [run for run in runs if (run["arm"], run["budget"], run["rate"]) == (arm, budget, rate)]
+    return sorted(own, key=lambda run: run["seed"])
+
+
+def _best_rate(runs: list[dict[str, Any]], arm: str, budget: int) -> float:
+    """The rate that the first seed did best with on the selection split."""
+    own = [run for run in runs if (run["arm"], run["budget"]) == (arm, budget)]
     first = min(run["seed"] for run in own)
-    rate = min((run for run in own if run["seed"] == first), key=lambda run: run["heldout_selection"])["rate"]
-    return sorted((run for run in own if run["rate"] == rate), key=lambda run: run["seed"])
+    best = min((run for run in own if run["seed"] == first), key=lambda run: run["heldout_selection"])
+    return float(best["rate"])
 
 
 def _interval(runs: list[dict[str, Any]], others: list[dict[str, Any]]) -> dict[str, Any]:
