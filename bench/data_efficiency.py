@@ -11,8 +11,7 @@ same rows in the same order and start from the same weights, so differences are 
 AdamW, and of each lever to the one before at the same rate. `table` writes bench/results/data_efficiency.json.
 
 The stored runs have attention in float32, but for those of `adamw` at 0.0015 and 0.003 and of `muon`, `muon_decay` and
-`muon_qk` at 2.5M tokens: it was in bfloat16 before them, and is again since (its products). The first 1M tokens of
-`muon_rows` come to 2.2302 in float32 and 2.2310 in bfloat16 (these two runs are not kept).
+`muon_qk` at 2.5M tokens: it was in bfloat16 before them, and is again since (its products).
 
 The model is `quickstart`, of 1.1M parameters like the preset `1m`, for which nothing of this is measured. The text is
 read less than once, so that the curves of training loss are of text not seen before.

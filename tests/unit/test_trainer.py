@@ -188,13 +188,17 @@ def test_the_runtime_that_decides_about_bits_is_recorded_and_set(tmp_path: Path,
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns about its own parts
-def test_compiled_training_gives_the_same_losses_and_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("precision", "bound"), [("float32", 1e-4), ("bfloat16", 2e-3)])
+def test_compiled_training_gives_the_same_losses_and_leaves_the_model_as_it_was(
+    tmp_path: Path, precision: str, bound: float
+) -> None:
     import shutil
 
     if shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler")
-    plain = make_trainer(make_context(tmp_path / "plain"), steps=4, log_every=1)
-    compiled = make_trainer(make_context(tmp_path / "compiled", compile=True), steps=4, log_every=1)
+    plain = make_trainer(make_context(tmp_path / "plain", precision=precision), steps=4, log_every=1)
+    context = make_context(tmp_path / "compiled", compile=True, precision=precision)
+    compiled = make_trainer(context, steps=4, log_every=1)
     expected, result = plain.run(), compiled.run()
-    assert [row["loss"] for row in result.rows] == pytest.approx([row["loss"] for row in expected.rows], rel=1e-4)
+    assert [row["loss"] for row in result.rows] == pytest.approx([row["loss"] for row in expected.rows], rel=bound)
     assert "hidden" not in vars(compiled.model)

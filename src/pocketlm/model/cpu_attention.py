@@ -11,7 +11,7 @@ from torch import Tensor
 BLOCK = 128
 """Queries of a block, at least: its scores stay near a core, and few are of keys that none of them may see."""
 BLOCKS = 8
-"""Blocks of a row, at most: every one of every layer is compiled, in about a fifth of a second."""
+"""Blocks of a row, at most: every one of every layer is compiled for itself, which takes its time."""
 
 
 class CausalAttention(torch.autograd.Function):
