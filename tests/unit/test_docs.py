@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer.main
@@ -127,6 +127,8 @@ def _field_at(model: type[Settings], parts: list[str]) -> bool:
         if part not in model.model_fields:
             return False
         annotation = model.model_fields[part].annotation
+        options = [item for item in get_args(annotation) if item is not type(None)]
+        annotation = getattr(options[0], "__origin__", options[0]) if len(options) == 1 else annotation
         if isinstance(annotation, type) and issubclass(annotation, Settings):
             model = annotation
         elif place < len(parts) - 1:

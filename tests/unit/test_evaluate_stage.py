@@ -125,6 +125,16 @@ def test_an_artifact_without_report_split_is_named(run: Path, tmp_path: Path) ->
         evaluate.function(EvaluateSettings(), inputs, context_in(tmp_path, "evaluate"))
 
 
+def test_models_are_compared_on_text_alone(run: Path, tmp_path: Path) -> None:
+    models = {name: Artifact.open(run / "artifacts" / name) for name in ("base", "tuned")}
+    inputs = Inputs({"models": models, "documents": Artifact.open(run / "artifacts" / "curate")})
+    made = evaluate.function(SETTINGS, inputs, context_in(tmp_path, "evaluate"))
+    assert set(made.read_json("results.json")["tasks"]) == {"heldout_bits_per_byte", "last_word_cloze"}
+    assert {row["task"] for row in made.read_json("comparisons.json")} == {"heldout_bits_per_byte", "last_word_cloze"}
+    assert evaluate.recheck is not None
+    assert evaluate.recheck(SETTINGS, made, inputs, context_in(tmp_path / "again", "evaluate")) == []
+
+
 def test_progress_counts_every_item_once(run: Path) -> None:
     from pocketlm.evaluation.adapter import PocketLM
     from pocketlm.evaluation.harness import open_suite

@@ -207,6 +207,14 @@ def test_a_start_that_does_not_fit_is_refused(
         run(tokens, tmp_path, with_phases(STABLE, **settings), start=trunk)
 
 
+def test_a_model_goes_on_in_the_shape_that_it_has(tokens: Artifact, trunk: Artifact, tmp_path: Path) -> None:
+    named = run(tokens, tmp_path / "named", with_phases(STABLE), start=trunk)
+    unnamed = run(tokens, tmp_path / "unnamed", with_phases(STABLE, model=None), start=trunk)
+    assert unnamed.manifest["files"]["model.safetensors"] == named.manifest["files"]["model.safetensors"]
+    with pytest.raises(InputError, match="the shape of the input `start`, but there is none"):
+        run(tokens, tmp_path / "alone", with_phases(STABLE, model=None))
+
+
 def test_a_milestone_without_a_start_is_refused(tokens: Artifact, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no input `start`"):
         run(tokens, tmp_path, with_phases(STABLE, start_at=STEP))

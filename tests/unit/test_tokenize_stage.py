@@ -23,6 +23,7 @@ from pocketlm.pipeline.stage import Inputs, stage
 from pocketlm.stages.tokenize import tokenize
 from pocketlm.stages.tokenizer import tokenizer
 from tests.data_pipeline import corpus
+from tests.evaluation_world import context_in
 from tests.tokenizer_reference import train_like_smollm2, train_with_tokenizers
 from tests.toy import Silent
 
@@ -119,6 +120,24 @@ def test_threads_and_partitions_do_not_change_the_digest(made: dict[str, Artifac
     assert {name: artifact.digest for name, artifact in again.items()} == {
         name: artifact.digest for name, artifact in made.items()
     }
+
+
+def test_the_tokenizer_of_a_model_is_kept_and_nothing_is_set_beside_it(
+    made: dict[str, Artifact], tmp_path: Path
+) -> None:
+    from pocketlm.stages.tokenizer import TokenizerSettings
+
+    corpus_artifact = Artifact.open(made["tokenizer"].path.parent / "documents")
+
+    def taken(settings: TokenizerSettings) -> Artifact:
+        inputs = Inputs({"documents": corpus_artifact, "model": made["tokenizer"]})
+        return tokenizer.function(settings, inputs, context_in(tmp_path, "tokenizer"))
+
+    assert taken(TokenizerSettings()).file("tokenizer.json").read_bytes() == (
+        made["tokenizer"].file("tokenizer.json").read_bytes()
+    )
+    with pytest.raises(InputError, match="the input `model` brings its tokenizer"):
+        taken(TokenizerSettings(vocabulary=700))
 
 
 def test_a_given_tokenizer_is_kept_and_what_it_drops_is_counted(tmp_path: Path) -> None:

@@ -19,19 +19,20 @@ if TYPE_CHECKING:
     from pocketlm.pipeline.artifact import Artifact
 
 
-def stage_data(documents: Artifact, problems: Artifact) -> TaskData:
+def stage_data(documents: Artifact, problems: Artifact | None) -> TaskData:
     """The report split of both artifacts; cloze items and instructions give no task where there are none.
 
     Raises:
-        InputError: there are no held-out documents or no arithmetic problems.
+        InputError: there are no held-out documents, or problems without arithmetic.
     """
+    required = [(BITS_PER_BYTE, documents), *([] if problems is None else [(ARITHMETIC, problems)])]
     files = {
         name: artifact.path / file
         for name, file in FILES.items()
-        for artifact in (documents, problems)
+        for _, artifact in required
         if artifact.manifest["files"].get(file, {}).get("bytes", 0)
     }
-    for name, artifact in ((BITS_PER_BYTE, documents), (ARITHMETIC, problems)):
+    for name, artifact in required:
         if name not in files:
             raise InputError(f"evaluate: {artifact.path} (stage {artifact.stage}) has no items in {FILES[name]}")
     return read_task_data(files)

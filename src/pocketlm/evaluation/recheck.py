@@ -24,7 +24,7 @@ def differences(artifact: Artifact, inputs: Inputs, context: Context) -> list[st
     from pocketlm.training.device import prepare
 
     device = prepare(context.runtime)
-    data = stage_data(inputs["documents"], inputs["problems"])
+    data = stage_data(inputs["documents"], inputs.get("problems"))
     problems: list[str] = []
     with open_suite(data) as suite:
         for place, (name, model) in enumerate(inputs.many("models").items()):

@@ -91,14 +91,14 @@ def refuse_start(recipe: Recipe, entry: StageEntry, shape: ModelSettings, starte
     except InputError as error:
         raise InputError(f"{entry.name}.{error}") from None
     if wanted is not None:
-        _refuse_unknown_milestone(recipe, entry, start, wanted)
+        _refuse_unknown_milestone(recipe, entry, start, started.context, wanted)
 
 
-def _refuse_unknown_milestone(recipe: Recipe, entry: StageEntry, start: str, wanted: int) -> None:
+def _refuse_unknown_milestone(recipe: Recipe, entry: StageEntry, start: str, context: int, wanted: int) -> None:
     settings = recipe.stages[start].settings
     if not isinstance(settings, PhasedSettings):
         return
-    step = settings.batch_rows * settings.model.context
+    step = settings.batch_rows * context
     there = [-(-tokens // step) * step for tokens in settings.milestones]
     if wanted not in there:
         listed = ", ".join(f"{tokens:,}" for tokens in there) or "none"

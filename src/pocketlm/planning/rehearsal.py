@@ -21,6 +21,7 @@ from pocketlm.model.config import ModelShape, preset
 from pocketlm.pipeline.recipe import Recipe, StageEntry
 from pocketlm.planning.substitutes import is_here, write_substitutes
 from pocketlm.planning.work import works_of
+from pocketlm.training.phased_settings import PhasedSettings
 from pocketlm.training.settings import TrainingSettings
 
 STEPS = 6  # of a phase, or of a stage without phases
@@ -55,8 +56,9 @@ def miniature(recipe: Recipe, folder: Path) -> Miniature:
     Raises:
         InputError: the recipe itself cannot be planned (`works_of`).
     """
-    works = {work.name: work for work in works_of(recipe)}
     small = Miniature(yaml.safe_load(recipe.to_yaml()))
+    recipe = recipe.folded()  # as its file has it: what holds for an entry holds for all of its replicas
+    works = {work.name: work for work in works_of(recipe)}
     document = small.document
     document["name"] = f"{recipe.name}-rehearsal"
     document["runtime"].pop("micro_batch", None)
@@ -66,24 +68,26 @@ def miniature(recipe: Recipe, folder: Path) -> Miniature:
     for name in sorted(fixed):
         small.notes.append(f"{name} has the shape of an imported model, which is not made smaller")
     milestones: dict[str, dict[int, int]] = {}
+    contexts: dict[str, int] = {}
     for entry in recipe.stages.values():
         body = document[entry.name]
         _cap(body)
         if entry.definition.output == "tokenizer":
             _tokenizer(entry, body, small)
         if isinstance(entry.settings, TrainingSettings):
-            _training(entry, body, scale, entry.name in fixed)
+            contexts[entry.name] = _training(entry, body, scale, entry.name in fixed, works[entry.name].model.context)
             start = entry.inputs.get("start")
             if isinstance(start, str) and body.get("start_at") is not None:
                 body["start_at"] = milestones[start].get(body["start_at"], body["start_at"])
-            milestones[entry.name] = _milestones(body, works[entry.name].milestones, works[entry.name].tokens)
+            step = body["batch_rows"] * contexts[entry.name]
+            milestones[entry.name] = _milestones(body, works[entry.name].milestones, works[entry.name].tokens, step)
         elif "max_tokens" in body:
             body["max_tokens"] = _scaled(body["max_tokens"], scale)
         if "proxies" in body:
             body["proxies"] = [min(body["proxies"], key=lambda name: preset(name).parameter_count())]
         if "contamination" in body:
             _curation(entry.name, body, small)
-    _mixtures(recipe, document, small)
+    _mixtures(recipe, document, contexts, small)
     _sources(recipe, document, folder, small)
     return small
 
@@ -119,16 +123,17 @@ def _tokenizer(entry: StageEntry, body: dict[str, Any], small: Miniature) -> Non
     small.notes.append(f"SUBSTITUTED {entry.name}.path: {path} is not here, a tokenizer is learned instead")
 
 
-def _training(entry: StageEntry, body: dict[str, Any], scale: float, fixed: bool) -> None:
-    """Shape, length and batch of a training stage; the schedule keeps its form."""
+def _training(entry: StageEntry, body: dict[str, Any], scale: float, fixed: bool, context: int) -> int:
+    """Shape, length and batch of a training stage; the schedule keeps its form. Returns its model's context."""
     shape: Any = body.get("model")
     phases = body.get("phases") or []
-    if isinstance(shape, dict):
-        if not fixed:
+    if isinstance(entry.settings, PhasedSettings):
+        if isinstance(shape, dict) and not fixed:
             _shape(shape, scale)
+            context = shape["context"]
         for phase in phases:
             phase["context"] = phase["context"] and _scaled(phase["context"], scale)
-        body["batch_rows"] = _rows(shape["context"], [phase["context"] or shape["context"] for phase in phases])
+        body["batch_rows"] = _rows(context, [phase["context"] or context for phase in phases])
     elif "rollouts" in body:
         rollouts = body["rollouts"]
         rollouts["samples"] = min(rollouts["samples"], SAMPLES)
@@ -141,8 +146,9 @@ def _training(entry: StageEntry, body: dict[str, Any], scale: float, fixed: bool
         body["steps"] = min(body["steps"], STEPS)
         body["warmup_steps"] = min(body["warmup_steps"], body["steps"] // 3)
     for phase in phases:
-        phase["tokens"] = STEPS * body["batch_rows"] * shape["context"]
+        phase["tokens"] = STEPS * body["batch_rows"] * context
         phase["warmup_steps"] = min(phase["warmup_steps"], STEPS // 3)
+    return context
 
 
 def _shape(shape: dict[str, Any], scale: float) -> None:
@@ -166,11 +172,10 @@ def _rows(context: int, contexts: list[int]) -> int:
     return -(-least // step) * step
 
 
-def _milestones(body: dict[str, Any], kept: tuple[int, ...], tokens: int) -> dict[int, int]:
-    """Milestones at the same shares of the run; returns where each went, by its tokens."""
+def _milestones(body: dict[str, Any], kept: tuple[int, ...], tokens: int, step: int) -> dict[int, int]:
+    """Milestones at the same shares of the run, of `step` tokens a step; returns where each went, by its tokens."""
     if not kept:
         return {}
-    step = body["batch_rows"] * body["model"]["context"]
     steps = STEPS * len(body["phases"]) if body["phases"] else body["steps"]
     moved = {old: min(steps, max(1, -(-old * steps // tokens))) * step for old in kept}
     body["milestones"] = list(dict.fromkeys(moved.values()))
@@ -192,13 +197,13 @@ def _curation(name: str, body: dict[str, Any], small: Miniature) -> None:
             gates.pop("minimum_language_confidence", None)
 
 
-def _mixtures(recipe: Recipe, document: dict[str, Any], small: Miniature) -> None:
+def _mixtures(recipe: Recipe, document: dict[str, Any], contexts: dict[str, int], small: Miniature) -> None:
     """Every mixture releases what the phases in miniature read of it; replays of other runs have other token ids."""
     for entry in recipe.stages.values():
         body = document[entry.name]
         if "shares" not in body or "tokens" not in body:
             continue
-        read = max((sum(_reads(recipe, document, name, entry.name)) for name in recipe.stages), default=0)
+        read = max((sum(_reads(recipe, document, contexts, name, entry.name)) for name in recipe.stages), default=0)
         body["tokens"] = min(body["tokens"], 2 * read or MIXTURE_TOKENS)
         replayed = [name for name in body.get("replay", {}) if name in body["shares"]]
         if body.get("replay"):
@@ -212,14 +217,16 @@ def _mixtures(recipe: Recipe, document: dict[str, Any], small: Miniature) -> Non
         body["shares"] = {name: share / sum(left.values()) for name, share in left.items()}
 
 
-def _reads(recipe: Recipe, document: dict[str, Any], reader: str, mixture: str) -> Iterator[int]:
+def _reads(
+    recipe: Recipe, document: dict[str, Any], contexts: dict[str, int], reader: str, mixture: str
+) -> Iterator[int]:
     """Tokens that the phases of a stage read of a mixture."""
     inputs, body = recipe.stages[reader].inputs.get("tokens", ()), document[reader]
     names = [inputs] if isinstance(inputs, str) else list(inputs)
-    if mixture not in names or not isinstance(body.get("model"), dict):
+    if mixture not in names or not isinstance(recipe.stages[reader].settings, PhasedSettings):
         return
     if not body["phases"]:
-        yield body["steps"] * body["batch_rows"] * body["model"]["context"]
+        yield body["steps"] * body["batch_rows"] * contexts[reader]
     data = names[0]
     for phase in body["phases"]:
         data = phase["data"] or data

@@ -1,7 +1,7 @@
 """Stage `evaluate`: every model on the report split, once, with lm-evaluation-harness and local tasks.
 
-In: models in the order of their making; curated documents (heldout.parquet, cloze.jsonl); problems (report.jsonl and
-instructions_report.jsonl). Out: `results.json`, `comparisons.json` and `items/MODEL.TASK.jsonl` with every answer.
+In: models in the order of their making; curated documents (heldout.parquet, cloze.jsonl); problems, where models answer
+(report.jsonl and instructions_report.jsonl). Out: `results.json`, `comparisons.json` and `items/MODEL.TASK.jsonl` with every answer.
 
 It chooses nothing: whatever is chosen by score was chosen on the selection split. Claims are derived from intervals.
 Models with the same weights are not compared. All models and pairs are resampled alike: equal answers, equal intervals.
@@ -20,7 +20,7 @@ from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.figures import Block
 from pocketlm.pipeline.settings import Settings
-from pocketlm.pipeline.stage import Inputs, many, stage
+from pocketlm.pipeline.stage import Inputs, many, optional, stage
 
 
 class EvaluateSettings(Settings):
@@ -43,7 +43,7 @@ def recheck(settings: EvaluateSettings, artifact: Artifact, inputs: Inputs, cont
 
 @stage(
     version=2,
-    inputs={"models": many("model"), "documents": "documents", "problems": "problems"},
+    inputs={"models": many("model"), "documents": "documents", "problems": optional("problems")},
     output="evaluation",
     recheck=recheck,
 )
@@ -62,7 +62,7 @@ def evaluate(settings: EvaluateSettings, inputs: Inputs, context: Context) -> Ar
     models = inputs.many("models")
     _check_pairs(settings.comparisons, list(models))
     device = prepare(context.runtime)
-    data = stage_data(inputs["documents"], inputs["problems"])
+    data = stage_data(inputs["documents"], inputs.get("problems"))
     total = len(models) * sum(map(len, data.rows.values()))
     done = 0.0
 

@@ -25,7 +25,7 @@ from pocketlm.training.settings import SpikePolicy
 class PretrainSettings(PhasedSettings):
     """Shape of the model and how it is trained; the vocabulary is the tokenizer's."""
 
-    model: NamedShape = SHAPES["quickstart"]
+    model: NamedShape | None = SHAPES["quickstart"]
     steps: int = Field(default=1300, gt=0)
     batch_rows: int = Field(default=8, gt=0)
     optimizer: Literal["adamw", "muon"] = "muon"

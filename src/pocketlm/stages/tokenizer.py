@@ -1,7 +1,8 @@
 """Stage `tokenizer`: a byte-level BPE tokenizer learned from the curated training text, or one that is given.
 
 Learned: all 256 bytes are tokens, digits stand alone (arithmetic can be learned digit by digit), the chat form's
-special tokens have the ids 0, 1, 2. Given (`path`): its tokenizer.json is kept byte for byte; the chat form is ours.
+special tokens have the ids 0, 1, 2. Given (`path`, or the input `model`, whose tokenizer it then is): its tokenizer.json
+is kept byte for byte; the chat form is ours.
 The folder loads in transformers with `AutoTokenizer.from_pretrained`.
 """
 
@@ -17,7 +18,7 @@ from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.settings import EXECUTION, Place, Settings
-from pocketlm.pipeline.stage import Inputs, stage
+from pocketlm.pipeline.stage import Inputs, optional, stage
 
 
 class TokenizerSettings(Settings):
@@ -45,7 +46,7 @@ def identity(settings: TokenizerSettings) -> str:
     return sha256(_read(settings.path)).hexdigest() if settings.path is not None else ""
 
 
-@stage(version=2, inputs={"documents": "documents"}, output="tokenizer", external=identity)
+@stage(version=2, inputs={"documents": "documents", "model": optional("model")}, output="tokenizer", external=identity)
 def tokenizer(settings: TokenizerSettings, inputs: Inputs, context: Context) -> Artifact:
     """Learn the merges from train.parquet, or take what is given; report the compression on held-out text."""
     from pocketlm.data.tokens.chat import CHAT_TEMPLATE
@@ -56,7 +57,10 @@ def tokenizer(settings: TokenizerSettings, inputs: Inputs, context: Context) -> 
 
     context.progress(0, 1)
     metrics: dict[str, float] = {}
-    if settings.path is not None:
+    if (model := inputs.get("model")) is not None:
+        _refuse_beside_model(settings)
+        content = model.file("tokenizer.json").read_bytes()
+    elif settings.path is not None:
         content = _read(settings.path)
     else:
         sample = count_pieces(inputs["documents"].file("train.parquet"), settings.maximum_bytes, context.check_stop)
@@ -75,6 +79,14 @@ def tokenizer(settings: TokenizerSettings, inputs: Inputs, context: Context) -> 
         "heldout_selection.used_share": compression.used_share,
     }
     return draft.commit(metrics, [compression_block(compression), longest_tokens_block(loaded)])
+
+
+def _refuse_beside_model(settings: TokenizerSettings) -> None:
+    if settings != TokenizerSettings():
+        raise InputError(
+            "tokenizer: the input `model` brings its tokenizer, so vocabulary, maximum_bytes and path would do nothing; "
+            "leave them out"
+        )
 
 
 def _read(path: str) -> bytes:

@@ -18,7 +18,8 @@ REPLACED_BY_PHASES = ("steps", "warmup_steps", "schedule", "decay_fraction", "de
 class PhasedSettings(TrainingSettings):
     """The shape that is trained, in which phases, and what is kept on the way."""
 
-    model: NamedShape
+    model: NamedShape | None
+    """Null: the shape of the model that it starts from (input `start`)."""
     phases: tuple[Phase, ...] = ()
     """The run as a list of phases; they take the place of steps, warmup_steps, schedule and its fractions."""
     milestones: tuple[Annotated[int, Field(gt=0)], ...] = ()

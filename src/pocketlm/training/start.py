@@ -48,10 +48,15 @@ class StartingPoint:
 
 
 def starting_point(
-    model_shape: ModelShape, seed: int, start: Artifact | None, start_at: int | None, tokens: Artifact, vocabulary: int
+    model_shape: ModelShape | None,
+    seed: int,
+    start: Artifact | None,
+    start_at: int | None,
+    tokens: Artifact,
+    vocabulary: int,
 ) -> StartingPoint:
-    """Where a run begins: without `start` at random weights of the shape, from `seed`; else at that model, or at its
-    milestone after `start_at` tokens.
+    """Where a run begins: without `start` at random weights of the shape, from `seed`; else at that model, in its own
+    shape where none is asked for, or at its milestone after `start_at` tokens.
 
     Raises:
         InputError: the model to start from has another tokenizer than the tokens, another shape than the settings ask
@@ -60,6 +65,8 @@ def starting_point(
     if start is None:
         if start_at is not None:
             raise InputError("start_at names a milestone, but there is no input `start` to take it from")
+        if model_shape is None:
+            raise InputError("model: null takes the shape of the input `start`, but there is none; name a shape")
         model = Transformer(model_shape.with_vocabulary(vocabulary))
         model.init_weights(seed)
         return StartingPoint(model)
@@ -69,8 +76,9 @@ def starting_point(
             "tokenize the text with the tokenizer of the model"
         )
     shape = load_config(start.path)
-    model_shape.require_continues(shape, start.stage)
-    model = Transformer(model_shape.with_vocabulary(shape.vocabulary))
+    if model_shape is not None:
+        model_shape.require_continues(shape, start.stage)
+    model = Transformer(shape if model_shape is None else model_shape.with_vocabulary(shape.vocabulary))
     if start_at is None:
         load_weights(model, read_tensors(start.file(WEIGHTS)), start.path)
         return StartingPoint(model, None, _read(start.path))
