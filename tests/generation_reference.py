@@ -41,24 +41,83 @@ def tiny_model(layout: str = "llama", vocabulary: int = 61, context: int = 48) -
     return model.requires_grad_(False)
 
 
+PIECES = [b"a", b"b", b"ab", b"ba", b"", b"\xc3", b"\xa9", b"a\xc3\xa9b", b" ", b" b"]
+
+
+def toy_decode(tokens: list[int]) -> str:
+    """Text of few letters, so that stop strings occur: over token borders, inside tokens, beside split characters."""
+    return b"".join(PIECES[token % len(PIECES)] for token in tokens).decode(errors="replace")
+
+
+class Adder:
+    """A tool that answers with as many tokens as it has digits to say: counts of what came before."""
+
+    def __init__(self, triggers: set[int], vocabulary: int = 61) -> None:
+        self.triggers, self._vocabulary = frozenset(triggers), vocabulary
+
+    def call(self, tokens: list[int]) -> list[int]:
+        assert tokens[-1] in self.triggers
+        return [(sum(tokens) + 7 * place) % self._vocabulary for place in range(sum(tokens) % 5)]
+
+
+def distribution(logits: torch.Tensor, tokens: list[int], request: Request) -> torch.Tensor:
+    """Probabilities [V] in float64, from the papers' definitions, one token at a time."""
+    logits = logits.double().clone()
+    for token in set(tokens):
+        penalty = request.repetition_penalty
+        logits[token] = logits[token] * penalty if logits[token] < 0 else logits[token] / penalty
+    if request.temperature == 0:
+        return torch.softmax(logits, 0)
+    logits /= request.temperature
+    if request.top_k:
+        logits[logits < sorted(logits.tolist(), reverse=True)[: request.top_k][-1]] = -torch.inf
+    if request.top_p < 1:
+        mass = 0.0
+        for token in torch.softmax(logits, 0).argsort(descending=True).tolist():
+            probability = float(torch.softmax(logits, 0)[token])
+            if mass >= request.top_p:
+                break
+            mass += probability
+            last = logits[token].clone()
+        logits[logits < last] = -torch.inf
+    probabilities = torch.softmax(logits, 0)
+    probabilities[probabilities < request.min_p * probabilities.max()] = 0
+    return probabilities / probabilities.sum()
+
+
 def complete_alone(model: Transformer, request: Request, sample: int) -> Completion:
     """What the engine must return, from full forward passes in float64 sums."""
-    tokens, log_probabilities = list(request.tokens), []
+    tokens, log_probabilities, forced = list(request.tokens), [], []
     new: list[int] = []
     finish = "length"
+    answer: list[int] = []
     while len(new) < request.max_tokens and len(tokens) < model.settings.context:
-        logits = model(torch.tensor([tokens]))[0, -1].double()
-        probabilities = torch.softmax(logits / (request.temperature or 1.0), 0)
-        if request.temperature == 0:
-            token = int(logits.argmax())
+        forced.append(bool(answer))
+        if answer:
+            token = answer.pop(0)
+            log_probabilities.append(0.0)
         else:
-            cumulative = probabilities.cumsum(0)
-            place = uniform(request.seed, sample, len(new)) * float(cumulative[-1])
-            token = min(int((cumulative <= place).sum()), len(logits) - 1)
-        log_probabilities.append(float(probabilities[token].log()))
+            probabilities = distribution(model(torch.tensor([tokens]))[0, -1], tokens, request)
+            if request.temperature == 0:
+                token = int(probabilities.argmax())
+            else:
+                cumulative = probabilities.cumsum(0)
+                place = uniform(request.seed, sample, len(new)) * float(cumulative[-1])
+                token = min(int((cumulative <= place).sum()), len(probabilities) - 1)
+            log_probabilities.append(float(probabilities[token].log()))
         tokens.append(token)
         if token in request.stop_tokens:
             finish = "stop"
             break
         new.append(token)
-    return Completion(new, log_probabilities, finish)  # type: ignore[arg-type]
+        text = toy_decode(new)
+        starts = [text.find(stop) for stop in request.stop_strings if stop in text]
+        if starts:
+            text = text[: min(starts)]
+            while not text.startswith(toy_decode(new)):
+                new.pop()
+            return Completion(new, log_probabilities[: len(new)], "stop", forced[: len(new)], text)
+        if request.tool is not None and token in request.tool.triggers and not forced[-1]:
+            answer = request.tool.call(new)
+    text = toy_decode(new) if request.stop_strings else None
+    return Completion(new, log_probabilities, finish, forced, text)  # type: ignore[arg-type]

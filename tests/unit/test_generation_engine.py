@@ -12,7 +12,7 @@ from pocketlm.errors import InputError
 from pocketlm.generation.engine import Completion, Engine, Request
 from pocketlm.model.loss import token_log_probabilities
 from pocketlm.model.transformer import Transformer
-from tests.generation_reference import complete_alone, tiny_model
+from tests.generation_reference import Adder, complete_alone, tiny_model, toy_decode
 
 
 def mixed_requests(count: int, seed: int = 0) -> list[Request]:
@@ -54,7 +54,7 @@ def test_more_prompts_than_the_shelf_holds(monkeypatch: pytest.MonkeyPatch) -> N
     model, requests = tiny_model(), mixed_requests(30, seed=1)
     whole = Engine(model).generate(requests)
     monkeypatch.setattr("pocketlm.generation.engine.SHELF", 4)
-    monkeypatch.setattr("pocketlm.generation.engine.PREFILL_TOKENS", 40)
+    monkeypatch.setattr("pocketlm.generation.schedule.PREFILL_TOKENS", 40)
     assert texts(Engine(model, slots=7).generate(requests)) == texts(whole)
 
 
@@ -64,6 +64,14 @@ def test_several_steps_between_looks_change_nothing(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("pocketlm.generation.engine.STEPS_PER_LOOK", {"cpu": 5})
     for slots in (2, 11, 64):
         assert texts(Engine(model, slots=slots).generate(requests)) == texts(whole)
+
+
+def test_several_steps_beside_one_that_is_about_to_fill_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = tiny_model().settings.context
+    requests = [Request([5] * (context - 12), 12), Request([6] * (context - 10), 10), Request([7], context - 1)]
+    whole = Engine(tiny_model()).generate(requests)
+    monkeypatch.setattr("pocketlm.generation.engine.STEPS_PER_LOOK", {"cpu": 8})
+    assert texts(Engine(tiny_model()).generate(requests)) == texts(whole)
 
 
 def test_a_prompt_is_prefilled_once_for_all_its_samples(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,11 +163,81 @@ GOOD = Request([1], 4)
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**63}, "seed is"),
+        ({"top_k": -1}, "top_k is -1"),
+        ({"top_p": 0.0}, "top_p is 0.0"),
+        ({"top_p": 1.1}, "top_p is 1.1"),
+        ({"min_p": 1.5}, "min_p is 1.5"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty is inf"),
+        ({"stop_strings": ("x",)}, "made without `decode`"),
+        ({"tool": Adder({61})}, "triggered by a token id outside"),
     ],
 )
 def test_a_bad_request_is_refused_by_number(bad: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=f"request 2: .*{message}"):
         Engine(tiny_model()).generate([GOOD, GOOD, dataclasses.replace(GOOD, **bad)])  # type: ignore[arg-type]
+
+
+def test_an_empty_stop_string_is_refused() -> None:
+    with pytest.raises(InputError, match="request 0: a stop string is empty"):
+        Engine(tiny_model(), decode=toy_decode).generate([Request([1], 4, stop_strings=("a", ""))])
+
+
+class Answers:
+    """A tool that says the same after every token, and counts."""
+
+    triggers = frozenset(range(61))
+
+    def __init__(self, answer: list[int]) -> None:
+        self.answer, self.asked = answer, []
+
+    def call(self, tokens: list[int]) -> list[int]:
+        self.asked.append(tokens)
+        return self.answer
+
+
+def test_a_tool_answers_after_every_token_drawn_and_none_that_it_forced() -> None:
+    tool = Answers([9, 10, 11])
+    (completion,) = Engine(tiny_model()).generate([Request([1, 2], 10, tool=tool)])[0]
+    assert completion.forced == [False, True, True, True] * 2 + [False, True]
+    assert [token for token, forced in zip(completion.tokens, completion.forced, strict=True) if forced] == [
+        9, 10, 11, 9, 10, 11, 9,
+    ]  # fmt: skip
+    assert tool.asked == [completion.tokens[:count] for count in (1, 5, 9)]
+    assert [log == 0 for log in completion.log_probabilities] == completion.forced
+    # The model read what was forced: a prompt that holds it goes on alike.
+    again = Engine(tiny_model()).generate([Request([1, 2, *completion.tokens[:4]], 1)])[0][0]
+    assert again.tokens == completion.tokens[4:5]
+
+
+def test_a_tool_is_not_asked_after_the_last_token_nor_after_a_stop() -> None:
+    tool = Answers([])
+    free = Engine(tiny_model()).generate([Request([1, 2], 6, tool=tool)])[0][0]
+    assert len(free.tokens) == 6
+    assert len(tool.asked) == 5
+    stop, tool = (free.tokens[3],), Answers([])
+    stopped = Engine(tiny_model()).generate([Request([1, 2], 6, stop_tokens=stop, tool=tool)])[0][0]
+    assert len(tool.asked) == len(stopped.tokens) == free.tokens.index(stop[0])
+
+
+def test_an_answer_is_cut_at_the_context() -> None:
+    context = tiny_model().settings.context
+    (completion,) = Engine(tiny_model()).generate([Request([1] * (context - 4), 99, tool=Answers([5] * 99))])[0]
+    assert completion.forced == [False, True, True, True]
+    assert completion.finish == "length"
+
+
+def test_a_tool_that_answers_in_another_vocabulary_is_refused() -> None:
+    with pytest.raises(InputError, match="a tool answered with a token id outside the vocabulary of 61"):
+        Engine(tiny_model()).generate([Request([1], 4, tool=Answers([61]))])
+
+
+def test_after_an_error_the_engine_starts_afresh() -> None:
+    engine, requests = Engine(tiny_model(), slots=8), mixed_requests(12, seed=3)
+    before = engine.generate(requests)
+    with pytest.raises(InputError):
+        engine.generate([*requests, Request([1], 4, tool=Answers([61]))])
+    assert texts(engine.generate(requests)) == texts(before)
 
 
 def test_no_slots_are_refused() -> None:

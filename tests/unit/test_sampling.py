@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 
 from pocketlm.generation.engine import Engine, Request
-from pocketlm.generation.sampling import sample, stream_keys, uniforms
+from pocketlm.generation.sampling import sample, scale, stream_keys, uniforms
 from tests.generation_reference import tiny_model, uniform
 
 
@@ -35,7 +35,7 @@ def test_tokens_follow_the_exact_probabilities(temperature: float) -> None:
     logits = torch.tensor([2.0, -1.0, 0.3, -torch.inf, 1.1, 0.0])
     count = 60_000
     drawn = uniforms(stream_keys(torch.arange(count), torch.zeros(count, dtype=torch.long)), torch.zeros(count).long())
-    tokens, log_probabilities = sample(logits.repeat(count, 1), torch.full((count,), temperature), drawn)
+    tokens, log_probabilities = sample(scale(logits.repeat(count, 1), torch.full((count,), temperature)), drawn)
     exact = torch.softmax(logits.double() / temperature, 0)
     observed = torch.bincount(tokens, minlength=6)
     assert observed[3] == 0
@@ -70,7 +70,7 @@ def test_the_ends_of_the_unit_interval_never_hit_an_impossible_token(number: flo
     random = torch.Generator().manual_seed(0)
     logits = torch.randn(500, 97, generator=random) * 4
     logits[:, :3] = logits[:, -3:] = -torch.inf
-    tokens, log_probabilities = sample(logits, torch.ones(500), torch.full((500,), number))
+    tokens, log_probabilities = sample(logits, torch.full((500,), number))
     assert int(tokens.min()) >= 3
     assert int(tokens.max()) < 94
     assert bool(log_probabilities.isfinite().all())
@@ -78,7 +78,9 @@ def test_the_ends_of_the_unit_interval_never_hit_an_impossible_token(number: flo
 
 def test_temperature_zero_takes_the_first_of_the_largest() -> None:
     logits = torch.tensor([[0.0, 3.0, 3.0, 1.0], [5.0, 3.0, 3.0, 1.0]])
-    tokens, log_probabilities = sample(logits.clone(), torch.zeros(2), torch.tensor([0.99, 0.99]))
+    tokens, log_probabilities = sample(
+        scale(logits.clone(), torch.zeros(2)), torch.full((2,), 0.99), torch.tensor([True, True])
+    )
     assert tokens.tolist() == [1, 0]
     expected = torch.log_softmax(logits, -1).gather(1, tokens.unsqueeze(1)).squeeze(1)
     assert torch.allclose(log_probabilities, expected)

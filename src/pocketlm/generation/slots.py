@@ -3,135 +3,248 @@
 Active sequences always fill the first `active` slots, so a decode step works on slices and copies no keys. Behind the
 slots lies the *shelf*: prompts that were prefilled and wait, with their first logits, to be copied into slots.
 
-Shape letters as in `model/transformer.py`; N sequences, P prompts on the shelf, M longest completion.
+A sequence *stands still* when it has finished, or when it drew a token that a tool has to answer: steps then run over
+it and change nothing, until the host looks.
+
+Shape letters as in `model/transformer.py`; N sequences, P prompts on the shelf, R requests of a call, M longest
+completion, W stop tokens, U triggers of a tool.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pocketlm.generation.sampling import sample, stream_keys, uniforms
+from pocketlm.generation.filters import Filters, keep_likely, penalise_repetition
+from pocketlm.generation.sampling import sample, scale, stream_keys, uniforms
 from pocketlm.model.cache import KeyValueCache
 from pocketlm.model.transformer import Transformer
 
 NO_TOKEN = -1
 
 
+@dataclass(frozen=True)
+class Size:
+    """How much a workload needs: sequences and prompts at once, tokens of a sequence and new ones among them, stop
+    tokens and triggers of a request, and whether the tokens seen are remembered (1) or not (0)."""
+
+    slots: int
+    shelf: int
+    length: int
+    longest: int
+    stops: int
+    triggers: int
+    seen: int
+
+    def holds(self, other: Size) -> bool:
+        """Whether state of this size can serve a workload of the other."""
+        return all(getattr(self, one.name) >= getattr(other, one.name) for one in fields(self))
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a call uses; the rest is left out of its steps.
+
+    Attributes:
+        greedy: some request has temperature 0.
+        penalty: some request penalises repetition.
+        tools: some request has a tool.
+    """
+
+    greedy: bool = True
+    penalty: bool = False
+    tools: bool = False
+    filters: Filters = field(default_factory=Filters)
+
+
+@dataclass(frozen=True)
+class Orders:
+    """How the sequences of each request are drawn, on the device. `NO_TOKEN` fills stop tokens and triggers up."""
+
+    seeds_R: Tensor
+    limits_R: Tensor
+    temperatures_R: Tensor
+    top_k_R: Tensor
+    top_p_R: Tensor
+    min_p_R: Tensor
+    penalties_R: Tensor
+    stops_RW: Tensor
+    triggers_RU: Tensor
+
+
 class Slots:
-    """Decoding state of up to `slots` sequences of up to `length` tokens, `longest` of them new.
+    """Decoding state.
 
     Attributes:
         active: number of sequences in flight, which are slots 0 to active - 1.
-        greedy: whether any of them may have temperature 0.
-        generated_N, finished_N, stopped_N, outputs_NM, log_probabilities_NM: what the engine reads back.
+        features: what the call uses.
+        generated_N, stopped_N, outputs_NM, log_probabilities_NM, forced_NM: what the host reads back. `forced_NM` holds
+            the tokens that a tool put in at their places, else `NO_TOKEN`.
     """
 
-    def __init__(self, model: Transformer, slots: int, shelf: int, length: int, longest: int, stops: int) -> None:
+    def __init__(self, model: Transformer, size: Size) -> None:
         weight = model.head_weight_VD
-        device = weight.device
-        self.model = model
-        self.slots, self.shelf, self.length, self.longest, self.stops = slots, shelf, length, longest, stops
-        self.cache = KeyValueCache(model.settings, slots + shelf, length, device, weight.dtype)
+        self.model, self.size, self.device = model, size, weight.device
+        self.cache = KeyValueCache(model.settings, size.slots + size.shelf, size.length, self.device, weight.dtype)
         self.active = 0
-        self.greedy = True
-        self._logits_PV = torch.zeros(shelf, model.settings.vocabulary, device=device)
-        self._tokens_N = torch.zeros(slots, dtype=torch.long, device=device)
-        self._keys_N = torch.zeros(slots, dtype=torch.long, device=device)
-        self._limits_N = torch.zeros(slots, dtype=torch.long, device=device)
-        self._temperatures_N = torch.zeros(slots, device=device)
-        self._stops_NW = torch.full((slots, stops), NO_TOKEN, device=device)
-        self.generated_N = torch.zeros(slots, dtype=torch.long, device=device)
-        self.finished_N = torch.zeros(slots, dtype=torch.bool, device=device)
-        self.stopped_N = torch.zeros(slots, dtype=torch.bool, device=device)
-        # The last column takes what a finished sequence writes until the host looks.
-        self.outputs_NM = torch.zeros(slots, longest + 1, dtype=torch.long, device=device)
-        self.log_probabilities_NM = torch.zeros(slots, longest + 1, device=device)
-
-    def fits(self, slots: int, shelf: int, length: int, longest: int, stops: int) -> bool:
-        """Whether this state can serve a workload of that size."""
-        return all(
-            have >= need
-            for have, need in zip(
-                (self.slots, self.shelf, self.length, self.longest, self.stops),
-                (slots, shelf, length, longest, stops),
-                strict=True,
-            )
-        )
+        self.features = Features()
+        self._logits_PV = self._full(0.0, size.shelf, model.settings.vocabulary)
+        self._shelf_seen_PV = self._full(False, size.shelf * size.seen, model.settings.vocabulary)
+        self._tokens_N = self._full(0, size.slots)
+        self._keys_N = self._full(0, size.slots)
+        self._limits_N = self._full(0, size.slots)
+        self._temperatures_N = self._full(0.0, size.slots)
+        self._top_k_N = self._full(0, size.slots)
+        self._top_p_N = self._full(1.0, size.slots)
+        self._min_p_N = self._full(0.0, size.slots)
+        self._penalties_N = self._full(1.0, size.slots)
+        self._stops_NW = self._full(NO_TOKEN, size.slots, size.stops)
+        self._triggers_NU = self._full(NO_TOKEN, size.slots, size.triggers)
+        self._seen_NV = self._full(False, size.slots * size.seen, model.settings.vocabulary)
+        self.generated_N = self._full(0, size.slots)
+        self.finished_N = self._full(True, size.slots)
+        self.stopped_N = self._full(False, size.slots)
+        self.asking_N = self._full(False, size.slots)
+        # The last column takes what a sequence that stands still writes until the host looks.
+        self.outputs_NM = self._full(0, size.slots, size.longest + 1)
+        self.log_probabilities_NM = self._full(0.0, size.slots, size.longest + 1)
+        self.forced_NM = self._full(NO_TOKEN, size.slots, size.longest + 1 if size.triggers else 0)
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> None:
         """Run prompts through the model together and lay them on the shelf, prompt p at place p."""
-        device = self._logits_PV.device
         lengths_P = torch.tensor([len(prompt) for prompt in prompts])
         tokens_PT = torch.nn.utils.rnn.pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True)
-        lengths_P, tokens_PT = lengths_P.to(device), tokens_PT.to(device)
-        places = slice(self.slots, self.slots + len(prompts))
-        hidden_PTD = self.model.hidden(tokens_PT, cache=self.cache.rows(places, lengths=lengths_P, fresh=True))
-        last_PD = hidden_PTD[torch.arange(len(prompts), device=device), lengths_P - 1]
+        lengths_P, tokens_PT = lengths_P.to(self.device), tokens_PT.to(self.device)
+        places_P = torch.arange(len(prompts), device=self.device)
+        rows = slice(self.size.slots, self.size.slots + len(prompts))
+        hidden_PTD = self.model.hidden(tokens_PT, cache=self.cache.rows(rows, lengths=lengths_P, fresh=True))
+        last_PD = hidden_PTD[places_P, lengths_P - 1]
         self._logits_PV[: len(prompts)] = F.linear(last_PD, self.model.head_weight_VD).float()
+        if self.features.penalty:
+            # Padding repeats a prompt's own first token.
+            padding_PT = torch.arange(tokens_PT.shape[1], device=self.device) >= lengths_P.unsqueeze(1)
+            own_PT = torch.where(padding_PT, tokens_PT[:, :1], tokens_PT)
+            self._shelf_seen_PV[: len(prompts)] = False
+            self._shelf_seen_PV[places_P.unsqueeze(1), own_PT] = True
 
     def admit(
-        self,
-        targets_N: Tensor,
-        places_N: Tensor,
-        extent: int,
-        *,
-        seeds_N: Tensor,
-        samples_N: Tensor,
-        limits_N: Tensor,
-        temperatures_N: Tensor,
-        stops_NW: Tensor,
+        self, targets_N: Tensor, places_N: Tensor, numbers_N: Tensor, samples_N: Tensor, orders: Orders, extent: int
     ) -> None:
         """Start sequences in free slots: copy their prompts from the shelf and draw their first tokens.
 
         Args:
             targets_N: free slots; together with the active ones they must fill the front again.
             places_N: place on the shelf of each one's prompt.
+            numbers_N, samples_N: request of each, and which of its samples it is.
+            orders: of all requests.
             extent: longest of these prompts in tokens.
-            seeds_N, samples_N, limits_N, temperatures_N, stops_NW: what to sample, and how many tokens at most.
         """
-        self.cache.copy(places_N + self.slots, targets_N, extent)
-        self._keys_N[targets_N] = stream_keys(seeds_N, samples_N)
-        self._limits_N[targets_N] = limits_N
-        self._temperatures_N[targets_N] = temperatures_N
-        self._stops_NW[targets_N] = NO_TOKEN
-        self._stops_NW[targets_N, : stops_NW.shape[1]] = stops_NW
-        for state in (self.generated_N, self.finished_N, self.stopped_N):
+        self.cache.copy(places_N + self.size.slots, targets_N, extent)
+        self._keys_N[targets_N] = stream_keys(orders.seeds_R[numbers_N], samples_N)
+        for state, given in (
+            (self._limits_N, orders.limits_R),
+            (self._temperatures_N, orders.temperatures_R),
+            (self._top_k_N, orders.top_k_R),
+            (self._top_p_N, orders.top_p_R),
+            (self._min_p_N, orders.min_p_R),
+            (self._penalties_N, orders.penalties_R),
+        ):
+            state[targets_N] = given[numbers_N]
+        for lists, given in ((self._stops_NW, orders.stops_RW), (self._triggers_NU, orders.triggers_RU)):
+            lists[targets_N] = NO_TOKEN
+            lists[targets_N, : given.shape[1]] = given[numbers_N]
+        for state in (self.generated_N, self.finished_N, self.stopped_N, self.asking_N):
             state[targets_N] = 0
+        if self.features.tools:
+            self.forced_NM[targets_N] = NO_TOKEN
+        if self.features.penalty:
+            self._seen_NV[targets_N] = self._shelf_seen_PV[places_N]
         self._draw(self._logits_PV[places_N], targets_N)
 
-    def step(self, extent: int) -> None:
-        """Decode one token for every active sequence; `extent` bounds the tokens that any of them holds afterwards."""
-        front = slice(0, self.active)
-        hidden_N1D = self.model.hidden(self._tokens_N[front, None], cache=self.cache.rows(front, extent=extent))
-        # A finished sequence stands still: it overwrites one place of its own slot until the host frees it.
-        self.cache.position[front] -= self.finished_N[front].long()
-        self._draw(F.linear(hidden_N1D[:, 0], self.model.head_weight_VD).float(), front)
+    def steps(self, count: int, held: int, width: int) -> None:
+        """Decode `count` tokens for the first `width` slots; those of them that stand still are left as they are.
+
+        `held` bounds the tokens that any of them that goes on has in the cache before. Waits for nothing on the host,
+        and its shapes follow from the arguments: on a GPU it runs as a graph (`graphs.py`).
+        """
+        front = slice(0, width)
+        for step in range(count):
+            rows = self.cache.rows(front, extent=min(held + step + 1, self.size.length))
+            hidden_N1D = self.model.hidden(self._tokens_N[front, None], cache=rows)
+            # One that stands still writes the same keys at the same place again.
+            self.cache.position[front] -= (self.finished_N[front] | self.asking_N[front]).long()
+            self._draw(F.linear(hidden_N1D[:, 0], self.model.head_weight_VD).float(), front)
+
+    def look(self) -> Tensor:
+        """Finished, asking a tool, and number of new tokens of the active sequences, [3, N] int64 on the host."""
+        states = self.finished_N, self.asking_N, self.generated_N
+        return torch.stack([state[: self.active].long() for state in states]).cpu()
+
+    def answer(self, slot: int, generated: int, tokens: Sequence[int]) -> None:
+        """Put a tool's answer behind the `generated` tokens of a slot that asks, and let it go on."""
+        room = self.forced_NM.shape[1] - 1 - generated
+        forced = torch.tensor(tokens[:room], dtype=torch.long)
+        self.forced_NM[slot, generated : generated + len(forced)] = forced.to(self.device)
+        self.asking_N[slot] = False
 
     def move(self, sources_N: Tensor, targets_N: Tensor, extent: int) -> None:
         """Move sequences into freed slots, with everything that belongs to them."""
         self.cache.copy(sources_N, targets_N, extent)
         for state in (
-            *(self._tokens_N, self._keys_N, self._limits_N, self._temperatures_N, self._stops_NW),
-            *(self.generated_N, self.finished_N, self.stopped_N, self.outputs_NM, self.log_probabilities_NM),
+            *(self._tokens_N, self._keys_N, self._limits_N, self._temperatures_N, self._stops_NW, self._triggers_NU),
+            *(self._top_k_N, self._top_p_N, self._min_p_N, self._penalties_N),
+            *(self.generated_N, self.finished_N, self.stopped_N, self.asking_N),
+            *(self.outputs_NM, self.log_probabilities_NM, self.forced_NM),
         ):
             state[targets_N] = state[sources_N]
+        if self.features.penalty:
+            self._seen_NV[targets_N] = self._seen_NV[sources_N]
 
     def _draw(self, logits_NV: Tensor, rows: slice | Tensor) -> None:
         """Draw the next token of some slots and note what follows from it."""
-        generated_N, finished_N = self.generated_N[rows], self.finished_N[rows]
+        slots_N = torch.arange(self.size.slots, device=self.device)[rows]
+        generated_N, finished_N, asking_N = self.generated_N[rows], self.finished_N[rows], self.asking_N[rows]
+        still_N = finished_N | asking_N
+        column_N = generated_N.masked_fill(still_N, self.size.longest)
         uniforms_N = uniforms(self._keys_N[rows], generated_N)
-        tokens_N, log_probabilities_N = sample(logits_NV, self._temperatures_N[rows], uniforms_N, self.greedy)
-        slots_N = torch.arange(self.slots, device=tokens_N.device)[rows]
-        column_N = generated_N.masked_fill(finished_N, self.longest)
+        greedy_N = self._temperatures_N[rows] == 0 if self.features.greedy else None
+        tokens_N, log_probabilities_N = sample(self._shaped(logits_NV, rows), uniforms_N, greedy_N)
+        drawn_N = ~still_N
+        if self.features.tools:
+            forced_N = self.forced_NM[slots_N, column_N]
+            drawn_N &= forced_N == NO_TOKEN
+            tokens_N = torch.where(forced_N == NO_TOKEN, tokens_N, forced_N)
+            log_probabilities_N = torch.where(forced_N == NO_TOKEN, log_probabilities_N, 0.0)
+        tokens_N = torch.where(still_N, self._tokens_N[rows], tokens_N)
         self._tokens_N[rows] = tokens_N
         self.outputs_NM[slots_N, column_N] = tokens_N
         self.log_probabilities_NM[slots_N, column_N] = log_probabilities_N
-        generated_N = generated_N + ~finished_N
-        stopped_N = ~finished_N & (tokens_N.unsqueeze(1) == self._stops_NW[rows]).any(1)
+        if self.features.penalty:
+            self._seen_NV[slots_N, tokens_N] = True
+        generated_N = generated_N + ~still_N
+        stopped_N = ~still_N & (tokens_N.unsqueeze(1) == self._stops_NW[rows]).any(1)
+        finished_N = finished_N | stopped_N | (generated_N >= self._limits_N[rows])
         self.generated_N[rows] = generated_N
         self.stopped_N[rows] |= stopped_N
-        self.finished_N[rows] = finished_N | stopped_N | (generated_N >= self._limits_N[rows])
+        self.finished_N[rows] = finished_N
+        if self.features.tools:
+            triggered_N = (tokens_N.unsqueeze(1) == self._triggers_NU[rows]).any(1)
+            self.asking_N[rows] = asking_N | (drawn_N & triggered_N & ~finished_N)
+
+    def _shaped(self, logits_NV: Tensor, rows: slice | Tensor) -> Tensor:
+        """Logits after penalty, temperature and filters."""
+        if self.features.penalty:
+            logits_NV = penalise_repetition(logits_NV, self._seen_NV[rows], self._penalties_N[rows])
+        logits_NV = scale(logits_NV, self._temperatures_N[rows])
+        if self.features.filters:
+            top_k_N, top_p_N, min_p_N = (state[rows] for state in (self._top_k_N, self._top_p_N, self._min_p_N))
+            logits_NV = keep_likely(logits_NV, top_k_N, top_p_N, min_p_N, self.features.filters)
+        return logits_NV
+
+    def _full(self, value: float, *shape: int) -> Tensor:
+        kind = {bool: torch.bool, int: torch.long, float: torch.float32}[type(value)]
+        return torch.full(shape, value, dtype=kind, device=self.device)

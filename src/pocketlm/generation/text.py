@@ -76,7 +76,7 @@ class ChatSession:
             self._max_tokens,
             self._temperature,
             seed,
-            stop_tokens=(self._tokenizer.im_end, self._tokenizer.end_of_text),
+            stop_tokens=(self._tokenizer.turn_end, self._tokenizer.end_of_text),
         )
         completion = _complete(self._model, request)
         answer = self._tokenizer.decode(completion.tokens)

@@ -1,0 +1,63 @@
+"""Decode steps on a GPU as CUDA graphs: one replay runs several steps with their sampling, without the host.
+
+What is captured is `Slots.steps` itself, the very function that a CPU runs. Its shapes follow from its arguments, so
+these are rounded up to buckets and every bucket is captured once. Slots beyond the active ones stand still, and so do
+sequences that finish between two looks.
+
+Not yet run on a GPU: the bucketing and the standing still are tested on a CPU, the capture is not. Captured graphs hold
+the addresses of the weights: change these in place, as optimizers and `load_state_dict` do.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from pocketlm.generation.slots import Features, Size, Slots
+
+STEPS = 8
+"""Decode steps of a graph, and so between two looks of the host."""
+HELD_STEP = 64
+"""Numbers of tokens held are rounded up to multiples of this."""
+
+Bucket = tuple[int, int, int]
+"""(steps, tokens held at most, slots)"""
+
+
+def bucket(size: Size, held: int, width: int) -> Bucket:
+    """The arguments of `Slots.steps` that stand for all that round up to them.
+
+    Widths become powers of two. More steps than asked for are harmless: a sequence stands still at its limit.
+    """
+    rounded_held = min(-(-held // HELD_STEP) * HELD_STEP, size.length)
+    return STEPS, rounded_held, min(1 << (width - 1).bit_length(), size.slots)
+
+
+class GraphedSteps:
+    """`Slots.steps` by replay, called with the same arguments; captures a bucket when it first comes up."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._graphs: dict[tuple[Bucket, Features], torch.cuda.CUDAGraph] = {}
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, count: int, held: int, width: int) -> None:
+        key = bucket(self._slots.size, held, width), self._slots.features
+        if key not in self._graphs:
+            self._graphs[key] = self._capture(key[0])
+        self._graphs[key].replay()
+
+    def _capture(self, arguments: Bucket) -> torch.cuda.CUDAGraph:
+        """Libraries choose their kernels in a first run outside the graph. It is a real one, so all must stand still."""
+        slots = self._slots
+        finished_N = slots.finished_N.clone()
+        slots.finished_N.fill_(True)
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            slots.steps(*arguments)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            slots.steps(*arguments)
+        slots.finished_N.copy_(finished_N)
+        return graph
