@@ -1,142 +1,140 @@
-"""The generation engine beside transformers' `generate`: same exported weights, same process, rounds in turn.
+"""The generation engine beside transformers: same exported weights, same process, rounds in turn.
 
-    python -m bench.generation [--threads N] [--rounds N] [--model FOLDER]
+    python -m bench.generation [--workload rlvr ...] [--threads N] [--rounds N] [--prompts N] [--samples N]
+    python -m bench.generation --gguf MODEL.gguf --tokenizer TOKENIZER.json --questions QUESTIONS.jsonl
 
-Three workloads: rollouts (64 prompts of 18 tokens x 16 samples, up to 8 new tokens), one stream of 200 tokens, and 64
-texts of up to 200 tokens that end at different places. transformers runs static batches with its default (dynamic)
-cache: all sequences of a workload at once, padded on the left. Tokens counted are those up to and with the stop token,
-on both sides. Without --model the weights are random (preset `quickstart`): speeds do not depend on them, lengths do.
+Workloads: `rlvr` (64 prompts x 8 samples, up to 256 tokens, temperature 1, lengths as the model stops), `short` (twice
+the samples, 8 tokens), `texts` (one sample each), `eight` (8 texts) and `stream` (one text, no stop).
 
-What it does not cover: accelerators, and transformers' continuous batching.
+Peers: `generate` in static batches of each size given, and continuous batching (`generate_batch`) with each number of
+sequences given; a ratio is to the fastest of each kind. All sides sample for themselves, so the lengths drawn differ a
+little: ratios are of tokens per second in the same round, and the quantiles of the lengths stand beside them. Tokens
+counted are those up to and with the stop token. The first round of each is not timed.
+
+`stream` also gives the share of the memory-bandwidth floor: bytes of weights that a token needs (every matrix once, the
+tied embedding as the head, 4 bytes a number) / read bandwidth / seconds a token. The bandwidth is the best of ten sums
+over 512 MiB with the same threads, before and after the rounds.
+
+What it does not cover: accelerators (`bench/gpu.py`), CPU types below fp32.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 from typing import Any
 
+import numpy
 import torch
 
 from bench.common import alternate, paired_ratio, write_result
-from pocketlm.generation.engine import Engine, Request
-from pocketlm.model.config import preset
-from pocketlm.model.formats.hugging_face import export_weights, load_hugging_face
+from bench.generation_peers import Ours, make_peer
+from bench.generation_workloads import Subject, Workload, from_gguf, quickstart, workloads
 from pocketlm.model.transformer import Transformer
 
-STOPS = tuple(range(3, 43))
-"""40 of 2,048 ids: random weights then end a text after some 50 tokens, at very different places."""
+QUANTILES = (0, 0.1, 0.25, 0.5, 0.75, 0.9, 1)
 
 
-@dataclass(frozen=True)
-class Workload:
-    """Prompts and how each is continued."""
-
-    name: str
-    prompts: list[list[int]]
-    samples: int
-    max_tokens: int
-    stop: tuple[int, ...]
-    temperature: float = 1.0
-
-
-def workloads(vocabulary: int) -> list[Workload]:
-    random = torch.Generator().manual_seed(0)
-
-    def prompt(length: int) -> list[int]:
-        return torch.randint(100, vocabulary, (length,), generator=random).tolist()
-
-    return [
-        Workload("rollouts 64x16, 8 tokens", [prompt(18) for _ in range(64)], 16, 8, (2,)),
-        Workload("one stream, 200 tokens", [prompt(18)], 1, 200, ()),
-        Workload("64 texts, up to 200 tokens", [prompt(4 + number % 40) for number in range(64)], 1, 200, STOPS),
-    ]
+def read_bandwidth() -> float:
+    """Bytes a second that all threads read together, best of ten."""
+    memory = torch.ones(1 << 27)
+    fastest = float("inf")
+    for _ in range(10):
+        start = perf_counter()
+        memory.sum()
+        fastest = min(fastest, perf_counter() - start)
+    return memory.numel() * memory.element_size() / fastest
 
 
-class Ours:
-    """The engine, kept between rounds as a training run keeps it."""
-
-    def __init__(self, model: Transformer, workload: Workload) -> None:
-        self.engine, self.workload, self.tokens = Engine(model), workload, 0
-
-    def __call__(self) -> None:
-        work = self.workload
-        requests = [
-            Request(prompt, work.max_tokens, work.temperature, number, work.samples, work.stop)
-            for number, prompt in enumerate(work.prompts)
-        ]
-        results = self.engine.generate(requests)
-        self.tokens = sum(len(one.log_probabilities) for completions in results for one in completions)
+def weight_bytes(model: Transformer) -> int:
+    """Bytes of fp32 weights that one decoded token needs."""
+    count = model.settings.parameter_count()
+    looked_up = 0 if model.settings.tie_embeddings else model.embedding.weight.numel()
+    return 4 * (count - looked_up)
 
 
-class Theirs:
-    """transformers' `generate` on one left-padded static batch."""
-
-    def __init__(self, model: Any, workload: Workload) -> None:
-        longest = max(map(len, workload.prompts))
-        padding = [longest - len(prompt) for prompt in workload.prompts]
-        self.model, self.workload, self.tokens = model, workload, 0
-        self.tokens_BT = torch.tensor(
-            [[0] * short + prompt for short, prompt in zip(padding, workload.prompts, strict=True)]
-        )
-        self.mask_BT = torch.tensor([[0] * short + [1] * (longest - short) for short in padding])
-
-    def __call__(self) -> None:
-        work = self.workload
-        sampling = {"do_sample": True, "temperature": work.temperature, "top_k": 0, "top_p": 1.0}
-        torch.manual_seed(0)
-        new_BT = self.model.generate(
-            self.tokens_BT,
-            attention_mask=self.mask_BT,
-            max_new_tokens=work.max_tokens,
-            num_return_sequences=work.samples,
-            eos_token_id=list(work.stop) or None,
-            pad_token_id=0,
-            **sampling,
-        )[:, self.tokens_BT.shape[1] :]
-        stopped_BT = torch.isin(new_BT, torch.tensor(work.stop, dtype=torch.long)).cumsum(1)
-        self.tokens = int(((stopped_BT == 0).sum(1) + (stopped_BT[:, -1] > 0)).sum())
+def measure(subject: Subject, workload: Workload, peers: dict[str, list[int]], rounds: int, slots: int | None) -> Any:
+    """One row of the result: speeds, lengths, and ratios to the fastest of each kind of peer."""
+    candidates: dict[str, Any] = {"engine": Ours(subject, workload, slots)}
+    largest = len(workload.prompts) * workload.samples
+    for kind, batches in peers.items():
+        for batch in sorted({min(batch, largest) for batch in batches}):
+            candidates[f"{kind} {batch}"] = make_peer(kind, subject, workload, batch)
+    bandwidth = read_bandwidth()
+    seconds = alternate(candidates, rounds)
+    bandwidth = max(bandwidth, read_bandwidth())
+    speeds = {name: [sum(run.lengths) / one for one in seconds[name]] for name, run in candidates.items()}
+    row: dict[str, Any] = {
+        "workload": workload.name,
+        "max_tokens": workload.max_tokens,
+        "tokens_per_second": {name: round(median(speed), 1) for name, speed in speeds.items()},
+        "seconds": {name: round(median(one), 3) for name, one in seconds.items()},
+        "lengths": {name: _quantiles(run.lengths) for name, run in candidates.items()},
+        "ratio": {},
+    }
+    for kind in peers:
+        fastest = max((name for name in speeds if name.startswith(kind)), key=lambda name: median(speeds[name]))
+        row["ratio"][fastest] = round(paired_ratio(speeds["engine"], speeds[fastest]), 2)
+    if largest == 1:
+        floor = weight_bytes(subject.ours) / bandwidth
+        row["read_gigabytes_per_second"] = round(bandwidth / 1e9, 1)
+        row["share_of_bandwidth_floor"] = {name: round(floor * median(speed), 3) for name, speed in speeds.items()}
+    return row
 
 
 def main() -> None:
+    arguments = _arguments()
+    torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        if arguments.gguf is None:
+            subject = quickstart(Path(scratch), arguments.prompts)
+        else:
+            subject = from_gguf(
+                arguments.gguf, arguments.tokenizer, arguments.questions, Path(scratch), arguments.prompts
+            )
+    known = workloads(subject, arguments.samples, arguments.max_tokens)
+    peers = {"generate": arguments.static_batches, "continuous": arguments.continuous_batches}
+    rows = []
+    for name in arguments.workload:
+        rows.append(
+            measure(subject, known[name], {k: v for k, v in peers.items() if v}, arguments.rounds, arguments.slots)
+        )
+        print(rows[-1], flush=True)
+    shape = {**subject.ours.settings.model_dump(), "parameters": subject.ours.settings.parameter_count()}
+    payload = {"model": subject.name, "shape": shape, "slots": arguments.slots, "rounds": arguments.rounds}
+    print(write_result(arguments.name, {**payload, "rows": rows}, ("transformers",)))
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = ["rlvr", "short", "texts", "eight", "stream"]
+    parser.add_argument("--workload", nargs="+", choices=names, default=names)
+    parser.add_argument("--gguf", type=Path, help="measure this model; without it random weights of `quickstart`")
+    parser.add_argument("--tokenizer", type=Path, help="tokenizer.json of the GGUF file")
+    parser.add_argument("--questions", type=Path, help="JSONL with a field `question`: the prompts")
+    parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--max-tokens", type=int, default=192, help="context of `quickstart` less its longest prompt")
+    parser.add_argument("--static-batches", type=int, nargs="*", default=[64, 512], help="none leaves the peer out")
+    parser.add_argument("--continuous-batches", type=int, nargs="*", default=[16, 64], help="none leaves the peer out")
+    parser.add_argument("--slots", type=int, help="slots of the engine; its own default without")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--model", type=Path, help="an exported Hugging Face folder")
+    parser.add_argument("--name", default="generation", help="of the file in bench/results")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    from transformers import AutoModelForCausalLM
+    if arguments.gguf and not (arguments.tokenizer and arguments.questions):
+        parser.error("--gguf needs --tokenizer and --questions")
+    return arguments
 
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = arguments.model or Path(scratch)
-        if arguments.model is None:
-            made = Transformer(preset("quickstart"))
-            made.init_weights(0)
-            export_weights(made, folder, end_of_text=0, end_of_turn=2)
-        ours = load_hugging_face(folder).requires_grad_(False)
-        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    rows = []
-    for workload in workloads(ours.settings.vocabulary):
-        candidates = {"engine": Ours(ours, workload), "transformers": Theirs(theirs, workload)}
-        seconds = alternate(candidates, arguments.rounds)
-        speeds = {name: [run.tokens / one for one in seconds[name]] for name, run in candidates.items()}
-        rows.append(
-            {
-                "workload": workload.name,
-                **{f"{name}_tokens": run.tokens for name, run in candidates.items()},
-                **{f"{name}_seconds": round(median(seconds[name]), 4) for name in candidates},
-                **{f"{name}_tokens_per_second": round(median(speeds[name])) for name in candidates},
-                # Per token, because lengths are drawn: the ratio of speeds in the same round.
-                "ratio": round(paired_ratio(speeds["engine"], speeds["transformers"]), 2),
-            }
-        )
-        print(rows[-1])
-    shape = {**ours.settings.model_dump(), "parameters": ours.settings.parameter_count()}
-    payload = {"model": shape, "weights": "given" if arguments.model else "random", "rounds": arguments.rounds}
-    print(write_result("generation", {**payload, "rows": rows}, ("transformers",)))
+
+def _quantiles(lengths: Sequence[int]) -> dict[str, float]:
+    values = numpy.quantile(lengths, QUANTILES).tolist()
+    shown = {f"{share:.0%}": round(value, 1) for share, value in zip(QUANTILES, values, strict=True)}
+    return {**shown, "mean": round(sum(lengths) / len(lengths), 1)}
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ def write_gguf(
     tokens: Sequence[str] = (),
     changes: dict[str, Any] | None = None,
     more: dict[str, np.ndarray] | None = None,
+    template: str = "",
 ) -> None:
     """Write a transformers model; its matrices take the types in turn, its gains are F32.
 
@@ -75,6 +76,9 @@ def write_gguf(
             add[type(value)](f"{architecture}.{key}", value)
     if tokens:
         writer.add_token_list(list(tokens))
+    if template:
+        writer.add_chat_template(template)
+        writer.add_eos_token_id(2)
     turn = itertools.cycle(types)
     generator = np.random.default_rng(0)
     heads = {"attn_q.weight": config.num_attention_heads, "attn_k.weight": config.num_key_value_heads}

@@ -32,6 +32,9 @@ ModelArgument = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override one setting, e.g. pretrain.steps=200.", metavar="PATH=VALUE")
 ]
+TopOption = Annotated[
+    float, typer.Option("--top-p", help="Draw among the likeliest tokens that hold this probability together.")
+]
 ScaleOption = Annotated[str | None, typer.Option(help="A scale of the recipe, e.g. rehearsal (everything, tiny).")]
 
 
@@ -139,17 +142,19 @@ def generate(
     max_tokens: Annotated[int, typer.Option(help="Most tokens to generate.", min=1)] = 64,
     seed: Annotated[int, typer.Option(help="Same seed, same text.")] = 0,
     temperature: Annotated[float, typer.Option(help="0 takes the most likely token.", min=0.0)] = 0.8,
+    top_p: TopOption = 1.0,
 ) -> None:
     """Continue a text."""
     from pocketlm.commands import continue_text
 
-    print(continue_text(model, prompt, max_tokens, seed, temperature))
+    print(continue_text(model, prompt, max_tokens, seed, temperature, top_p))
 
 
 @app.command()
 def chat(
     model: ModelArgument,
     temperature: Annotated[float, typer.Option(help="0 takes the most likely token.", min=0.0)] = 0.0,
+    top_p: TopOption = 1.0,
     seed: Annotated[int, typer.Option(help="Same seed and messages, same answers.")] = 0,
     history: Annotated[
         bool, typer.Option("--history", help="Give the model the whole conversation, not each message alone.")
@@ -158,7 +163,7 @@ def chat(
     """Talk to a model. An empty line or Ctrl-D ends it."""
     from pocketlm.commands import open_chat
 
-    session = open_chat(model, temperature, seed)
+    session = open_chat(model, temperature, top_p, seed)
     if sys.stdin.isatty():
         print("Ask something short, for instance 12+34= (an empty line ends).")
     while True:

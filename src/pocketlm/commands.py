@@ -133,22 +133,22 @@ def evaluate_model(model: str, tasks: str, data: Path | None, limit: int | None,
     return evaluate(Path(model), names, data, limit, out)
 
 
-def continue_text(model: str, prompt: str, max_tokens: int, seed: int, temperature: float) -> str:
+def continue_text(model: str, prompt: str, max_tokens: int, seed: int, temperature: float, top_p: float) -> str:
     """Prompt and continuation."""
     from pocketlm.evaluation.loading import load
     from pocketlm.generation.text import generate_text
 
     transformer, tokenizer = load(Path(model))
-    return generate_text(transformer, tokenizer, prompt, max_tokens=max_tokens, seed=seed, temperature=temperature)
+    return generate_text(transformer, tokenizer, prompt, max_tokens, seed, temperature, top_p)
 
 
-def open_chat(model: str, temperature: float, seed: int) -> ChatSession:
+def open_chat(model: str, temperature: float, top_p: float, seed: int) -> ChatSession:
     """A chat with a model."""
     from pocketlm.evaluation.loading import load
     from pocketlm.generation.text import ChatSession
 
     transformer, tokenizer = load(Path(model))
-    return ChatSession(transformer, tokenizer, temperature=temperature, seed=seed)
+    return ChatSession(transformer, tokenizer, temperature=temperature, seed=seed, top_p=top_p)
 
 
 def export_model(model: str, to: str, folder: Path) -> None:

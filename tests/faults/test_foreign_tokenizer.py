@@ -1,4 +1,4 @@
-"""A tokenizer or chat form that is not the model's is refused before any step, whatever the size of its vocabulary."""
+"""A tokenizer that is not the model's, or a broken chat form, is refused before any step, whatever its vocabulary."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact, Draft
 from pocketlm.pipeline.stage import Inputs
+from pocketlm.posttraining.examples import asked_prompts
 from pocketlm.posttraining.folder import open_model, write_model
 from pocketlm.stages.interpolate import InterpolateSettings, interpolate
 from tests import posttraining_world as world
@@ -30,12 +31,11 @@ def model(tmp_path: Path) -> Artifact:
     return world.model_artifact(tmp_path / "model", world.small_model())
 
 
-def test_another_chat_form_is_refused(tmp_path: Path, model: Artifact) -> None:
-    open_model(model, torch.device("cpu"))
-    template = model.file("chat_template.jinja").read_text(encoding="utf-8")
-    foreign = changed(tmp_path / "foreign", model, "chat_template.jinja", template.replace("user", "human") + " ")
-    with pytest.raises(InputError, match=r"foreign/chat_template\.jinja is not the chat form"):
-        open_model(foreign, torch.device("cpu"))
+def test_a_broken_chat_form_is_refused_when_it_is_asked_for(tmp_path: Path, model: Artifact) -> None:
+    foreign = changed(tmp_path / "foreign", model, "chat_template.jinja", "{% for message in messages %}")
+    _, tokenizer = open_model(foreign, torch.device("cpu"))
+    with pytest.raises(InputError, match=r"foreign/chat_template\.jinja: the chat template cannot be rendered"):
+        asked_prompts(tokenizer, [{"id": "row/1", "prompt": "1+1="}])
 
 
 def test_a_tokenizer_of_another_size_is_refused(tmp_path: Path, model: Artifact) -> None:

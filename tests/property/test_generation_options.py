@@ -44,6 +44,8 @@ def test_every_sequence_is_what_it_would_be_alone(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pocketlm.generation.engine.STEPS_PER_LOOK", {"cpu": steps_per_look})
         patch.setattr("pocketlm.generation.engine.SHELF", shelf)
+        patch.setattr("pocketlm.generation.schedule.SMALLEST_BLOCK", 1)
+        patch.setattr("pocketlm.generation.schedule.COPY_COST", 0)
         results = Engine(model, slots=slots, decode=toy_decode).generate(requests)
     for request, completions in zip(requests, results, strict=True):
         assert len(completions) == request.samples

@@ -258,9 +258,9 @@ def test_broken_weights_are_named(temperature: float) -> None:
 def test_the_default_number_of_slots_fits_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(tiny_model())
     slot_bytes = 2 * 2 * 2 * 8 * 48 * 4  # keys and values, layers, key-value heads, channels, length, float32
-    monkeypatch.setattr("pocketlm.generation.engine.CACHE_BYTES", slot_bytes * 5)
+    monkeypatch.setattr("pocketlm.generation.engine.CACHE_BYTES", {"cpu": slot_bytes * 5})
     assert engine._default_slots(48) == 5
-    monkeypatch.setattr("pocketlm.generation.engine.CACHE_BYTES", 1)
+    monkeypatch.setattr("pocketlm.generation.engine.CACHE_BYTES", {"cpu": 1})
     assert engine._default_slots(48) == 1
 
 

@@ -34,26 +34,28 @@ def model() -> Transformer:
 
 
 def test_a_text_is_continued_from_the_start_of_a_document(model: Transformer, tokenizer: Tokenizer) -> None:
-    text = generate_text(model, tokenizer, "hello é", max_tokens=9, seed=4, temperature=0.7)
+    text = generate_text(model, tokenizer, "hello é", max_tokens=9, seed=4, temperature=0.7, top_p=0.5)
     assert text.startswith("hello é")
     tokens = [tokenizer.end_of_text, *tokenizer.encode("hello é")]
-    request = Request(tokens, 9, 0.7, 4, stop_tokens=(tokenizer.end_of_text,))
+    request = Request(tokens, 9, 0.7, 4, stop_tokens=(tokenizer.end_of_text,), top_p=0.5)
     assert text == tokenizer.decode([*tokens, *Engine(model).generate([request])[0][0].tokens])
-    assert text == generate_text(model, tokenizer, "hello é", 9, 4, 0.7)
-    assert text != generate_text(model, tokenizer, "hello é", 9, 5, 0.7)
+    assert text == generate_text(model, tokenizer, "hello é", 9, 4, 0.7, 0.5)
+    assert text != generate_text(model, tokenizer, "hello é", 9, 5, 0.7, 0.5)
+    assert text != generate_text(model, tokenizer, "hello é", 9, 4, 0.7)
     assert generate_text(model, tokenizer, "", 5, 0, 1.0)
 
 
 def test_a_chat_gives_the_model_the_whole_conversation(model: Transformer, tokenizer: Tokenizer) -> None:
-    session = ChatSession(model, tokenizer, temperature=0.9, seed=3, max_tokens=6)
+    session = ChatSession(model, tokenizer, temperature=0.9, seed=3, max_tokens=6, top_p=0.6)
     first = session.reply("hello")
     second = session.reply("again")
     assert [message["role"] for message in session.messages] == ["user", "assistant"] * 2
     tokens, _ = encode_chat(tokenizer, session.messages[:3], add_generation_prompt=True)
     stop = (tokenizer.im_end, tokenizer.end_of_text)
-    expected = Engine(model).generate([Request(tokens, 6, 0.9, derive_seed(3, "chat", 3), stop_tokens=stop)])[0][0]
+    request = Request(tokens, 6, 0.9, derive_seed(3, "chat", 3), stop_tokens=stop, top_p=0.6)
+    expected = Engine(model).generate([request])[0][0]
     assert second == tokenizer.decode(expected.tokens)
-    again = ChatSession(model, tokenizer, temperature=0.9, seed=3, max_tokens=6)
+    again = ChatSession(model, tokenizer, temperature=0.9, seed=3, max_tokens=6, top_p=0.6)
     assert [again.reply("hello"), again.reply("again")] == [first, second]
 
 

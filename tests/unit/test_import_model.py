@@ -18,6 +18,7 @@ from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.stage import Inputs
 from pocketlm.posttraining.folder import open_model
 from pocketlm.stages.import_model import ImportModelSettings, identity, import_model
+from tests.chat_templates import DEFAULT_SYSTEM
 from tests.gguf_files import theirs, write_gguf
 from tests.posttraining_world import VOCABULARY, World, model_artifact, small_model, small_tokenizer
 
@@ -43,9 +44,8 @@ def gguf(tmp_path: Path) -> Path:
     write_tokenizer(tmp_path, small_tokenizer())
     vocabulary = json.loads((tmp_path / "tokenizer.json").read_text())["model"]["vocab"]
     model = theirs("qwen3", vocab_size=VOCABULARY, hidden_size=32, intermediate_size=32, head_dim=16)
-    write_gguf(
-        tmp_path / "small.gguf", model, ("Q8_0", "Q4_1"), sorted(vocabulary, key=lambda token: vocabulary[token])
-    )
+    tokens = sorted(vocabulary, key=lambda token: vocabulary[token])
+    write_gguf(tmp_path / "small.gguf", model, ("Q8_0", "Q4_1"), tokens, template=DEFAULT_SYSTEM)
     return tmp_path / "small.gguf"
 
 
@@ -68,9 +68,26 @@ def test_a_gguf_file_becomes_a_model_artifact(tmp_path: Path, gguf: Path) -> Non
     made = run(tmp_path, path=str(gguf), tokenizer=str(gguf.parent))
     model, _ = open_model(made, CPU)
     assert model.settings.layout == "qwen3"
+    assert made.file("chat_template.jinja").read_text(encoding="utf-8") == DEFAULT_SYSTEM
+    assert made.read_json("tokenizer_config.json")["eos_token"] == "<|im_end|>"
     shown = json.dumps(made.read_json("figures.json"))
     assert "8 Q8_0" in shown
     assert "7 Q4_1" in shown
+
+
+def test_a_chat_template_comes_with_its_model(tmp_path: Path, hugging_face: Path) -> None:
+    known = identity(ImportModelSettings(path=str(hugging_face)))
+    assert run(tmp_path / "plain", path=str(hugging_face)).metrics["chat_template"] == "ChatML"
+    configuration = {"chat_template": DEFAULT_SYSTEM, "eos_token": "<|im_end|>", "bos_token": "<|im_start|>"}
+    (hugging_face / "tokenizer_config.json").write_text(json.dumps(configuration), encoding="utf-8")
+    assert identity(ImportModelSettings(path=str(hugging_face))) != known
+    made = run(tmp_path / "own", path=str(hugging_face))
+    assert made.metrics["chat_template"] == "its own"
+    assert made.file("chat_template.jinja").read_text(encoding="utf-8") == DEFAULT_SYSTEM
+    assert made.read_json("tokenizer_config.json")["bos_token"] == "<|im_start|>"
+    _, tokenizer = open_model(made, CPU)
+    assert tokenizer.chat_template is not None
+    assert tokenizer.turn_end == tokenizer.im_end
 
 
 def test_an_artifact_of_another_run_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from pocketlm.planning import limits
 from pocketlm.planning import plan as planning
 from pocketlm.planning.benchmark import Throughput, measure
 from pocketlm.planning.disk import StageDisk, disk_of, peak, training_disk
+from pocketlm.planning.elsewhere import elsewhere
 from pocketlm.planning.flops import matrix_parameters, training_flops_per_token
 from pocketlm.planning.machine import Machine
 from pocketlm.planning.memory import activation_bytes, cache_bytes_per_token, training_memory
@@ -227,6 +228,13 @@ def test_the_large_recipes_plan_with_their_published_figures(
 
 
 @pytest.mark.usefixtures("roomy")
+def test_a_gpu_that_is_not_here_is_planned_by_its_datasheet() -> None:
+    # An hour of the reference's own rate: 38,541 tokens/s x 1.0193 GFLOP, 32.9 % of an L20's peak.
+    line = elsewhere(38_541 * 1.0193e9 * 3600)
+    assert "L20 59.8 min" in line
+    assert "H200 7.2 min" in line
+
+
 def test_mfu_is_stated_where_the_peak_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = Machine("cuda", "NVIDIA H200", 130 * 10**9, "of this test")
     monkeypatch.setattr(planning, "machine_of", lambda runtime: card)

@@ -83,7 +83,7 @@ def test_rlvr_states_start_curve_groups_and_tokens(inputs, tmp_path):
     assert made.metrics["engine_distance.mean"]["value"] < 1e-4
     assert {"reward", "reward.level_1", "live_groups", "entropy", "engine_distance"} <= log[0].keys()
     blocks = json.loads(made.file("figures.json").read_text())["blocks"]
-    assert [block["kind"] for block in blocks] == ["paragraph"] + ["line_chart"] * 4 + ["table"]
+    assert [block["kind"] for block in blocks] == ["paragraph"] + ["line_chart"] * 5 + ["table"]
     assert not [kind for kind, _ in surroundings.events if kind == "warning"]
 
 

@@ -12,7 +12,7 @@ import pytest
 from pocketlm.data.sources.source_settings import SourceSettings
 from pocketlm.data.sources.sources import Account, read_source
 from pocketlm.data.tokens.mixture_shares import decimal
-from pocketlm.model.config import ModelShape
+from pocketlm.model.config import ModelSettings, ModelShape
 from pocketlm.pipeline.recipe import Recipe, load_recipe, parse_recipe, recipe_folder
 from pocketlm.planning import substitutes
 from pocketlm.planning.rehearsal import Miniature, miniature
@@ -22,6 +22,7 @@ from pocketlm.stages import registry
 
 SHIPPED = sorted(path.stem for path in recipe_folder().glob("*.yaml"))
 LARGE = ["l20-edu-135m", "pocket-135m"]
+TINY = ModelSettings(vocabulary=300, width=32, layers=1, heads=2, kv_heads=1, head_dim=16, ffn_width=64, context=2048)
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,12 @@ def little_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def in_miniature(name: str, folder: Path, *overrides: str) -> tuple[Recipe, Recipe, Miniature]:
-    recipe = load_recipe(name, registry(), overrides)
+    own = []
+    if name == "adapt":  # it starts from a model of the user's
+        (folder / "model").mkdir()
+        (folder / "model" / "config.json").write_text(TINY.model_dump_json(), encoding="utf-8")
+        own = [f"import_model.path={folder / 'model'}"]
+    recipe = load_recipe(name, registry(), [*own, *overrides])
     small = miniature(recipe, folder / "run")
     return recipe, parse_recipe(small.document, registry(), "miniature"), small
 

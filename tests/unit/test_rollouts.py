@@ -1,25 +1,23 @@
 """Rollouts: rewards, dead groups, batches as pure functions, token accounting, and parity of engine and trainer."""
 
+from collections import Counter
+
 import pytest
 import torch
 
 from pocketlm.errors import InputError
-from pocketlm.generation.engine import Completion
+from pocketlm.generation.requests import Completion
 from pocketlm.model.loss import IGNORE
+from pocketlm.posttraining.curriculum import Draws
 from pocketlm.posttraining.examples import asked_prompts
 from pocketlm.posttraining.policy_gradient import PolicyGradientObjective
-from pocketlm.posttraining.rollouts import (
-    Group,
-    NoLiveGroups,
-    RolloutBatches,
-    Sampler,
-    group_figures,
-    level_shares,
-    sequence_tokens,
-    spread,
-)
+from pocketlm.posttraining.rollouts import Group, Sampler, group_figures, sequence_tokens, spread
+from pocketlm.posttraining.rollouts_batches import NoLiveGroups, RolloutBatches
+from pocketlm.posttraining.rollouts_files import group_of, group_row
 from pocketlm.posttraining.scoring import bits_per_byte, divergence_from, exact_match, first_documents, pass_profile
-from pocketlm.posttraining.settings import RolloutSettings
+from pocketlm.posttraining.settings import PolicyGradientSettings, RolloutSettings
+from pocketlm.problems.calculator_tool import CalculatorTool
+from pocketlm.problems.rewards import RewardSettings, Scored, Scorer
 from pocketlm.problems.verifier import verify
 from tests import posttraining_world as world
 
@@ -40,13 +38,22 @@ def pool(tokenizer):
     return asked_prompts(tokenizer, world.rows(range(0, 10), range(0, 10), answers=False))
 
 
-def made(tokenizer, pool, score=reward, count=10):
-    return RolloutBatches(Sampler(tokenizer, score, SETTINGS), pool, count, "mean", seed=5)
+SCORER = Scorer(RewardSettings())
+ON_POLICY = PolicyGradientSettings()
 
 
-def test_a_batch_is_a_function_of_step_and_weights(tokenizer, pool):
+def batches(sampler, pool, count, tmp_path, seed=5, form=ON_POLICY, **options):
+    return RolloutBatches(sampler, Draws(pool, count, seed), form, seed, tmp_path, **options)
+
+
+@pytest.fixture
+def made(tokenizer, pool, tmp_path):
+    return lambda: batches(Sampler(tokenizer, SCORER, SETTINGS), pool, 10, tmp_path)
+
+
+def test_a_batch_is_a_function_of_step_and_weights(made):
     model = world.taught_model()
-    one, other = made(tokenizer, pool), made(tokenizer, pool)
+    one, other = made(), made()
     for step in (3, 0, 3):
         mine, fresh = one.batch(step, model), other.batch(step, world.taught_model())
         assert torch.equal(mine.tokens_BT, fresh.tokens_BT)
@@ -55,37 +62,22 @@ def test_a_batch_is_a_function_of_step_and_weights(tokenizer, pool):
     assert one.batch(0, model).tokens_BT.tolist() != one.batch(1, model).tokens_BT.tolist()
 
 
-def test_every_level_has_its_share(tokenizer, pool):
-    for step in range(4):
-        drawn = made(tokenizer, pool, count=11).draw(step)
-        assert [sum(prompt.level == level for prompt in drawn) for level in ("1", "2")] == [6, 5]
-        assert len({prompt.row["id"] for prompt in drawn}) == 11
-
-
-def test_small_levels_are_not_rehearsed():
-    assert level_shares({"1": 20, "2": 1160, "3": 6896}, 48) == {"1": 2, "2": 23, "3": 23}
-    assert level_shares({"3": 500, "1": 7}, 9) == {"3": 8, "1": 1}
-    assert level_shares({"1": 80, "2": 80}, 20) == {"1": 10, "2": 10}
-    with pytest.raises(InputError, match="takes 21 prompts"):
-        level_shares({"1": 80, "2": 80}, 21)
-
-
-def test_the_trainer_recomputes_the_log_probabilities_of_the_engine(tokenizer, pool):
+def test_the_trainer_recomputes_the_log_probabilities_of_the_engine(made):
     model = world.taught_model()
-    batch = made(tokenizer, pool).batch(0, model)
-    loss, metrics = PolicyGradientObjective(8 * 10 * 4).loss(model, batch)
+    batch = made().batch(0, model)
+    loss, metrics = PolicyGradientObjective(PolicyGradientSettings(), 8 * 10, 4).loss(model, batch)
     assert float(metrics["engine_distance"]) < 1e-5
     learned = batch.targets_BT != IGNORE
-    expected = -(batch.extra["advantages_BT"] * batch.extra["behaviour_BT"])[learned].sum() / 320
-    torch.testing.assert_close(loss.detach(), expected, rtol=1e-3, atol=1e-6)
+    expected = -batch.extra["advantages_BT"][learned].sum() / 320  # every ratio is 1
+    torch.testing.assert_close(loss.detach(), expected)
     for name in ("reward", "reward.level_1", "live_groups", "entropy", "sampled_tokens"):
         assert name in metrics
 
 
-def test_metrics_of_parts_add_up(tokenizer, pool):
+def test_metrics_of_parts_add_up(made):
     model = world.taught_model()
-    batch = made(tokenizer, pool).batch(0, model)
-    objective = PolicyGradientObjective(320)
+    batch = made().batch(0, model)
+    objective = PolicyGradientObjective(PolicyGradientSettings(), 80, 4)
     whole_loss, whole = objective.loss(model, batch)
     parts = [objective.loss(model, part) for part in batch.split(2)]
     assert len(parts) > 1
@@ -99,66 +91,237 @@ def completion(tokens, finish="stop"):
     return Completion(tokens, [-0.5] * (len(tokens) + (finish == "stop")), finish)
 
 
+def group(prompt, rewards):
+    """Two completions, of one token and of two, with these rewards; right where a reward is 1."""
+    return Group(prompt, [completion([5]), completion([6, 7])], rewards, [reward == 1 for reward in rewards])
+
+
 class Scripted(Sampler):
-    """A sampler whose groups are written down: rewards by call."""
+    """A sampler whose rewards are written down: one list of groups' rewards a call, the last for all further calls."""
 
     def __init__(self, tokenizer, calls):
-        super().__init__(tokenizer, reward, RolloutSettings(samples=2, max_tokens=4))
-        self.calls, self.used = calls, 0
+        super().__init__(tokenizer, SCORER, RolloutSettings(samples=2, max_tokens=4))
+        self.calls, self.asked, self.progress = calls, [], []
 
-    def sample(self, model, prompts, seed):
-        scores = self.calls[min(self.used, len(self.calls) - 1)]
-        self.used += 1
-        return [Group(prompt, [completion([5]), completion([6, 7])], scores) for prompt in prompts]
+    def sample(self, model, prompts, seed, progress=1.0):
+        rewards = self.calls[min(len(self.asked), len(self.calls) - 1)]
+        self.asked.append([prompt.row["id"] for prompt in prompts])
+        self.progress.append(progress)
+        return [group(prompt, rewards[place % len(rewards)]) for place, prompt in enumerate(prompts)]
 
 
-def test_dead_groups_are_redrawn_and_then_end_training(tokenizer, pool):
-    hopeless = Scripted(tokenizer, [[0.0, 0.0]])
+def test_dead_groups_are_redrawn_and_then_end_training(tokenizer, pool, tmp_path):
+    hopeless = Scripted(tokenizer, [[[0.0, 0.0]]])
     with pytest.raises(NoLiveGroups, match=r"step 4: all 6 groups were dead after 8 redraws \(mean reward 0.000\)"):
-        RolloutBatches(hopeless, pool, 6, "mean", seed=1).batch(4, model=None)
-    assert hopeless.used == 9
-    late = Scripted(tokenizer, [[1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
-    batch = RolloutBatches(late, pool, 6, "mean", seed=1).batch(4, model=None)
+        batches(hopeless, pool, 6, tmp_path).batch(4, model=None)
+    assert len(hopeless.asked) == 9
+    assert len({name for asked in hopeless.asked for name in asked}) == 54, "other prompts each time"
+    late = Scripted(tokenizer, [[[1.0, 1.0]], [[0.0, 0.0]], [[1.0, 0.0]]])
+    batch = batches(late, pool, 6, tmp_path).batch(4, model=None)
     one_draw = 6 * 2 * len(pool[0].tokens) + 6 * 5
     assert float(batch.extra["sampled_tokens"]) == 3 * one_draw, "what was sampled in vain is counted"
     assert batch.consumed == one_draw
 
 
-def test_dead_groups_are_dropped_and_only_live_ones_counted(tokenizer, pool):
-    class Mixed(Scripted):
-        def sample(self, model, prompts, seed):
-            groups = super().sample(model, prompts, seed)
-            return [*groups[:2], *(Group(group.prompt, group.completions, [1.0, 1.0]) for group in groups[2:])]
-
-    sampler = Mixed(tokenizer, [[1.0, 0.0]])
-    batch = RolloutBatches(sampler, pool, 6, "mean", seed=1).batch(0, model=None)
+def test_dead_groups_are_dropped_and_only_live_ones_counted(tokenizer, pool, tmp_path):
+    sampler = Scripted(tokenizer, [[[1.0, 0.0], [1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]])
+    batch = batches(sampler, pool, 6, tmp_path).batch(0, model=None)
     assert float(batch.extra["live_groups"]) == pytest.approx(1 / 3)
     assert batch.consumed == 2 * (2 * len(pool[0].tokens) + 5)
     assert set(batch.extra["advantages_BT"].flatten().tolist()) == {0.5, -0.5, 0.0}
 
 
-def test_an_unfinished_answer_earns_nothing(tokenizer, pool):
-    prompt = next(prompt for prompt in pool if prompt.row["operands"] == [2, 3])
-    sampler = Sampler(tokenizer, reward, SETTINGS)
-    right = tokenizer.encode("5")
-    assert sampler._score(prompt, completion(right)) == 1.0
-    assert sampler._score(prompt, completion(right, finish="length")) == 0.0
-    assert sampler._score(prompt, completion(tokenizer.encode("6"))) == 0.0
-    assert sampler.branch(completion(right)).tokens == [*right, tokenizer.im_end]
-    assert sampler.branch(completion(right, "length")).tokens == right
+def test_refill_asks_further_prompts_until_the_batch_is_full(tokenizer, pool, tmp_path):
+    half = [[1.0, 0.0], [0.0, 0.0]]
+    sampler = Scripted(tokenizer, [half])
+    one_group = 2 * len(pool[0].tokens) + 5
+    full = batches(sampler, pool, 6, tmp_path, refill=4).batch(0, model=None)
+    assert len(sampler.asked) == 2, "3 live of the first 6, 3 of the next"
+    assert full.consumed == 6 * one_group
+    assert float(full.extra["live_groups"]) == 0.5, "the share of what was asked, not of what was kept"
+    assert not set(sampler.asked[0]) & set(sampler.asked[1])
+    scarce = Scripted(tokenizer, [[[1.0, 0.0]] + [[0.0, 0.0]] * 5])
+    assert batches(scarce, pool, 6, tmp_path, refill=2).batch(0, model=None).consumed == 3 * one_group
+    assert len(scarce.asked) == 3, "the bound holds although the batch is not full"
+    rich = Scripted(tokenizer, [[[1.0, 0.0]] * 5 + [[0.0, 0.0]], [[1.0, 0.0]]])
+    assert batches(rich, pool, 6, tmp_path, refill=2).batch(0, model=None).consumed == 6 * one_group, (
+        "no more than asked"
+    )
+
+
+def test_rewards_may_be_fractions_and_completions_may_be_left_out(tokenizer, pool, tmp_path):
+    prompt = pool[0]
+    three = [completion([5]), completion([6, 7]), completion([8])]
+    graded = Group(prompt, three, [0.25, None, 0.75], [False, False, True], ("it raised",))
+    assert graded.live
+    assert not Group(prompt, three, [0.5, 0.5, None], [True] * 3).live
+
+    class One(Scripted):
+        def sample(self, model, prompts, seed, progress=1.0):
+            return [graded]
+
+    batch = batches(One(tokenizer, []), pool, 6, tmp_path).batch(0, model=None)
+    learned = batch.targets_BT != IGNORE
+    stop = tokenizer.turn_end
+    assert batch.targets_BT[learned].tolist() == [5, stop, 8, stop], "the completion left out is not in the tree"
+    assert batch.extra["advantages_BT"][learned].tolist() == [-0.25, -0.25, 0.25, 0.25]
+    figures = group_figures([graded])
+    assert (figures["reward"], figures["correct"], figures["verifier_failures"]) == (0.5, 1 / 3, 1 / 3)
+
+
+def test_tokens_of_a_tool_are_no_targets(tokenizer, pool):
+    sampler = Sampler(tokenizer, SCORER, SETTINGS)
+    forced = Completion([5, 6, 7], [-0.5, 0.0, -0.5, -0.5], "stop", [False, True, False, False])
+    assert sampler.branch(forced).learned == [True, False, True, True]
+    assert group_of(group_row(Group(pool[0], [forced], [1.0], [True]), sampler)).completions == [forced]
+
+
+def test_a_tool_writes_into_the_samples_and_the_trainer_agrees_on_the_rest(tokenizer, pool, tmp_path):
+    """After every digit that the model draws the tool puts one token: it is no target, and what follows sees it."""
+    [put] = tokenizer.encode("=")
+
+    class Echo:
+        triggers = frozenset(tokenizer.encode("0123456789"))
+
+        def call(self, tokens):
+            return [put]
+
+    sampler = Sampler(tokenizer, SCORER, SETTINGS.model_copy(update={"tool": "calculator"}))
+    assert isinstance(sampler.tool, CalculatorTool)
+    sampler.tool = Echo()
+    [one] = sampler.sample(world.taught_model(), pool[:1], seed=1)
+    forced = [token for c in one.completions for token, mark in zip(c.tokens, c.forced, strict=False) if mark]
+    assert set(forced) == {put}
+    assert len(forced) >= 4
+    live = Group(one.prompt, one.completions, [1.0] + [0.0] * 7, [True] + [False] * 7)
+
+    class Given(Scripted):
+        def sample(self, model, prompts, seed, progress=1.0):
+            return [live]
+
+    batch = batches(Given(tokenizer, []), pool, 6, tmp_path).batch(0, None)
+    sampled = sum(len(c.log_probabilities) for c in one.completions) - len(forced)
+    assert int((batch.targets_BT != IGNORE).sum()) == sampled
+    _, figures = PolicyGradientObjective(ON_POLICY, 8, 4).loss(world.taught_model(), batch)
+    assert float(figures["engine_distance"]) < 1e-5
+
+
+@pytest.mark.parametrize("finish", ["stop", "length"])
+def test_groups_come_back_from_json_bit_by_bit(tokenizer, pool, finish):
+    sampler = Sampler(tokenizer, SCORER, SETTINGS)
+    one = Completion(
+        [5, 6], [-0.1 - 0.2, -1e-17, -2.0][: 2 + (finish == "stop")], finish, [False] * (2 + (finish == "stop"))
+    )
+    before = Group(pool[3], [one, one], [None, 1 / 3], [False, True], ("a fault",))
+    assert group_of(group_row(before, sampler)) == before
+    assert group_row(before, sampler)["completions"][0]["tokens"] == list(sampler.branch(one).tokens)
+
+
+class Marked(Scorer):
+    """Gives what a table says of a text; notes the progress that it was asked with."""
+
+    def __init__(self, values):
+        super().__init__(RewardSettings())
+        self.values, self.seen = values, []
+
+    def score(self, row, text, progress=1.0):
+        self.seen.append(progress)
+        value = self.values.get(text, -1.0)
+        return Scored(value, value == 1.0, "" if value is not None else "out of order")
+
+
+def test_what_was_cut_earns_nothing_or_is_left_out(tokenizer, pool):
+    right, wrong, broken = (tokenizer.encode(text) for text in ("5", "6", "7"))
+    completions = [completion(right), completion(right, "length"), completion(wrong, "length"), completion(broken)]
+    scorer = Marked({"5": 1.0, "6": -1.0, "7": None})
+    scored = Sampler(tokenizer, scorer, SETTINGS)._scored(pool[0], completions, progress=0.25)
+    assert scored.rewards == [1.0, 0.0, -1.0, None], "nothing above 0, and not more than the text would have earned"
+    assert scored.correct == [True, False, False, False]
+    assert scored.faults == ("out of order",)
+    assert set(scorer.seen) == {0.25}
+    masked = SETTINGS.model_copy(update={"over_long": "masked"})
+    scored = Sampler(tokenizer, scorer, masked)._scored(pool[0], completions, progress=0.25)
+    assert scored.rewards == [1.0, None, None, None]
+    assert scored.faults == ("out of order",), "what was cut is no fault of the verifier"
+
+
+def test_a_verifier_that_fails_too_often_stops_the_run(tokenizer, pool):
+    model = world.taught_model()
+    texts = Counter()
+
+    class Failing(Scorer):
+        def score(self, row, text, progress=1.0):
+            texts[row["id"]] += 1
+            failed = row["id"] in bad
+            return Scored(None if failed else 0.0, False, f"division by zero in {row['id']}" if failed else "")
+
+    sampler = Sampler(tokenizer, Failing(RewardSettings()), SETTINGS)
+    bad = {pool[0].row["id"]}
+    [broken, *_] = groups = sampler.sample(model, pool[:10], seed=1)
+    assert sum(len(group.faults) for group in groups) == len(broken.faults) == 8, "8 of 80 are counted and left out"
+    assert broken.scored == []
+    bad = {prompt.row["id"] for prompt in pool[:3]}
+    with pytest.raises(InputError, match=r"failed on 24 of 80 completions \(8 x division by zero in addition/1/0\+0; "):
+        sampler.sample(model, pool[:10], seed=1)
+
+
+def test_the_batch_of_several_updates_is_kept_as_long_as_a_checkpoint_needs_it(tokenizer, pool, tmp_path):
+    """Steps 2 and 3 of a batch take up what step 1 sampled, from disk, whatever the weights have become."""
+    reused = PolicyGradientSettings(updates_per_batch=3)
+    sampler = Sampler(tokenizer, SCORER, SETTINGS)
+    model = world.taught_model()
+    first = batches(sampler, pool, 10, tmp_path, form=reused).batch(3, model)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(0.99)
+    again = batches(sampler, pool, 10, tmp_path, form=reused)
+    for step in (4, 5):
+        batch = again.batch(step, model)
+        assert torch.equal(batch.tokens_BT, first.tokens_BT)
+        assert torch.equal(batch.extra["behaviour_BT"], first.extra["behaviour_BT"])
+        assert float(batch.extra["sampled_tokens"]) == 0 < float(first.extra["sampled_tokens"])
+        assert batch.consumed == first.consumed, "they are optimized again"
+    assert not torch.equal(again.batch(3, model).extra["behaviour_BT"], first.extra["behaviour_BT"]), "sampled anew"
+    (tmp_path / "checkpoints" / "step-00-00000005").mkdir(parents=True)
+    again.batch(6, model)
+    assert len(list(tmp_path.glob("rollouts-*"))) == 2, "a checkpoint of step 5 needs the batch of step 3"
+    (tmp_path / "checkpoints" / "step-00-00000005").rename(tmp_path / "checkpoints" / "step-00-00000006")
+    again.batch(6, model)
+    assert [path.name for path in tmp_path.glob("rollouts-*")] == ["rollouts-00000006.json.gz"]
+
+
+def test_a_penalty_gets_the_log_probabilities_of_the_start(tokenizer, pool, tmp_path):
+    model, start = world.taught_model(), world.small_model(3)
+    sampler = Sampler(tokenizer, SCORER, SETTINGS)
+    form = PolicyGradientSettings(kl_coefficient=0.1)
+    batch = batches(sampler, pool, 10, tmp_path, form=form, reference=start, rows=2).batch(0, model)
+    learned = batch.targets_BT != IGNORE
+    _, figures = PolicyGradientObjective(form, 80, 4).loss(model, batch)
+    with torch.no_grad():
+        same = batches(sampler, pool, 10, tmp_path, form=form, reference=model).batch(0, model)
+    torch.testing.assert_close(same.extra["reference_BT"][learned], same.extra["behaviour_BT"][learned])
+    assert float(figures["kl"]) > 0.1
+    assert float(PolicyGradientObjective(form, 80, 4).loss(model, same)[1]["kl"]) < 1e-6
+
+
+def test_rewards_change_with_the_share_of_steps(tokenizer, pool, tmp_path):
+    sampler = Scripted(tokenizer, [[[1.0, 0.0]]])
+    source = batches(sampler, pool, 6, tmp_path, steps=10)
+    source.batch(0, None)
+    source.batch(5, None)
+    assert sampler.progress == [0.0, 0.5]
 
 
 def test_profiles_and_figures(tokenizer, pool):
     first, second = pool[0], next(prompt for prompt in pool if prompt.level == "2")
-    answers = [completion([5]), completion([6, 7])]
-    groups = [Group(first, answers, [1.0, 0.0]), Group(first, answers, [0.0, 0.0]), Group(second, answers, [1.0, 1.0])]
+    groups = [group(first, [1.0, 0.0]), group(first, [0.0, 0.0]), group(second, [1.0, 1.0])]
     one, two = pass_profile(groups)
     assert (one["pass@1"], one["pass@2"], one["live groups"]) == (0.25, 0.5, 0.5)
     assert (two["pass@1"], two["pass@2"], two["live groups"]) == (1.0, 1.0, 0.0)
     figures = group_figures(groups)
     assert figures["reward"] == pytest.approx((0.25 + 1.0) / 2), "every level weighs the same"
     assert figures["completion_tokens"] == 2.5
-    assert sequence_tokens(groups[:1], Sampler(tokenizer, reward, SETTINGS)) == 2 * len(first.tokens) + 5
+    assert sequence_tokens(groups[:1], Sampler(tokenizer, SCORER, SETTINGS)) == 2 * len(first.tokens) + 5
     assert [prompt.level for prompt in spread(pool, 3)] == ["1"] * 3 + ["2"] * 3
 
 
@@ -173,7 +336,7 @@ def test_exact_match_weighs_levels_equally(tokenizer, pool):
 
 def test_divergence_is_zero_from_itself_and_positive_from_another(tokenizer, pool):
     model = world.taught_model()
-    sampler = Sampler(tokenizer, reward, SETTINGS)
+    sampler = Sampler(tokenizer, SCORER, SETTINGS)
     groups = sampler.sample(model, spread(pool, 6), seed=2)
     assert abs(divergence_from(model, groups, sampler)) < 1e-5
     assert divergence_from(world.small_model(3), groups, sampler) > 0.5

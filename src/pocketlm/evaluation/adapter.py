@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 DEFAULT_NEW_TOKENS = 256
 """Most new tokens of a task that does not say; the harness's default for Hugging Face models."""
 
-_SPECIAL = re.compile("|".join(map(re.escape, SPECIAL_TOKENS)))
-
 
 class PocketLM(TemplateLM):
     """A model to score.
@@ -56,15 +54,19 @@ class PocketLM(TemplateLM):
     ) -> None:
         super().__init__()
         self._model, self._own_tokenizer, self._name = model, tokenizer, name
-        self._engine = Engine(model)
+        self._engine = Engine(model, decode=tokenizer.decode)
         self._tokens_per_pass, self._progress = tokens_per_pass, progress
         self._special_ids = dict(
             zip(SPECIAL_TOKENS, (tokenizer.end_of_text, tokenizer.im_start, tokenizer.im_end), strict=True)
         )
+        if tokenizer.chat_template is not None:
+            self._special_ids |= tokenizer.chat_template.special_tokens
+        longest_first = sorted(self._special_ids, key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, longest_first)))
 
     @property
     def eot_token_id(self) -> int:
-        return self._own_tokenizer.im_end
+        return self._own_tokenizer.turn_end
 
     @property
     def prefix_token_id(self) -> int:
@@ -80,10 +82,15 @@ class PocketLM(TemplateLM):
         return self._name
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
-        return CHAT_TEMPLATE if chat_template else None
+        if not chat_template:
+            return None
+        own = self._own_tokenizer.chat_template
+        return CHAT_TEMPLATE if own is None else own.source
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """The conversation as text; without a generation prompt the last turn is left open, to be continued."""
+        if (own := self._own_tokenizer.chat_template) is not None:
+            return own.render(chat_history, True) if add_generation_prompt else own.render_open(chat_history)
         text = render(chat_history, add_generation_prompt=add_generation_prompt)
         return text if add_generation_prompt else text.removesuffix(f"{IM_END}\n")
 
@@ -91,7 +98,7 @@ class PocketLM(TemplateLM):
         """Token ids; special tokens that the text spells become their ids (none is added)."""
         ids: list[int] = []
         start = 0
-        for match in _SPECIAL.finditer(string):
+        for match in self._special.finditer(string):
             ids += [*self._own_tokenizer.encode(string[start : match.start()]), self._special_ids[match.group()]]
             start = match.end()
         return ids + self._own_tokenizer.encode(string[start:])
@@ -128,11 +135,18 @@ class PocketLM(TemplateLM):
             context, options = request.args
             until, new_tokens = self._stopping(request.task_name, options)
             room = self.max_length - new_tokens
-            orders.append(Request(self.tok_encode(context)[-room:], new_tokens, stop_tokens=self._stop_tokens(until)))
+            orders.append(
+                Request(
+                    self.tok_encode(context)[-room:],
+                    new_tokens,
+                    stop_tokens=self._stop_tokens(until),
+                    stop_strings=tuple(text for text in until if text),
+                )
+            )
             stops.append(until)
         texts = []
         for until, (completion,) in zip(stops, self._engine.generate(orders), strict=True):
-            text = self._own_tokenizer.decode(completion.tokens)
+            text = self._own_tokenizer.decode(completion.tokens) if completion.text is None else completion.text
             texts.append(postprocess_generated_text(text, until, None))
         self._advance(len(requests))
         return texts
@@ -161,4 +175,4 @@ class PocketLM(TemplateLM):
         """Ids that end a text for sure: end of turn, end of text, and stop strings that are one token."""
         encoded = [self.tok_encode(text) for text in until if text]
         single = {ids[0] for ids in encoded if len(ids) == 1}
-        return tuple(sorted(single | {self._own_tokenizer.end_of_text, self._own_tokenizer.im_end}))
+        return tuple(sorted(single | {self._own_tokenizer.end_of_text, self._own_tokenizer.turn_end}))

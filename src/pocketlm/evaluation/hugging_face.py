@@ -43,7 +43,7 @@ def write_folder(
     """
     from pocketlm.model.formats.hugging_face import export_weights
 
-    export_weights(model, folder, tokenizer.end_of_text, tokenizer.im_end)
+    export_weights(model, folder, tokenizer.end_of_text, tokenizer.turn_end)
     for name in TOKENIZER_FILES:
         if not (tokenizer_folder / name).is_file():
             raise InputError(f"{tokenizer_folder} has no {name}: export needs the folder of a model made by pocketlm")

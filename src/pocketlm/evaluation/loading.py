@@ -44,13 +44,13 @@ class ModelLocation:
         return self.artifact.digest if self.artifact else digest_of(describe_files(self.folder))
 
     def load(self, device: torch.device | str = "cpu") -> tuple[Transformer, Tokenizer]:
-        """The model in fp32 on `device`, and its tokenizer."""
-        from pocketlm.data.tokens.tokenizer import Tokenizer
+        """The model in fp32 on `device`, and its tokenizer, which asks in the folder's own chat form."""
+        from pocketlm.data.tokens.chat_template import load_tokenizer
         from pocketlm.model.formats.hugging_face import load_hugging_face
         from pocketlm.model.storage import load_model
 
         read = load_model if self.form == "pocketlm" else load_hugging_face
-        return read(self.folder, device).float().eval(), Tokenizer.load(self.folder)
+        return read(self.folder, device).float().eval(), load_tokenizer(self.folder)
 
     def companions(self) -> tuple[Artifact | None, Artifact | None]:
         """The run's curated documents and its evaluation, as far as it has them."""

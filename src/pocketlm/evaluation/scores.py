@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pocketlm.evaluation.statistics import (
     Estimate,
@@ -115,7 +115,7 @@ def _compare_answers(
     ours = [row for task in tasks for row in items[first][task]]
     theirs = [row for task in tasks for row in items[second][task]]
     strata = [task for task in tasks for _ in items[first][task]]
-    clusters = [_cluster(row) for row in ours]
+    clusters = [cluster_of(row) for row in ours]
     right, other = [row["correct"] for row in ours], [row["correct"] for row in theirs]
     difference = paired_difference(right, other, generator, clusters, strata)
     test = sign_flip_test(right, other, generator, clusters, strata)
@@ -124,10 +124,10 @@ def _compare_answers(
 
 
 def _rate(rows: Sequence[Item]) -> Estimate:
-    return wilson(sum(row["correct"] for row in rows), len(rows), trials=len({_cluster(row) for row in rows}))
+    return wilson(sum(row["correct"] for row in rows), len(rows), trials=len({cluster_of(row) for row in rows}))
 
 
-def _cluster(row: Item) -> Hashable:
+def cluster_of(row: Mapping[str, Any]) -> Hashable:
     """Items that stand or fall together: both orders of an operand pair; everything else stands alone."""
     return tuple(sorted(row["operands"])) if "operands" in row else row["id"]
 

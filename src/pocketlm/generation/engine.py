@@ -31,9 +31,9 @@ __all__ = ["Completion", "Engine", "Request", "Tool"]
 
 STEPS_PER_LOOK = {"cpu": 1, "cuda": STEPS}
 """Decode steps between two looks of the host at the device; on a CPU a look costs nothing and frees slots sooner."""
-MOST_SLOTS = 512
-CACHE_BYTES = 1 << 30
-"""Key-value cache that the default number of slots stays within."""
+MOST_SLOTS = {"cpu": 512, "cuda": 1024}
+CACHE_BYTES = {"cpu": 2 << 30, "cuda": 16 << 30}
+"""Key-value cache that the default number of slots stays within. More slots are faster, up to some 250 on a CPU."""
 SHELF = 64
 """Prompts that are prefilled together at most."""
 
@@ -43,8 +43,8 @@ class Engine:
 
     Args:
         model: the transformer.
-        slots: sequences decoded at the same time at most; unless given, 512 or what 1 GiB of cache holds. Memory is
-            taken as far as a call needs it and kept for the next call.
+        slots: sequences decoded at the same time at most; unless given, `MOST_SLOTS` or what `CACHE_BYTES` hold. Memory
+            is taken as far as a call needs it and kept for the next call.
         length: longest prompt plus continuation in tokens; the model's context unless given.
         decode: token ids to text (`Tokenizer.decode`); needed for stop strings only.
     """
@@ -102,4 +102,5 @@ class Engine:
     def _default_slots(self, length: int) -> int:
         shape, item = self._model.settings, self._model.head_weight_VD.element_size()
         slot_bytes = 2 * shape.layers * shape.kv_heads * shape.head_dim * length * item
-        return max(1, min(MOST_SLOTS, CACHE_BYTES // slot_bytes))
+        kind = "cuda" if self._model.head_weight_VD.is_cuda else "cpu"
+        return max(1, min(MOST_SLOTS[kind], CACHE_BYTES[kind] // slot_bytes))

@@ -13,23 +13,30 @@ from __future__ import annotations
 import torch
 
 from pocketlm.generation.slots import Features, Size, Slots
+from pocketlm.model.cache import Blocks
 
 STEPS = 8
 """Decode steps of a graph, and so between two looks of the host."""
 HELD_STEP = 64
 """Numbers of tokens held are rounded up to multiples of this."""
 
-Bucket = tuple[int, int, int]
-"""(steps, tokens held at most, slots)"""
+Bucket = tuple[int, int]
+"""(slots, tokens that any of them holds at most)"""
 
 
-def bucket(size: Size, held: int, width: int) -> Bucket:
-    """The arguments of `Slots.steps` that stand for all that round up to them.
+def bucket(size: Size, held: Blocks) -> Bucket:
+    """What stands for all arguments of `Slots.steps` that round up to it; the number of slots becomes a power of two.
 
-    Widths become powers of two. More steps than asked for are harmless: a sequence stands still at its limit.
+    All slots are one block: a GPU needs them all at once to be busy.
     """
-    rounded_held = min(-(-held // HELD_STEP) * HELD_STEP, size.length)
-    return STEPS, rounded_held, min(1 << (width - 1).bit_length(), size.slots)
+    most = max(most for _, _, most in held)
+    return min(1 << (held[-1][1] - 1).bit_length(), size.slots), min(-(-most // HELD_STEP) * HELD_STEP, size.length)
+
+
+def run_bucket(slots: Slots, bucket: Bucket) -> None:
+    """What is captured. More steps than were asked for are harmless: a sequence stands still at its limit."""
+    width, most = bucket
+    slots.steps(STEPS, [(0, width, most)])
 
 
 class GraphedSteps:
@@ -40,24 +47,24 @@ class GraphedSteps:
         self._graphs: dict[tuple[Bucket, Features], torch.cuda.CUDAGraph] = {}
         self._pool = torch.cuda.graph_pool_handle()
 
-    def __call__(self, count: int, held: int, width: int) -> None:
-        key = bucket(self._slots.size, held, width), self._slots.features
+    def __call__(self, count: int, held: Blocks) -> None:
+        key = bucket(self._slots.size, held), self._slots.features
         if key not in self._graphs:
             self._graphs[key] = self._capture(key[0])
         self._graphs[key].replay()
 
-    def _capture(self, arguments: Bucket) -> torch.cuda.CUDAGraph:
-        """Libraries choose their kernels in a first run outside the graph. It is a real one, so all must stand still."""
+    def _capture(self, shape: Bucket) -> torch.cuda.CUDAGraph:
+        """Libraries choose kernels in a first run outside the graph. It is a real one, so all must stand still."""
         slots = self._slots
         finished_N = slots.finished_N.clone()
         slots.finished_N.fill_(True)
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
-            slots.steps(*arguments)
+            run_bucket(slots, shape)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            slots.steps(*arguments)
+            run_bucket(slots, shape)
         slots.finished_N.copy_(finished_N)
         return graph

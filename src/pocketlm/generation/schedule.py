@@ -18,11 +18,18 @@ from pocketlm.generation.filters import Filters
 from pocketlm.generation.requests import Completion, Decode, Request, checked_answer
 from pocketlm.generation.slots import NO_TOKEN, Features, Orders, Slots
 from pocketlm.generation.stops import StopStrings
+from pocketlm.model.cache import Blocks
 
 PREFILL_TOKENS = 8192
 """Padded tokens of one prefill at most (a single longer prompt is taken alone)."""
 
-Steps = Callable[[int, int, int], None]
+MOST_BLOCKS = 8
+SMALLEST_BLOCK = 8
+"""Blocks of slots that attend apart, each as far as its longest sequence: of a smaller one the call costs more."""
+COPY_COST = 4
+"""Passes over the keys of a sequence that moving it takes."""
+
+Steps = Callable[[int, Blocks], None]
 """`Slots.steps`, or the same as a graph."""
 
 
@@ -70,6 +77,8 @@ class Schedule:
         self._owner = numpy.zeros((capacity, 2), dtype=numpy.int64)
         self._read = numpy.zeros(capacity, dtype=numpy.int64)
         """Tokens of each slot in which stop strings were looked for."""
+        self._most_blocks = MOST_BLOCKS if slots.device.type == "cpu" else 1
+        self._read_in_vain = 0
         self._completions: dict[tuple[int, int], Completion] = {}
 
     def run(self) -> list[list[Completion]]:
@@ -89,13 +98,40 @@ class Schedule:
                 self._fill(finished)
                 continue  # a first token may have ended a sequence at once
             numbers = self._owner[: slots.active, 0]
-            held = int((self._prompt_lengths_R[numbers] + generated_N).max()) - 1  # without the newest token
             steps = min(self._steps_per_look, int((self._limits_R[numbers] - generated_N).max()))
-            self._steps(steps, held, slots.active)
+            held_N = self._prompt_lengths_R[numbers] + generated_N - 1  # the newest token is not in the cache yet
+            self._steps(steps, self._blocks(self._arranged(held_N)))
         return [
             [self._completions[number, sample] for sample in range(request.samples)]
             for number, request in enumerate(self._requests)
         ]
+
+    def _arranged(self, held_N: numpy.ndarray) -> numpy.ndarray:
+        """Tokens that every active sequence holds, sorted by them first if that has become worth its while.
+
+        Attention reads as many keys for each sequence of a block as its longest has. What it read in vain is added up;
+        when it exceeds what a sort would copy (to and from a buffer), the slots are sorted.
+        """
+        order = numpy.argsort(-held_N, kind="stable")
+        self._read_in_vain += _keys_read(self._blocks(held_N)) - _keys_read(self._blocks(held_N[order]))
+        if self._read_in_vain <= COPY_COST * held_N.sum():
+            return held_N
+        self._read_in_vain = 0
+        targets = numpy.flatnonzero(order != numpy.arange(len(order)))
+        if not len(targets):
+            return held_N
+        sources = order[targets]
+        self._slots.move(self._tensor(sources), self._tensor(targets), int(held_N[sources].max()))
+        self._owner[targets], self._read[targets] = self._owner[sources], self._read[sources]
+        return held_N[order]
+
+    def _blocks(self, held_N: numpy.ndarray) -> list[tuple[int, int, int]]:
+        """Blocks of neighbouring slots, and what the longest sequence of each holds."""
+        size = max(SMALLEST_BLOCK, -(-len(held_N) // self._most_blocks))
+        starts = numpy.arange(0, len(held_N), size)
+        longest = numpy.maximum.reduceat(held_N, starts).tolist()
+        ends = [*starts[1:].tolist(), len(held_N)]
+        return list(zip(starts.tolist(), ends, longest, strict=True))
 
     def _stopped(self, finished_N: numpy.ndarray, generated_N: numpy.ndarray) -> numpy.ndarray:
         """Which of the sequences that go on have met a stop string, [N] of 0 and 1."""
@@ -206,6 +242,10 @@ class Schedule:
 
     def _tensor(self, array: numpy.ndarray) -> Tensor:
         return torch.from_numpy(numpy.ascontiguousarray(array)).to(self._slots.device)
+
+
+def _keys_read(blocks: Blocks) -> int:
+    return sum((end - first) * most for first, end, most in blocks)
 
 
 def _features(requests: Sequence[Request]) -> Features:

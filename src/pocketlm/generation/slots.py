@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pocketlm.generation.filters import Filters, keep_likely, penalise_repetition
 from pocketlm.generation.sampling import sample, scale, stream_keys, uniforms
-from pocketlm.model.cache import KeyValueCache
+from pocketlm.model.cache import Blocks, KeyValueCache
 from pocketlm.model.transformer import Transformer
 
 NO_TOKEN = -1
@@ -165,15 +165,17 @@ class Slots:
             self._seen_NV[targets_N] = self._shelf_seen_PV[places_N]
         self._draw(self._logits_PV[places_N], targets_N)
 
-    def steps(self, count: int, held: int, width: int) -> None:
-        """Decode `count` tokens for the first `width` slots; those of them that stand still are left as they are.
+    def steps(self, count: int, held: Blocks) -> None:
+        """Decode `count` tokens for the first slots; those of them that stand still are left as they are.
 
-        `held` bounds the tokens that any of them that goes on has in the cache before. Waits for nothing on the host,
-        and its shapes follow from the arguments: on a GPU it runs as a graph (`graphs.py`).
+        `held`: blocks of slots, and how many tokens any of the block that goes on has in the cache before. Waits for
+        nothing on the host, and its shapes follow from the arguments: on a GPU it runs as a graph (`graphs.py`).
         """
-        front = slice(0, width)
-        for step in range(count):
-            rows = self.cache.rows(front, extent=min(held + step + 1, self.size.length))
+        front = slice(0, held[-1][1])
+        for step in range(1, count + 1):
+            blocks = [(first, end, min(most + step, self.size.length)) for first, end, most in held]
+            extent = max(extent for _, _, extent in blocks)
+            rows = self.cache.rows(front, extent=extent, blocks=blocks if len(blocks) > 1 else ())
             hidden_N1D = self.model.hidden(self._tokens_N[front, None], cache=rows)
             # One that stands still writes the same keys at the same place again.
             self.cache.position[front] -= (self.finished_N[front] | self.asking_N[front]).long()

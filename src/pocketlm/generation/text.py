@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 
 def generate_text(
-    model: Transformer, tokenizer: Tokenizer, prompt: str, max_tokens: int, seed: int, temperature: float
+    model: Transformer,
+    tokenizer: Tokenizer,
+    prompt: str,
+    max_tokens: int,
+    seed: int,
+    temperature: float,
+    top_p: float = 1.0,
 ) -> str:
     """The prompt and its continuation, up to the end of the document or `max_tokens`.
 
@@ -25,7 +31,8 @@ def generate_text(
         InputError: the prompt leaves no room in the model's context.
     """
     tokens = [tokenizer.end_of_text, *tokenizer.encode(_unicode(prompt))]
-    completion = _complete(model, Request(tokens, max_tokens, temperature, seed, stop_tokens=(tokenizer.end_of_text,)))
+    request = Request(tokens, max_tokens, temperature, seed, stop_tokens=(tokenizer.end_of_text,), top_p=top_p)
+    completion = _complete(model, request)
     return tokenizer.decode([*tokens, *completion.tokens])
 
 
@@ -34,6 +41,7 @@ class ChatSession:
 
     Args:
         temperature: 0 takes the most likely token.
+        top_p: draw among the most likely tokens that hold this probability together; 1 for all.
         seed: the same seed and messages give the same answers.
         max_tokens: longest answer; a quarter of the context unless given.
 
@@ -49,10 +57,12 @@ class ChatSession:
         temperature: float = 0.0,
         seed: int = 0,
         max_tokens: int | None = None,
+        top_p: float = 1.0,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._temperature = temperature
+        self._top_p = top_p
         self._seed = seed
         self._max_tokens = max_tokens or max(1, model.settings.context // 4)
         self.messages: list[Message] = []
@@ -77,6 +87,7 @@ class ChatSession:
             self._temperature,
             seed,
             stop_tokens=(self._tokenizer.turn_end, self._tokenizer.end_of_text),
+            top_p=self._top_p,
         )
         completion = _complete(self._model, request)
         answer = self._tokenizer.decode(completion.tokens)

@@ -10,6 +10,8 @@ stand for. On the device the position of every slot is a tensor, so nothing wait
 For speed keep the active slots in front (`copy` closes gaps) and decode with a slice.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,8 @@ from pocketlm.errors import InputError
 from pocketlm.model.config import ModelSettings
 
 Slots = slice | Tensor
+Blocks = Sequence[tuple[int, int, int]]
+"""Rows of a batch that attend together, (first, end, extent), from the first row to the last."""
 
 
 class KeyValueCache:
@@ -41,29 +45,38 @@ class KeyValueCache:
         self.length = length
 
     def rows(
-        self, slots: Slots, lengths: Tensor | None = None, fresh: bool = False, extent: int | None = None
+        self,
+        slots: Slots,
+        lengths: Tensor | None = None,
+        fresh: bool = False,
+        extent: int | None = None,
+        blocks: Blocks = (),
     ) -> "CacheRows":
         """The cache as one forward pass sees it; row b of the batch is slot `slots[b]`.
 
         `lengths` [B]: how many tokens of each row are real when rows are padded on the right (default: all).
         `fresh`: the slots are taken as empty. `extent`: a bound, known to the host, on the tokens that any of these
-        slots holds after the pass; attention reads no further (default: the whole length).
+        slots holds after the pass; attention reads no further (default: the whole length). `blocks`: the same for runs
+        of rows apart, so that short sequences beside long ones read less.
         """
-        return CacheRows(self, slots, lengths, fresh, self.length if extent is None else extent)
+        return CacheRows(self, slots, lengths, fresh, self.length if extent is None else extent, blocks)
 
     def copy(self, source: Tensor, target: Tensor, extent: int | None = None) -> None:
         """Copy slots onto slots: a prompt shared by several samples, or a gap that the last active slot fills."""
         extent = self.length if extent is None else extent
-        self.keys[:, target, :, :extent] = self.keys[:, source, :, :extent]
-        self.values[:, target, :, :extent] = self.values[:, source, :, :extent]
+        for memory in (*self.keys, *self.values):  # layer by layer: what is copied stands in memory twice
+            memory[target, :, :extent] = memory[source, :, :extent]
         self.position[target] = self.position[source]
 
 
 class CacheRows:
     """One forward pass over some slots. The transformer calls `begin`, `layer(i).store` and `advance`."""
 
-    def __init__(self, cache: KeyValueCache, slots: Slots, lengths: Tensor | None, fresh: bool, extent: int):
+    def __init__(
+        self, cache: KeyValueCache, slots: Slots, lengths: Tensor | None, fresh: bool, extent: int, blocks: Blocks
+    ):
         self.cache, self.slots, self.lengths, self.fresh, self.extent = cache, slots, lengths, fresh, extent
+        self.blocks = blocks
         self.tokens = 0
         self.row_B1 = self.positions_BT = torch.empty(0)
 
@@ -96,6 +109,7 @@ class CacheLayer:
 
     def __init__(self, rows: CacheRows, keys: Tensor, values: Tensor):
         self._rows, self._keys, self._values = rows, keys, values
+        self.blocks = rows.blocks
 
     def store(self, key_BKTE: Tensor, value_BKTE: Tensor) -> tuple[Tensor, Tensor]:
         """Write this pass's keys and values; returns those to attend to, [B, K, S, E]."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pocketlm.model.cache import CacheLayer, CacheRows
+from pocketlm.model.cache import Blocks, CacheLayer, CacheRows
 from pocketlm.model.config import ModelSettings
 from pocketlm.model.cpu_attention import CausalAttention
 from pocketlm.model.operators import rms_norm, rotary_tables, rotate, swiglu
@@ -144,7 +144,11 @@ class Attention(nn.Module):
         query_BHTE, key_BKSE, value_BKSE = self.queries_keys_values(hidden_BTD, rotary)
         if cache is not None:
             key_BKSE, value_BKSE = cache.store(key_BKSE, value_BKSE)
-        mixed_BTHE = attend(query_BHTE, key_BKSE, value_BKSE, mask_B1TS).transpose(1, 2)
+        if cache is not None and mask_B1TS is not None and cache.blocks:
+            mixed_BHTE = _attend_in_blocks(query_BHTE, key_BKSE, value_BKSE, mask_B1TS, cache.blocks)
+        else:
+            mixed_BHTE = attend(query_BHTE, key_BKSE, value_BKSE, mask_B1TS)
+        mixed_BTHE = mixed_BHTE.transpose(1, 2)
         return self.output(mixed_BTHE.reshape(batch, length, self.heads * self.head_dim))
 
     def queries_keys_values(self, hidden_BTD: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -207,6 +211,22 @@ def attend(query_BHTE: Tensor, key_BKSE: Tensor, value_BKSE: Tensor, mask_B1TS: 
     return F.scaled_dot_product_attention(
         query_BHTE, key_BKSE, value_BKSE, attn_mask=mask_B1TS, is_causal=mask_B1TS is None, enable_gqa=groups > 1
     )
+
+
+def _attend_in_blocks(
+    query_BHTE: Tensor, key_BKSE: Tensor, value_BKSE: Tensor, mask_B1TS: Tensor, blocks: Blocks
+) -> Tensor:
+    """Attention over keys of the cache, of which each block of rows reads its own extent."""
+    mixed = [
+        attend(
+            query_BHTE[first:end],
+            key_BKSE[first:end, :, :extent],
+            value_BKSE[first:end, :, :extent],
+            mask_B1TS[first:end, :, :, :extent],
+        )
+        for first, end, extent in blocks
+    ]
+    return torch.cat(mixed)
 
 
 def _attend_in_bfloat16_on_cpu(

@@ -71,6 +71,20 @@ def bar_chart(
     return _chart("bar_chart", title, rows, x, y, series, x_title, y_title, note)
 
 
+def interval_chart(
+    title: str,
+    rows: Sequence[Row],
+    x: str,
+    y: str,
+    series: str | None = None,
+    x_title: str = "",
+    y_title: str = "",
+    note: str = "",
+) -> Block:
+    """Column `y` per category in column `x` as a point with its interval (columns `low` and `high`), against zero."""
+    return _chart("interval_chart", title, rows, x, y, series, x_title, y_title, note)
+
+
 def _chart(
     kind: str,
     title: str,

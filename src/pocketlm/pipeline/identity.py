@@ -30,7 +30,7 @@ def identity_of(
     return {
         "stage": entry.definition.name,
         "version": entry.definition.version,
-        "seed": recipe.seed,
+        "seed": recipe.seed_of(entry),
         "settings": entry.settings.identity(),
         "inputs": inputs,
         "external": external,

@@ -1,39 +1,56 @@
 """Recipes: one typed, frozen description of a whole pipeline. YAML on disk, pydantic in memory.
 
 A recipe file holds the reserved keys below; every other top-level key is a stage entry with the reserved keys `stage`
-(which stage function; the entry's own name when absent) and `inputs` (input name -> stage entry, or a list of them);
-what remains are that stage's settings. Stages run in the order of the file.
+(which stage function; the entry's own name when absent), `inputs` (input name -> stage entry, or a list of them) and
+`seeded` (made once for each of the recipe's `seeds`: `replicas.py`); what remains are that stage's settings. Stages run
+in the order of the file.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from pocketlm.errors import InputError
-from pocketlm.pipeline.recipe_yaml import apply_override, load_yaml, parse_value
+from pocketlm.pipeline.recipe_yaml import RESERVED, apply_override, load_yaml, parse_value
+from pocketlm.pipeline.replicas import (
+    SEPARATOR,
+    entry_of,
+    inputs_of_replica,
+    is_seeded,
+    replica_name,
+    replicated,
+    require_replicas,
+    seeds_in,
+)
 from pocketlm.pipeline.settings import Runtime, Settings
 from pocketlm.pipeline.stage import InputSpecification, StageDefinition
+from pocketlm.pipeline.validation import suggest, validated
 
-RESERVED = ("name", "description", "seed", "model", "runtime", "scales")
 Registry = Mapping[str, StageDefinition]
-SettingsType = TypeVar("SettingsType", bound=Settings)
 
 
 @dataclass(frozen=True)
 class StageEntry:
-    """One stage of a recipe. `inputs` maps input names to a stage entry's name, or to several for a list input."""
+    """One stage of a recipe. `inputs` maps input names to a stage entry's name, or to several for a list input.
+
+    `seed` is that of a replica; None stands for the recipe's.
+    """
 
     name: str
     definition: StageDefinition
     settings: Settings
     inputs: Mapping[str, str | tuple[str, ...]]
+    seed: int | None = None
+
+    @property
+    def entry(self) -> str:
+        """Its name in the recipe file, which all replicas of an entry share."""
+        return entry_of(self.name)
 
     def input_names(self) -> list[str]:
         """The names of all stage entries that this one reads."""
@@ -42,7 +59,11 @@ class StageEntry:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A validated recipe. `model` names the stage whose artifact is the run's final model."""
+    """A validated recipe. `model` names the stage whose artifact is the run's final model.
+
+    `stages` is what runs: an entry of the file that is made for several seeds stands in it once for each. `entries` are
+    those of the file, `seeded` the ones that are marked so.
+    """
 
     name: str
     seed: int
@@ -50,18 +71,42 @@ class Recipe:
     stages: Mapping[str, StageEntry]
     model: str | None = None
     description: str = ""
-    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    seeds: tuple[int, ...] = ()
+    entries: Mapping[str, StageEntry] = field(default_factory=dict, repr=False)
+    seeded: frozenset[str] = frozenset()
+
+    def seed_of(self, stage: StageEntry) -> int:
+        """The seed that a stage's random streams are derived from."""
+        return self.seed if stage.seed is None else stage.seed
+
+    def folded(self) -> Recipe:
+        """The recipe as though every entry were made once: `stages` are the entries of the file."""
+        folded = {
+            entry.name: replace(
+                entry,
+                inputs={
+                    name: entry_of(value) if isinstance(value, str) else tuple(dict.fromkeys(map(entry_of, value)))
+                    for name, value in entry.inputs.items()
+                },
+            )
+            for entry in self.entries.values()
+        }
+        return replace(self, stages=folded)
 
     def to_yaml(self) -> str:
         """The recipe as resolved (scale and overrides applied, paths absolute), runnable again as it is."""
         document: dict[str, Any] = {"name": self.name, "description": self.description, "seed": self.seed}
+        if self.seeds:
+            document["seeds"] = list(self.seeds)
         if self.model:
             document["model"] = self.model
         document["runtime"] = self.runtime.model_dump(mode="json", exclude_defaults=True)
-        for entry in self.stages.values():
+        for entry in self.entries.values():
             body: dict[str, Any] = {}
             if entry.definition.name != entry.name:
                 body["stage"] = entry.definition.name
+            if entry.name in self.seeded:
+                body["seeded"] = True
             if entry.inputs:
                 body["inputs"] = {
                     name: value if isinstance(value, str) else list(value) for name, value in entry.inputs.items()
@@ -107,7 +152,7 @@ def _find(source: str) -> Path:
         return path
     if source not in shipped:
         raise InputError(
-            f"there is no recipe named {source!r}{_suggest(source, shipped)}; shipped recipes: "
+            f"there is no recipe named {source!r}{suggest(source, shipped)}; shipped recipes: "
             f"{', '.join(shipped)}; a file of your own needs the ending .yaml"
         )
     return shipped[source]
@@ -121,13 +166,16 @@ def parse_recipe(raw: Mapping[str, Any], registry: Registry, where: str) -> Reci
     seed = raw.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise InputError(f"{where}: seed must be a whole number, not {seed!r}")
-    runtime = _validated(Runtime, raw.get("runtime") or {}, "runtime", where)
-    stages: dict[str, StageEntry] = {}
-    entries = {key: value for key, value in raw.items() if key not in RESERVED}
-    if not entries:
+    seeds = seeds_in(raw.get("seeds"), where)
+    runtime = validated(Runtime, raw.get("runtime") or {}, "runtime", where)
+    bodies = {key: {} if value is None else value for key, value in raw.items() if key not in RESERVED}
+    if not bodies:
         raise InputError(f"{where}: the recipe has no stages")
-    for key, value in entries.items():
-        stages[key] = _entry(key, {} if value is None else value, registry, list(entries), where)
+    entries = {key: _entry(key, body, registry, list(bodies), where) for key, body in bodies.items()}
+    seeded = frozenset(key for key, body in bodies.items() if is_seeded(body.get("seeded", False), key, seeds, where))
+    if seeds and not seeded:
+        raise InputError(f"{where}: seeds: no stage is made with them; mark those that are with `seeded: true`")
+    stages = _stages(entries, seeds, seeded, where)
     _check_order(stages, where)
     for entry in stages.values():
         _check_kinds(entry, stages, where)
@@ -137,7 +185,23 @@ def parse_recipe(raw: Mapping[str, Any], registry: Registry, where: str) -> Reci
     ):
         models = [item.name for item in stages.values() if item.definition.output == "model"]
         raise InputError(f"{where}: model: {model!r} is not a stage that makes a model; those are: {', '.join(models)}")
-    return Recipe(name, seed, runtime, stages, model, str(raw.get("description") or ""), raw)
+    description = str(raw.get("description") or "")
+    return Recipe(name, seed, runtime, stages, model, description, seeds, entries, seeded)
+
+
+def _stages(
+    entries: Mapping[str, StageEntry], seeds: tuple[int, ...], seeded: frozenset[str], where: str
+) -> dict[str, StageEntry]:
+    """What runs: every entry, or its replicas."""
+    copies = replicated({name: entry.inputs for name, entry in entries.items()}, seeded)
+    stages: dict[str, StageEntry] = {}
+    for entry in entries.values():
+        for seed in seeds if entry.name in copies else (None,):
+            name, inputs = replica_name(entry.name, seed), inputs_of_replica(entry.inputs, seed, seeds, copies)
+            stages[name] = replace(entry, name=name, inputs=inputs, seed=seed)
+    for stage in stages.values():
+        require_replicas(stage.entry, stage.inputs, stages, where)
+    return stages
 
 
 def _entry(key: str, value: Any, registry: Registry, entries: list[str], where: str) -> StageEntry:
@@ -148,12 +212,12 @@ def _entry(key: str, value: Any, registry: Registry, entries: list[str], where: 
     kind = value.get("stage", key)
     if not isinstance(kind, str) or kind not in registry:
         raise InputError(
-            f"{where}: {key}: there is no stage {kind!r}{_suggest(str(kind), registry)}; stages: {', '.join(registry)}"
+            f"{where}: {key}: there is no stage {kind!r}{suggest(str(kind), registry)}; stages: {', '.join(registry)}"
         )
     definition = registry[kind]
     inputs = _inputs(key, value.get("inputs") or {}, definition, entries, where)
-    settings = {name: item for name, item in value.items() if name not in ("stage", "inputs")}
-    return StageEntry(key, definition, _validated(definition.settings, settings, key, where), inputs)
+    settings = {name: item for name, item in value.items() if name not in ("stage", "inputs", "seeded")}
+    return StageEntry(key, definition, validated(definition.settings, settings, key, where), inputs)
 
 
 def _inputs(
@@ -166,7 +230,7 @@ def _inputs(
         if name not in definition.inputs:
             raise InputError(
                 f"{where}: {key}.inputs.{name}: {definition.name} has no such input"
-                f"{_suggest(str(name), definition.inputs)}; inputs: {', '.join(definition.inputs) or 'none'}"
+                f"{suggest(str(name), definition.inputs)}; inputs: {', '.join(definition.inputs) or 'none'}"
             )
         resolved[name] = _references(f"{key}.inputs.{name}", reference, definition.inputs[name], key, entries, where)
     missing = [name for name, item in definition.inputs.items() if not item.optional and name not in resolved]
@@ -188,10 +252,8 @@ def _references(
     for number, name in enumerate(listed):
         if name in listed[:number]:
             raise InputError(f"{where}: {path} names {name} twice; name every stage once")
-        if name not in entries:
-            raise InputError(
-                f"{where}: {path}: there is no stage {name!r} in this recipe{_suggest(str(name), entries)}"
-            )
+        if name not in entries and not (SEPARATOR in str(name) and entry_of(str(name)) in entries):
+            raise InputError(f"{where}: {path}: there is no stage {name!r} in this recipe{suggest(str(name), entries)}")
     return tuple(listed) if specification.many else listed[0]
 
 
@@ -238,40 +300,3 @@ def _check_kinds(entry: StageEntry, stages: Mapping[str, StageEntry], where: str
                     f"{where}: {entry.name}.inputs.{name} needs a stage that makes {specification.kind}, "
                     f"but {source} makes {made}"
                 )
-
-
-def _validated(model: type[SettingsType], value: Any, path: str, where: str) -> SettingsType:
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise InputError("; ".join(_explain(item, model, path, where) for item in error.errors()[:3])) from None
-
-
-def _explain(item: Mapping[str, Any], model: type[Settings], path: str, where: str) -> str:
-    """One line for one pydantic complaint: place, expectation, value, nearest spelling."""
-    location = [str(part) for part in item["loc"]]
-    place = ".".join([path, *location])
-    if item["type"] == "extra_forbidden":
-        known = _fields_at(model, location[:-1])
-        listed = f"; settings here: {', '.join(known)}" if known else ""
-        return f"{where}: {place}: unknown setting{_suggest(location[-1], known)}{listed}"
-    message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "missing":
-        return f"{where}: {place}: this setting is required"
-    given = "" if isinstance(item.get("input"), (dict, Settings)) else f", not {item.get('input')!r}"
-    return f"{where}: {place}: {message[:1].lower() + message[1:]}{given}"
-
-
-def _fields_at(model: type[Settings], location: Sequence[str]) -> list[str]:
-    current: Any = model
-    for part in location:
-        field_info = getattr(current, "model_fields", {}).get(part)
-        if field_info is None:
-            return []
-        current = field_info.annotation
-    return list(getattr(current, "model_fields", {}))
-
-
-def _suggest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

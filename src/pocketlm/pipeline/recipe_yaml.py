@@ -10,6 +10,9 @@ import yaml
 
 from pocketlm.errors import InputError
 
+RESERVED = ("name", "description", "seed", "seeds", "model", "runtime", "scales")
+"""Top-level keys of a recipe that are no stage entries."""
+
 MAXIMUM_BYTES = 1_000_000
 MAXIMUM_DEPTH = 40
 BROKEN_SCALARS = (ValueError, TypeError, IndexError, AttributeError, KeyError)  # `!!int ''` and its like

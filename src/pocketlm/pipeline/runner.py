@@ -234,7 +234,7 @@ class Runner:
 
         context = Context(
             entry.name,
-            self.recipe.seed,
+            self.recipe.seed_of(entry),
             self.runtime,
             work,
             make_draft,

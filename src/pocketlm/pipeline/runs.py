@@ -17,6 +17,7 @@ from pocketlm.pipeline.ledger import LEDGER, read_ledger
 from pocketlm.pipeline.lock import RunLock
 from pocketlm.pipeline.recipe import Recipe
 from pocketlm.pipeline.recipe_yaml import load_yaml
+from pocketlm.pipeline.replicas import stage_names
 from pocketlm.pipeline.runner import ARTIFACTS, NOT_MADE, RECIPE, WORK
 from pocketlm.pipeline.storage import TEMPORARY_PREFIX, read_manifest, temporary_beside
 
@@ -88,7 +89,7 @@ def _garbage(folder: Path) -> Iterator[Path]:
     artifacts = folder / ARTIFACTS
     yield from sorted(artifacts.glob(f"{TEMPORARY_PREFIX}*"))
     if (folder / RECIPE).exists():
-        stages = set(load_yaml(folder / RECIPE))
+        stages = stage_names(load_yaml(folder / RECIPE))
         yield from (path for path in sorted(artifacts.glob("[!.]*")) if path.name not in stages)
     if (folder / WORK).exists() and read_ledger(folder / LEDGER)[-1]["event"] == "seal":
         yield folder / WORK  # of an unfinished run it holds the checkpoints that the next start continues from

@@ -161,7 +161,7 @@ def _recheck_stages(folder: Path, recipe: Recipe) -> list[Check]:
             continue
         context = Context(
             entry.name,
-            recipe.seed,
+            recipe.seed_of(entry),
             resolve_runtime(recipe.runtime),
             folder / WORK / "verify",
             _no_draft,

@@ -8,6 +8,7 @@ because nobody knows beforehand how long answers will be.
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING
 from pocketlm.errors import InputError
 from pocketlm.pipeline.recipe import Recipe
 from pocketlm.pipeline.recipe_yaml import load_yaml
+from pocketlm.pipeline.replicas import entry_of
 from pocketlm.pipeline.runner import ARTIFACTS, RECIPE
 from pocketlm.planning.disk import StageDisk, disk_of, peak
+from pocketlm.planning.elsewhere import duration, elsewhere
 from pocketlm.planning.flops import CONVENTION, forward_flops_per_token, training_flops_per_token
 from pocketlm.planning.limits import PROMPT_TOKENS
 from pocketlm.planning.machine import Machine, machine_of
@@ -56,12 +59,15 @@ def plan(recipe: Recipe, folder: Path) -> Iterator[str]:
     Raises:
         InputError: as `works_of`, or something does not fit into memory or on the disk.
     """
-    works, sweeps, machine = works_of(recipe), sweeps_of(recipe), machine_of(recipe.runtime)
+    folded, machine = recipe.folded(), machine_of(recipe.runtime)
+    works, sweeps = works_of(folded), sweeps_of(folded)
+    times = Counter(stage.entry for stage in recipe.stages.values())
     trained = [*works, *(work for sweep in sweeps for work in sweep.works)]
     fits = {work.name: fit(work, machine, recipe.runtime.micro_batch) for work in trained}
     disk = disk_of(recipe)
     _require_disk(disk, folder, recipe.runtime.disk_megabytes)
-    yield f"{recipe.name}: {len(recipe.stages)} stages, in this order: {', '.join(recipe.stages)}"
+    order = [f"{name} x {times[name]} seeds" if times[name] > 1 else name for name in folded.stages]
+    yield f"{recipe.name}: {len(recipe.stages)} stages, in this order: {', '.join(order)}"
     yield f"device: {machine.name} ({machine.kind}), {_size(machine.memory)} for training ({machine.origin})"
     yield f"FLOPs: {CONVENTION}"
     speeds: dict[str, Throughput] = {}
@@ -70,15 +76,21 @@ def plan(recipe: Recipe, folder: Path) -> Iterator[str]:
     for sweep in sweeps:
         for work in sweep.works:
             speed_of[work.name] = _speed(recipe, work, speeds)
-            total += sweep.runs * speed_of[work.name].seconds(work.tokens, work.steps)
+            total += times[sweep.name] * sweep.runs * speed_of[work.name].seconds(work.tokens, work.steps)
         yield from _sweep(sweep, fits, machine, speed_of)
     for work in works:
         speed = _speed(recipe, work, speeds)
-        total += speed.seconds(work.tokens, work.steps)
+        total += times[work.name] * speed.seconds(work.tokens, work.steps)
         yield from _stage(work, fits[work.name], machine, speed)
-        yield from _disk(next(stage for stage in disk if stage.name == work.name))
+        yield from _disk(next(stage for stage in disk if entry_of(stage.name) == work.name))
+        if times[work.name] > 1:
+            yield f"  all of this {times[work.name]} times, once for each seed"
     yield from _evaluation(recipe, machine)
     yield from _whole(recipe, fits, disk, total)
+    if machine.kind == "cpu" and trained:
+        operations = sum(times[work.name] * _flops(work) for work in works)
+        operations += sum(times[sweep.name] * sweep.runs * _flops(work) for sweep in sweeps for work in sweep.works)
+        yield elsewhere(operations)
 
 
 def preflight(recipe: Recipe, folder: Path, only: str | None = None) -> int | None:
@@ -90,8 +102,9 @@ def preflight(recipe: Recipe, folder: Path, only: str | None = None) -> int | No
     Raises:
         InputError: as `plan`.
     """
-    works = [work for work in works_of(recipe) if only in (None, work.name)]
-    works += [work for sweep in sweeps_of(recipe) if only in (None, sweep.name) for work in sweep.works]
+    folded, entry = recipe.folded(), None if only is None else entry_of(only)
+    works = [work for work in works_of(folded) if entry in (None, work.name)]
+    works += [work for sweep in sweeps_of(folded) if entry in (None, sweep.name) for work in sweep.works]
     if not works:
         return recipe.runtime.micro_batch
     for work in works:
@@ -233,7 +246,7 @@ def _stage(work: Work, chosen: Fit, machine: Machine, speed: Throughput) -> Iter
     seconds = speed.seconds(work.tokens, work.steps)
     compiled = ", not compiled" if machine.kind == "cuda" else ""
     yield (
-        f"  time        {bound}{_duration(seconds)} at {speed.tokens_per_second:,.0f} tokens/s and "
+        f"  time        {bound}{duration(seconds)} at {speed.tokens_per_second:,.0f} tokens/s and "
         f"{speed.update_seconds:.3g} s an update (measured now on {machine.kind}{compiled}, {speed.rows} x "
         f"{speed.length:,} tokens; sampling and scoring come on top)"
     )
@@ -265,13 +278,13 @@ def _sweep(sweep: Sweep, fits: dict[str, Fit], machine: Machine, speeds: dict[st
         yield (
             f"  {work.name}: {work.model.parameter_count():,} parameters; each run {work.tokens:,} tokens in "
             f"{work.steps:,} steps of {work.rows:,} x {work.length:,}, {_flops(work):.3g} FLOP, "
-            f"{_duration(speed.seconds(work.tokens, work.steps))}; "
+            f"{duration(speed.seconds(work.tokens, work.steps))}; "
             f"{_size(chosen.memory.total)} of memory with a micro-batch of {chosen.rows:,} rows"
         )
     compiled = ", not compiled" if machine.kind == "cuda" else ""
     yield f"  tokens      {tokens:,} in all runs"
     yield f"  operations  {flops:.3g} FLOP in all runs"
-    yield f"  time        {_duration(seconds)} (measured now on {machine.kind}{compiled}; scoring comes on top)"
+    yield f"  time        {duration(seconds)} (measured now on {machine.kind}{compiled}; scoring comes on top)"
 
 
 def _flops(work: Work) -> float:
@@ -316,7 +329,7 @@ def _whole(recipe: Recipe, fits: dict[str, Fit], disk: list[StageDisk], seconds:
             f"{_size(sum(stage.artifact for stage in disk))} stay"
         )
     if fits:
-        yield f"training takes at most {_duration(seconds)} here, less where answers are short"
+        yield f"training takes at most {duration(seconds)} here, less where answers are short"
     partial = [one.rows for one in fits.values() if not one.whole]
     if partial and recipe.runtime.micro_batch is None:
         yield f"run takes runtime.micro_batch={min(partial)}, which fits in every stage"
@@ -337,11 +350,3 @@ def _scratch(stage: StageDisk) -> str:
 
 def _size(size: int) -> str:
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:,.1f} h" if seconds < 100 * 3600 else f"{seconds / 86400:,.1f} days"

@@ -38,7 +38,7 @@ CAPS = {
     "validation_documents": 4, "solved_pairs": 16, "selection_pairs": 6, "report_pairs": 6,
     "instructions_per_family": 8, "held_out_per_family": 2, "profile_prompts": 4, "prompts": 4, "heldout_bytes": 4000,
     "shown_answers": 4, "continuation_tokens": 16, "minimum_live_groups": 0.0,
-    "tokens_per_parameter": 0.02, "seeds": 1,
+    "tokens_per_parameter": 0.02, "seeds": 1, "token_budget": 4000, "rounds": 1,
 }  # fmt: skip
 
 
@@ -183,14 +183,15 @@ def _milestones(body: dict[str, Any], kept: tuple[int, ...], tokens: int, step: 
 
 
 def _curation(name: str, body: dict[str, Any], small: Miniature) -> None:
-    body["held_out"]["maximum_bytes"] = min(body["held_out"]["maximum_bytes"], HELD_OUT_BYTES)
+    if "held_out" in body:
+        body["held_out"]["maximum_bytes"] = min(body["held_out"]["maximum_bytes"], HELD_OUT_BYTES)
     benchmarks = body["contamination"]["benchmarks"]
     absent = [key for key, item in benchmarks.items() if item["path"] is None or not is_here(item["path"])]
     for key in absent:
         del benchmarks[key]
     if absent:
         small.notes.append(f"LEFT OUT {name}.contamination.benchmarks: {', '.join(absent)} would be downloaded")
-    if body["language_model"] and not is_here(body["language_model"]):
+    if body.get("language_model") and not is_here(body["language_model"]):
         small.notes.append(f"LEFT OUT {name}.language_model: {body['language_model']} is not here")
         body["language_model"] = None
         for gates in (body["gates"], *body["source_gates"].values()):
@@ -239,7 +240,7 @@ def _sources(recipe: Recipe, document: dict[str, Any], folder: Path, small: Mini
     absent: list[tuple[str, str, SourceSettings]] = []
     for entry in recipe.stages.values():
         for name, source in (getattr(entry.settings, "by_name", None) or {}).items():
-            body = document[entry.name][name]
+            body = _source_of(document, entry.name, name)
             if is_here(source.path):
                 body["maximum_bytes"] = min(source.maximum_bytes or SOURCE_BYTES, SOURCE_BYTES)
                 continue
@@ -254,7 +255,14 @@ def _sources(recipe: Recipe, document: dict[str, Any], folder: Path, small: Mini
     allowed = [getattr(entry.settings, "allowed_licences", None) or () for entry in recipe.stages.values()]
     licence = next((names[0] for names in allowed if names), "MIT")
     for (stage, name, _), path in zip(absent, write_substitutes(beside, named, licence), strict=True):
-        document[stage][name]["path"] = str(path)
+        _source_of(document, stage, name)["path"] = str(path)
+
+
+def _source_of(document: dict[str, Any], stage: str, name: str) -> dict[str, Any]:
+    """Where a source stands: among the settings of its stage, or under `sources`."""
+    body: dict[str, Any] = document[stage]
+    source: dict[str, Any] = body.get("sources", body)[name]
+    return source
 
 
 def _scaled(value: int, scale: float) -> int:

@@ -16,6 +16,7 @@ from pocketlm.pipeline.storage import write_bytes_atomic
 
 DOCUMENTATION_BYTES = 1_500_000  # of source code a source, which holds about a third as much documentation
 PIECE_CHARACTERS = 1500  # at least, so that a few documents make many
+QUESTION_CHARACTERS, ANSWER_CHARACTERS = 80, 300  # of a stand-in for a conversation
 SCORE = 5.0  # passes any threshold of FineWeb-Edu's scale
 
 
@@ -75,7 +76,8 @@ def _pieces(maximum_bytes: int) -> Iterator[str]:
 
 def _row(text: str, name: str, licence: str, settings: SourceSettings) -> dict[str, Any]:
     head, _, rest = text.partition("\n")
-    turns = head.strip() or "More", rest.strip() or text
+    # A conversation must fit the context of a model in miniature.
+    turns = head.strip()[:QUESTION_CHARACTERS] or "More", (rest.strip() or text)[:ANSWER_CHARACTERS]
     row: dict[str, Any]
     if settings.form == "messages":
         row = {settings.text_name: [{"role": "user", "content": turns[0]}, {"role": "assistant", "content": turns[1]}]}

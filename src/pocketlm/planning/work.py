@@ -140,15 +140,17 @@ def _with_rollouts(
     sampled = settings.steps * settings.batch_rows * rollouts.max_tokens
     if budget is not None and budget.rollouts is not None:
         sampled = budget.rollouts.sampled_tokens
+    sampled = getattr(settings, "token_budget", None) or sampled
+    steps = settings.steps * getattr(settings, "rounds", 1)
     return Work(
         name=entry.name,
         kind="rollouts",
         model=model,
         settings=settings,
-        steps=settings.steps,
+        steps=steps,
         rows=-(-settings.batch_rows * sequence // model.context),
         length=model.context,
-        tokens=settings.steps * settings.batch_rows * sequence,
+        tokens=steps * settings.batch_rows * sequence,
         rollouts=Rollouts(prompts, rollouts.samples, sequence, rollouts.slots, sampled),
         budget="" if budget is None else budget.name,
     )

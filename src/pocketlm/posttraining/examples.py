@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Example:
-    """A solved chat sequence that ends with the assistant's <|im_end|>; `trained` marks assistant tokens."""
+    """A chat sequence that ends with the token that closes the assistant's turn; `trained` marks what it is taught."""
 
     tokens: list[int]
     trained: list[bool]
@@ -36,7 +36,7 @@ class Prompt:
 
 
 def solved_example(tokenizer: Tokenizer, prompt: str, answer: str) -> Example:
-    """One user turn and its answer. What follows the closing <|im_end|> is cut off: nothing there is trained on."""
+    """One user turn and its answer. What follows the closing token is cut off: nothing there is trained on."""
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
     tokens, trained = encode_chat(tokenizer, messages)
     end = max(index for index, mark in enumerate(trained) if mark) + 1
@@ -44,21 +44,33 @@ def solved_example(tokenizer: Tokenizer, prompt: str, answer: str) -> Example:
 
 
 def solved_examples(tokenizer: Tokenizer, rows: Iterable[Row], origin: str) -> list[Example]:
-    """Rows with `prompt` and `answer`; InputError names the first row without them."""
+    """Rows with a `prompt` and what is taught: `solution` where there is one, else `answer`.
+
+    Raises:
+        InputError: names the first row without these texts, or that the chat template cannot render.
+    """
     examples = []
     for row in rows:
-        if not isinstance(row.get("prompt"), str) or not isinstance(row.get("answer"), str):
+        taught = row["solution"] if row.get("solution") is not None else row.get("answer")
+        if not isinstance(row.get("prompt"), str) or not isinstance(taught, str):
             raise InputError(
                 f"{origin}: row {row.get('id')!r} needs the texts 'prompt' and 'answer' to be learned from"
             )
-        examples.append(solved_example(tokenizer, row["prompt"], row["answer"]))
+        try:
+            examples.append(solved_example(tokenizer, row["prompt"], taught))
+        except InputError as error:
+            raise InputError(f"{origin}: row {row.get('id')!r}: {error}") from error
     return examples
 
 
 def asked_prompts(tokenizer: Tokenizer, rows: Iterable[Row]) -> list[Prompt]:
-    """Rows as generation prompts."""
+    """Rows as generation prompts; InputError names the first that the chat template cannot render."""
     prompts = []
     for row in rows:
-        tokens, _ = encode_chat(tokenizer, [{"role": "user", "content": row["prompt"]}], add_generation_prompt=True)
+        messages = [{"role": "user", "content": row["prompt"]}]
+        try:
+            tokens, _ = encode_chat(tokenizer, messages, add_generation_prompt=True)
+        except InputError as error:
+            raise InputError(f"row {row.get('id')!r}: {error}") from error
         prompts.append(Prompt(row, tokens))
     return prompts

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from pocketlm.data.tokens.chat import CHAT_TEMPLATE
-from pocketlm.data.tokens.tokenizer import TOKENIZER_FILES, Tokenizer
+from pocketlm.data.tokens.chat_template import load_tokenizer
+from pocketlm.data.tokens.tokenizer import TOKENIZER_FILES
 from pocketlm.errors import InputError
 from pocketlm.model.storage import load_model, save_model
 from pocketlm.pipeline.storage import sha256_file
@@ -14,26 +14,23 @@ from pocketlm.pipeline.storage import sha256_file
 if TYPE_CHECKING:
     import torch
 
+    from pocketlm.data.tokens.tokenizer import Tokenizer
     from pocketlm.model.transformer import Transformer
     from pocketlm.pipeline.artifact import Artifact, Draft
 
 
 def open_model(artifact: Artifact, device: torch.device) -> tuple[Transformer, Tokenizer]:
-    """Model and tokenizer of a model artifact; InputError when they, or the chat form, do not fit each other."""
-    tokenizer = Tokenizer.load(artifact.file("tokenizer.json"))
+    """Model and tokenizer of a model artifact; InputError when they do not fit each other.
+
+    The tokenizer asks and teaches in the artifact's own chat form (`chat_template.jinja`)."""
+    artifact.file("tokenizer.json")  # refuses an artifact that does not list it
+    tokenizer = load_tokenizer(artifact.path)
     model = load_model(artifact.path, device)
     if tokenizer.vocabulary != model.settings.vocabulary:
         raise InputError(
             f"{artifact.path}: the tokenizer has {tokenizer.vocabulary} tokens, the model {model.settings.vocabulary}; "
             "they were not made for each other"
         )
-    if "chat_template.jinja" in artifact.manifest["files"]:
-        template = artifact.file("chat_template.jinja").read_text(encoding="utf-8")
-        if template != CHAT_TEMPLATE:
-            raise InputError(
-                f"{artifact.path / 'chat_template.jinja'} is not the chat form that this version writes and reads, so "
-                "the model would be asked in another form than it was taught; make the model again"
-            )
     return model, tokenizer
 
 

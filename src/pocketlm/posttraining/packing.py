@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pocketlm.errors import InputError
@@ -58,6 +59,8 @@ class Branch:
     tokens: Sequence[int]
     log_probabilities: Sequence[float]
     advantage: float
+    learned: Sequence[bool] | None = None
+    """Whether each token is a target; None: all are. Tokens that a tool put in are not."""
 
 
 def example_tree(tokens: Sequence[int], trained: Sequence[bool]) -> Tree:
@@ -68,14 +71,19 @@ def example_tree(tokens: Sequence[int], trained: Sequence[bool]) -> Tree:
     return Tree(inputs, targets, list(range(len(inputs))), [TRUNK] * len(inputs), zeros, zeros)
 
 
-def group_tree(prompt: Sequence[int], branches: Sequence[Branch]) -> Tree:
-    """A prompt stored once with its continuations; every token of a branch is a target."""
+def group_tree(prompt: Sequence[int], branches: Sequence[Branch], learn_prompt: bool = False) -> Tree:
+    """A prompt stored once with its continuations: the learned tokens of a branch are targets.
+
+    With `learn_prompt` so are the tokens of the prompt, but for the first, which nothing predicts; each once.
+    """
     trunk = len(prompt) - 1
-    tree = Tree(list(prompt[:-1]), [IGNORE] * trunk, list(range(trunk)), [TRUNK] * trunk, [0.0] * trunk, [0.0] * trunk)
+    targets = list(prompt[1:]) if learn_prompt else [IGNORE] * trunk
+    tree = Tree(list(prompt[:-1]), targets, list(range(trunk)), [TRUNK] * trunk, [0.0] * trunk, [0.0] * trunk)
     for number, branch in enumerate(branches, start=1):
         length = len(branch.tokens)
         tree.tokens.extend([prompt[-1], *branch.tokens[:-1]])
-        tree.targets.extend(branch.tokens)
+        learned = branch.learned if branch.learned is not None else [True] * length
+        tree.targets.extend(token if mark else IGNORE for token, mark in zip(branch.tokens, learned, strict=True))
         tree.positions.extend(range(trunk, trunk + length))
         tree.branches.extend([number] * length)
         tree.advantages.extend([branch.advantage] * length)
@@ -109,7 +117,11 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class PackedRows:
-    """Trees in rows. Tokens, targets, positions [B, T] int64; advantages, behaviour [B, T] float32; mask boolean."""
+    """Trees in rows. Tokens, targets, positions [B, T] int64; advantages, behaviour [B, T] float32; mask boolean.
+
+    trees_BT [B, T] int64 numbers the packed trees (PADDING where there is none), branches_BT their branches; lengths_BT
+    [B, T] float32 is the number of targets of the branch that a position belongs to. A tree lies in one row, in order.
+    """
 
     tokens_BT: Tensor
     targets_BT: Tensor
@@ -117,6 +129,9 @@ class PackedRows:
     advantages_BT: Tensor
     behaviour_BT: Tensor
     mask_B1TS: Tensor
+    trees_BT: Tensor
+    branches_BT: Tensor
+    lengths_BT: Tensor
 
 
 def pack(trees: Sequence[Tree], capacity: int) -> PackedRows:
@@ -146,7 +161,18 @@ def pack(trees: Sequence[Tree], capacity: int) -> PackedRows:
         advantages_BT=as_tensor(advantages),
         behaviour_BT=as_tensor(behaviour),
         mask_B1TS=tree_mask(as_tensor(trees_BT), as_tensor(branches_BT)),
+        trees_BT=as_tensor(trees_BT),
+        branches_BT=as_tensor(branches_BT),
+        lengths_BT=as_tensor(_targets_of_own_branch(targets, trees_BT, branches_BT)),
     )
+
+
+def _targets_of_own_branch(
+    targets_BT: NDArray[numpy.int64], trees_BT: NDArray[numpy.int64], branches_BT: NDArray[numpy.int64]
+) -> NDArray[numpy.float32]:
+    branch_BT = (trees_BT - PADDING) * (branches_BT.max() + 1) + branches_BT
+    counts = numpy.bincount(branch_BT[targets_BT != IGNORE], minlength=int(branch_BT.max()) + 1)
+    return counts[branch_BT].astype(numpy.float32)
 
 
 def tree_mask(trees_BT: Tensor, branches_BT: Tensor) -> Tensor:

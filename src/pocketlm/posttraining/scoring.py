@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from pocketlm.errors import InputError
-from pocketlm.generation.engine import Engine, Request
-from pocketlm.model.loss import IGNORE, head_cross_entropy, token_log_probabilities
+from pocketlm.generation.engine import Engine
+from pocketlm.generation.requests import Request, Tool
+from pocketlm.model.loss import IGNORE, head_cross_entropy
 from pocketlm.posttraining.examples import Prompt, Row, asked_prompts, solved_examples
+from pocketlm.posttraining.log_probabilities import target_log_probabilities
 from pocketlm.posttraining.packing import example_tree, group_tree, pack
-from pocketlm.posttraining.rollouts import Group, Reward, Sampler, pass_at
+from pocketlm.posttraining.profile_estimates import pass_at
+from pocketlm.posttraining.rollouts import Group, Sampler
 from pocketlm.posttraining.sft import SupervisedObjective
 from pocketlm.training.batches import Batch
 from pocketlm.training.validation import Validation
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from pocketlm.model.transformer import Transformer
 
 SLOTS = 1024
+
+Reward = Callable[[Row, str], bool]
+"""(problem row, completion text) -> whether the answer is exactly right."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +50,18 @@ class ExactMatch:
 
 
 def exact_match(
-    model: Transformer, tokenizer: Tokenizer, prompts: Sequence[Prompt], reward: Reward, max_tokens: int
+    model: Transformer,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    reward: Reward,
+    max_tokens: int,
+    tool: Tool | None = None,
 ) -> ExactMatch:
     """Greedy answers; right is what the verifier accepts and the model ended with <|im_end|>."""
     if not prompts:
         raise InputError("the selection split holds no problems to score; raise selection_pairs in the problems stage")
-    requests = [Request(prompt.tokens, max_tokens, stop_tokens=(tokenizer.im_end,)) for prompt in prompts]
+    stops = (tokenizer.turn_end,)
+    requests = [Request(prompt.tokens, max_tokens, stop_tokens=stops, tool=tool) for prompt in prompts]
     outcomes: dict[str, list[bool]] = {}
     for prompt, [completion] in zip(prompts, Engine(model, slots=SLOTS).generate(requests), strict=True):
         right = completion.finish == "stop" and reward(prompt.row, tokenizer.decode(completion.tokens))
@@ -66,6 +78,7 @@ def selection_validation(
     every: int,
     patience: int | None = None,
     by: Literal["exact_match", "loss"] = "exact_match",
+    tool: Tool | None = None,
 ) -> Validation:
     """Scores on the solved selection split as a trainer's validation: the best weights are kept.
 
@@ -77,7 +90,7 @@ def selection_validation(
     trees = [example_tree(example.tokens, example.trained) for example in examples]
 
     def score(model: Transformer) -> dict[str, float]:
-        result = exact_match(model, tokenizer, prompts, reward, max_tokens)
+        result = exact_match(model, tokenizer, prompts, reward, max_tokens, tool)
         packed = pack(trees, model.settings.context)
         batch = Batch(packed.tokens_BT, packed.targets_BT, packed.positions_BT, packed.mask_B1TS)
         with torch.no_grad():
@@ -113,11 +126,11 @@ def pass_profile(groups: Sequence[Group]) -> list[dict[str, Any]]:
         levels.setdefault(group.prompt.level, []).append(group)
     rows: list[dict[str, Any]] = []
     for level, members in levels.items():
-        samples = len(members[0].rewards)
+        samples = len(members[0].correct)
         row: dict[str, Any] = {"level": level, "prompts": len(members)}
         k = 1
         while k <= samples:
-            row[f"pass@{k}"] = sum(pass_at(k, samples, int(sum(group.rewards))) for group in members) / len(members)
+            row[f"pass@{k}"] = sum(pass_at(k, samples, sum(group.correct)) for group in members) / len(members)
             k *= 2
         row["live groups"] = sum(group.live for group in members) / len(members)
         rows.append(row)
@@ -164,13 +177,12 @@ def first_documents(path: Path, limit: int) -> list[str]:
 
 
 @torch.no_grad()
-def divergence_from(start: Transformer, groups: Sequence[Group], sampler: Sampler) -> float:
-    """KL(model that sampled the groups || start) in nats a token: the mean of log p(model) - log p(start) over them."""
+def divergence_from(start: Transformer, groups: Sequence[Group], sampler: Sampler, rows: int | None = None) -> float:
+    """KL(model that sampled the groups || start) in nats a token: the mean of log p(model) - log p(start) over the
+    tokens that it sampled, `rows` packed rows in one forward pass."""
     trees = [group_tree(group.prompt.tokens, [sampler.branch(one) for one in group.completions]) for group in groups]
-    rows = pack(trees, max(len(tree) for tree in trees))
-    learned_BT = rows.targets_BT != IGNORE
-    hidden_ND = start.hidden(rows.tokens_BT, rows.positions_BT, rows.mask_B1TS)[learned_BT]
-    log_probability_1N, _ = token_log_probabilities(
-        hidden_ND.unsqueeze(0), start.head_weight_VD, rows.targets_BT[learned_BT].unsqueeze(0), sampler.temperature
-    )
-    return float((rows.behaviour_BT[learned_BT] - log_probability_1N[0]).mean())
+    packed = pack(trees, max(len(tree) for tree in trees))
+    batch = Batch(packed.tokens_BT, packed.targets_BT, packed.positions_BT, packed.mask_B1TS)
+    learned_BT = packed.targets_BT != IGNORE
+    given_BT = target_log_probabilities(start, batch, sampler.settings.temperature, rows)
+    return float((packed.behaviour_BT - given_BT)[learned_BT].mean())

@@ -15,6 +15,7 @@ from pocketlm.training.batches import Batch
 
 if TYPE_CHECKING:
     from pocketlm.model.transformer import Transformer
+    from pocketlm.posttraining.example_store import Replay
     from pocketlm.posttraining.examples import Example
 
 
@@ -39,9 +40,17 @@ class SupervisedBatches:
         sources: lists of examples with the number that a batch takes of each.
         capacity: longest row in tokens.
         seed: root of the shuffles.
+        replay: pretraining text that comes on top.
     """
 
-    def __init__(self, sources: Sequence[tuple[Sequence[Example], int]], capacity: int, seed: int) -> None:
+    def __init__(
+        self,
+        sources: Sequence[tuple[Sequence[Example], int]],
+        capacity: int,
+        seed: int,
+        replay: Replay | None = None,
+    ) -> None:
+        self._replay = replay
         self._sources = [(examples, count) for examples, count in sources if count]
         if not self._sources or any(not examples for examples, _ in self._sources):
             raise InputError("sft: there are no examples to learn from; give a problems artifact with solved rows")
@@ -50,12 +59,14 @@ class SupervisedBatches:
         self._orders: dict[tuple[int, int], list[int]] = {}
 
     def examples(self, step: int) -> list[Example]:
-        """The examples of a step, source after source."""
-        chosen = []
+        """The examples of a step, source after source, and the replay that goes with them."""
+        chosen: list[Example] = []
         for number, (examples, count) in enumerate(self._sources):
             for place in range(step * count, (step + 1) * count):
                 epoch, index = divmod(place, len(examples))
                 chosen.append(examples[self._order(number, epoch)[index]])
+        if self._replay is not None:
+            chosen += self._replay.examples(step, sum(len(example.tokens) for example in chosen))
         return chosen
 
     def tokens(self, step: int) -> int:

@@ -1,22 +1,25 @@
 """The child process of `RewardWorker`: a stand-alone script of the standard library, started with `python -I`.
 
-    worker_child.py SOURCE.py FUNCTION MEMORY_BYTES
+    worker_child.py SOURCE.py FUNCTION MEMORY_BYTES SECONDS
 
-Reads one JSON array [row, completion] a line from standard input; writes {"value": ...} or {"fault": ...} a line to
-what was its standard output. The reward's own prints go to the null device, never into that channel.
+Writes {"ready": true} when the file is loaded; then reads one JSON array [row, completion] a line from standard input
+and writes {"value": ...} or {"fault": ...} a line to what was its standard output. The reward's own prints go to the
+null device, never into that channel. `worker_limits` says what the reward may not do.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import runpy
 import sys
+from pathlib import Path
 
 
 def main() -> None:
-    source, function, memory = sys.argv[1:]
+    source, function, memory, seconds = sys.argv[1:]
     for limit, value in ((resource.RLIMIT_AS, int(memory)), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
         resource.setrlimit(limit, (value, value))
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -24,15 +27,32 @@ def main() -> None:
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     for standard in (0, 1, 2):
         os.dup2(null, standard)
-    reward = runpy.run_path(source)[function]
+
+    def answer(**fields: object) -> None:
+        channel.write(json.dumps(fields) + "\n")
+        channel.flush()
+
+    runpy.run_path(str(Path(__file__).with_name("worker_limits.py")))["forbid"]()
+    try:
+        reward = runpy.run_path(source)[function]
+    except BaseException as error:
+        answer(fault=f"{Path(source).name} cannot be loaded: {_described(error)}")
+        return
+    answer(ready=True)
     for line in requests:
         row, completion = json.loads(line)
+        # An orphan that computes on ends too: the kernel stops it, not the parent.
+        used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used + float(seconds)) + 1, hard))
         try:
-            answer: dict[str, float | str] = {"value": float(reward(row, completion))}
+            answer(value=float(reward(row.get("prompt", ""), completion, row)))
         except Exception as error:
-            answer = {"fault": f"raised {type(error).__name__}: {error}"[:200]}
-        channel.write(json.dumps(answer) + "\n")
-        channel.flush()
+            answer(fault=f"raised {_described(error)}")
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:200]
 
 
 if __name__ == "__main__":

@@ -101,7 +101,28 @@ def bar_spec(block: Block) -> Spec:
     return _finish(alt, marks, height)
 
 
-SPECIFICATIONS = {"line_chart": line_spec, "bar_chart": bar_spec}
+def interval_spec(block: Block) -> Spec:
+    """Vega-Lite of an `interval_chart` block: a point and its lying interval per name and series; a line at zero."""
+    import altair as alt
+
+    rows = chart_rows(block)
+    shades = _series(alt, rows)
+    place = {"y": alt.Y("x", type="ordinal", sort=None, title=None)}
+    if shades:
+        place["yOffset"] = alt.YOffset("series", type="nominal", sort=None)
+    base = alt.Chart(alt.Data(values=rows)).encode(**place, tooltip=_tooltip(alt, block, rows))
+    value = {"type": "quantitative", "title": block["y_title"]}
+    zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(strokeDash=[4, 3], color="currentColor", opacity=0.6)
+    marks = [
+        zero.encode(x=alt.X("zero", type="quantitative")),
+        base.mark_rule(strokeWidth=2).encode(x=alt.X("low", **value), x2="high", **shades),
+        base.mark_point(size=70, filled=True, opacity=1).encode(x=alt.X("y", **value), **shades),
+    ]
+    lines = max(len({row.get("series") for row in rows}), 1)
+    return _finish(alt, marks, height=len({row.get("x") for row in rows}) * (14 * lines + 14))
+
+
+SPECIFICATIONS = {"line_chart": line_spec, "bar_chart": bar_spec, "interval_chart": interval_spec}
 
 
 @cache

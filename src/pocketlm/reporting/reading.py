@@ -16,8 +16,8 @@ from pocketlm.errors import CorruptionError, InputError
 from pocketlm.pipeline.artifact import FIGURES, Artifact
 from pocketlm.pipeline.figures import Block, Figure, as_figure
 from pocketlm.pipeline.ledger import LEDGER, read_ledger
-from pocketlm.pipeline.recipe import RESERVED
 from pocketlm.pipeline.recipe_yaml import load_yaml
+from pocketlm.pipeline.replicas import stage_names
 from pocketlm.pipeline.storage import MANIFEST
 
 ARTIFACTS = "artifacts"
@@ -72,9 +72,9 @@ def read_run(folder: Path) -> RunView:
     committed = [line["body"] for line in ledger if line["event"] == "stage_committed"]
     work = {(body["stage"], body["digest"]): body for body in committed}
     stages = []
-    for name in recipe:
+    for name in stage_names(recipe):
         path = folder / ARTIFACTS / name
-        if name not in RESERVED and (path / MANIFEST).is_file():
+        if (path / MANIFEST).is_file():
             artifact = Artifact.open(path, verify=False)
             stages.append(stage_view(name, artifact, work.get((name, artifact.digest))))
     return RunView(folder, recipe, tuple(stages), tuple(ledger))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pocketlm.pipeline import figures
 from pocketlm.pipeline.figures import Block, Figure
+from pocketlm.pipeline.replicas import entry_of
 from pocketlm.reporting import formatting
 from pocketlm.reporting.figures import model_stage
 from pocketlm.reporting.graph import Node, draw
@@ -25,8 +27,8 @@ RATES = ("accuracy", "exact_match")
 LOWER_IS_BETTER = ("bits_per_byte", "perplexity")
 
 LIMITS = (
-    "An interval describes chance among the test items, for this one trained model. It does not describe what other "
-    "random seeds would give: one run is one seed.",
+    "An interval describes chance among the test items, for this one trained model. What other random seeds would "
+    "give, only a stage that compares models of several seeds (a study) describes.",
     "A model of this size reproduces the style of its training text and solves the narrow tasks that it was trained "
     "on. It states falsehoods fluently and has had no safety training.",
     "Times, memory and energy hold for the machine named above under whatever else ran on it.",
@@ -50,11 +52,19 @@ def reads(run: RunView, stage: StageView) -> list[str]:
 
 
 def lineage_graph(run: RunView) -> str:
-    """The stages and what each reads, drawn."""
+    """The stages and what each reads, drawn; the replicas of an entry are one box, which leads to the first of them."""
     ids = anchors(run)
-    nodes = [Node(stage.name, stage.artifact.kind.replace("_", " "), ids[stage.name]) for stage in run.stages]
-    parents = {stage.name: [name for name in reads(run, stage) if name in ids] for stage in run.stages}
-    return draw(nodes, parents)
+    nodes: dict[str, Node] = {}
+    parents: dict[str, list[str]] = {}
+    times = Counter(entry_of(stage.name) for stage in run.stages)
+    for stage in run.stages:
+        entry = entry_of(stage.name)
+        kind = stage.artifact.kind.replace("_", " ")
+        subtitle = f"{kind} × {times[entry]} seeds" if times[entry] > 1 else kind
+        nodes.setdefault(entry, Node(entry, subtitle, ids[stage.name]))
+        above = [entry_of(name) for name in reads(run, stage) if name in ids]
+        parents[entry] = list(dict.fromkeys([*parents.get(entry, []), *above]))
+    return draw(list(nodes.values()), parents)
 
 
 def evaluations(run: RunView) -> list[StageView]:
@@ -131,8 +141,9 @@ def controls(run: RunView) -> list[str]:
 
 
 def conclusions(run: RunView) -> list[str]:
-    """The sentences that the evaluations derive from their figures, by rule."""
-    return [block["text"] for stage in evaluations(run) for block in stage.blocks if block["kind"] == "paragraph"]
+    """The sentences that evaluations and studies derive from their figures, by rule."""
+    judges = [stage for stage in run.stages if stage.artifact.kind in ("evaluation", "study")]
+    return [block["text"] for stage in judges for block in stage.blocks if block["kind"] == "paragraph"]
 
 
 def parameters(run: RunView) -> int | None:

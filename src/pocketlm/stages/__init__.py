@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 STAGES = (
     "sources",
+    "conversations",
     "problems",
+    "word_problems",
+    "task_problems",
     "curate",
     "tokenizer",
     "tokenize",
@@ -23,9 +26,14 @@ STAGES = (
     "pretrain",
     "sft",
     "interpolate",
+    "merge",
+    "sample",
     "rejection_sampling",
+    "preference",
+    "distil",
     "rlvr",
     "evaluate",
+    "study",
     "export",
     "report",
 )

@@ -1,7 +1,8 @@
 """Stage `import_model`: a model that was made elsewhere, as the start of training, tuning or evaluation.
 
 In: nothing from the run; a Hugging Face folder (Llama or Qwen3), a GGUF file with its tokenizer, a run or a model
-artifact. Out: the model in fp32 with its tokenizer.json, byte for byte, and our chat form.
+artifact. Out: the model in fp32 with its tokenizer.json, byte for byte, and its own chat template; ours where it has
+none.
 
 Nothing that is read can run code: safetensors, JSON and GGUF only. What our decoder would compute otherwise than the
 model's own code (biases, sliding windows, other activations or rotary scalings) is refused by name.
@@ -51,13 +52,14 @@ def identity(settings: ImportModelSettings) -> str:
     return digest_of(_described(_files(settings)))
 
 
-@stage(version=1, inputs={}, output="model", external=identity)
+@stage(version=2, inputs={}, output="model", external=identity)
 def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context) -> Artifact:
     """Read a model that was made elsewhere and check that tokenizer and weights belong together."""
     from pocketlm.data.tokens.chat import CHAT_TEMPLATE
+    from pocketlm.data.tokens.chat_template import template_of
     from pocketlm.data.tokens.tokenizer import tokenizer_config
     from pocketlm.evaluation.loading import load, load_gguf_file
-    from pocketlm.model.formats.gguf import gguf_number_types
+    from pocketlm.model.formats.gguf import gguf_chat_template, gguf_number_types
     from pocketlm.model.storage import save_model
 
     context.progress(0, 1)
@@ -66,8 +68,10 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
     gguf = settings.path.endswith(GGUF)
     if gguf:
         model, tokenizer = load_gguf_file(files["model.gguf"], files["tokenizer.json"])
+        template, special = gguf_chat_template(files["model.gguf"])
     else:
         model, tokenizer = load(Path(settings.path).expanduser())
+        template, special, _ = template_of(files["tokenizer.json"].parent)
     _require_fit(model, tokenizer, settings.path)
     content = files["tokenizer.json"].read_bytes()
     if _described(files) != described:
@@ -75,8 +79,9 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
     draft = context.draft("model")
     save_model(draft.path, model)
     (draft.path / "tokenizer.json").write_bytes(content)
-    (draft.path / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
-    draft.write_json("tokenizer_config.json", tokenizer_config())
+    own = template not in (None, CHAT_TEMPLATE)
+    (draft.path / "chat_template.jinja").write_text(template or CHAT_TEMPLATE, encoding="utf-8")
+    draft.write_json("tokenizer_config.json", {**tokenizer_config(), **(special if own else {})})
     rows = [{"file": name, **entry} for name, entry in sorted(described.items())]
     blocks = [table("What was read", ["file", "bytes", "sha256"], rows)]
     if gguf:
@@ -89,6 +94,7 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
         "layers": shape.layers,
         "context": shape.context,
         "layout": shape.layout,
+        "chat_template": "its own" if own else "ChatML",
     }
     return draft.commit(metrics, blocks)
 
@@ -108,7 +114,8 @@ def _files(settings: ImportModelSettings) -> dict[str, Path]:
 
     folder = locate(path).folder
     files = [folder / "config.json", *weight_files(folder), folder / "tokenizer.json"]
-    return {file.name: file for file in files}
+    chat = [folder / name for name in ("chat_template.jinja", "tokenizer_config.json")]
+    return {file.name: file for file in [*files, *(file for file in chat if file.is_file())]}
 
 
 def _described(files: dict[str, Path]) -> dict[str, dict[str, Any]]:

@@ -1,101 +1,72 @@
 """Stage `interpolate`: mix the weights before and after fine-tuning and keep the mixture that scores best.
 
-In: the base model, the tuned model, problems (`selection.jsonl`), documents (`heldout_selection.parquet`). Out: the
-chosen mixture. The rule: among the candidates whose exact match is within `exact_match_loss` of the best, the one with
-the fewest bits per byte of plain text. The report splits are not looked at.
+In: the base model, the tuned model, documents (`heldout_selection.parquet`) for the skill of the base, and for the
+tuned skill one of: problems (`selection.jsonl`, exact match), conversations (`selection.jsonl`, loss), tuned_documents
+(bits per byte). Out: the chosen mixture.
+
+The rule: among the candidates whose tuned skill is within a tolerance of the best, the one with the fewest bits per
+byte of plain text; or, with `allowed_forgetting`, the best tuned skill among those that lose no more than that against
+the base. The report splits are not looked at. More than two models: stage `merge`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.figures import figure, line_chart, paragraph, table
-from pocketlm.pipeline.settings import Settings
-from pocketlm.pipeline.stage import Inputs, stage
+from pocketlm.pipeline.stage import Inputs, optional, stage
+from pocketlm.posttraining.selection_settings import SelectionSettings
 
+WEIGHT = "weight of the tuned model"
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class InterpolateSettings(Settings):
-    """Which mixtures are scored, on how much, and what exact match may be given up for language."""
+class InterpolateSettings(SelectionSettings):
+    """Which mixtures are scored, on how much, and what may be given up for what."""
 
+    method: Literal["linear", "slerp"] = "linear"
+    """`linear`: (1 - a) * base + a * tuned; `slerp`: along the arc between the two, tensor by tensor."""
     weights: tuple[Share, ...] = Field(default=(0.0, 0.5, 0.7, 0.8, 0.9, 1.0), min_length=1)
     """Shares of the tuned model."""
-    exact_match_loss: float = Field(default=0.02, ge=0, le=1)
-    heldout_bytes: int = Field(default=40_000, gt=0)
-    """Bytes of the selection documents to score, whole documents, in order."""
-    max_tokens: int = Field(default=6, gt=0)
+
+    @model_validator(mode="after")
+    def _base_is_scored(self) -> InterpolateSettings:
+        if self.allowed_forgetting is not None and 0.0 not in self.weights:
+            raise ValueError("allowed_forgetting is counted from the base, the weight 0; put 0 into weights")
+        return self
 
 
 @stage(
     version=2,
-    inputs={"base": "model", "tuned": "model", "problems": "problems", "documents": "documents"},
+    inputs={
+        "base": "model",
+        "tuned": "model",
+        "documents": "documents",
+        "problems": optional("problems"),
+        "conversations": optional("conversations"),
+        "tuned_documents": optional("documents"),
+    },
     output="model",
 )
 def interpolate(settings: InterpolateSettings, inputs: Inputs, context: Context) -> Artifact:
-    """Score (1 - a) * base + a * tuned for every weight a, and keep one."""
-    from pocketlm.posttraining.examples import asked_prompts
-    from pocketlm.posttraining.folder import open_model, require_same_tokenizer, write_model
-    from pocketlm.posttraining.interpolation import Candidate, choose, copy_weights, interpolate_weights, pareto
-    from pocketlm.posttraining.scoring import bits_per_byte, exact_match, first_documents
-    from pocketlm.problems.verifier import verify
-    from pocketlm.training.device import prepare
+    """Score a mixture of base and tuned for every weight, and keep one."""
+    from pocketlm.posttraining.candidates import Candidates
+    from pocketlm.posttraining.interpolation import interpolate_weights, slerp
+    from pocketlm.posttraining.merging_sources import open_sources
 
-    require_same_tokenizer(inputs["base"], inputs["tuned"])
-    device = prepare(context.runtime)
-    base, tokenizer = open_model(inputs["base"], device)
-    tuned, _ = open_model(inputs["tuned"], device)
-    mixture, _ = open_model(inputs["base"], device)
-    prompts = asked_prompts(tokenizer, inputs["problems"].read_jsonl("selection.jsonl"))
-    texts = first_documents(inputs["documents"].file("heldout_selection.parquet"), settings.heldout_bytes)
-
-    def reward(row: Mapping[str, Any], text: str) -> bool:
-        return verify(row, text).correct
-
-    candidates = []
-    for done, share in enumerate(settings.weights):
-        context.check_stop()
-        copy_weights(mixture, interpolate_weights(base.state_dict(), tuned.state_dict(), share))
-        match = exact_match(mixture, tokenizer, prompts, reward, settings.max_tokens)
-        candidates.append(Candidate(share, match.macro, bits_per_byte(mixture, tokenizer, texts)))
-        context.progress(done + 1, len(settings.weights), unit="mixture", exact_match=match.macro)
-    chosen = choose(candidates, settings.exact_match_loss)
-    copy_weights(mixture, interpolate_weights(base.state_dict(), tuned.state_dict(), chosen.share))
-
-    draft = context.draft("model")
-    write_model(draft, mixture, inputs["tuned"])
-    front = pareto(candidates)
-    rows = [
-        {
-            "weight of the tuned model": one.share,
-            "exact match": one.exact_match,
-            "bits per byte": one.bits_per_byte,
-            "not beaten on both": "yes" if one.share in front else "no",
-            "chosen": "yes" if one == chosen else "",
-        }
-        for one in candidates
-    ]
-    draft.write_jsonl("log.jsonl", rows)
-    metrics = {
-        "weight": chosen.share,
-        "selection.exact_match": figure(chosen.exact_match, n=len(prompts)),
-        "selection.bits_per_byte": figure(chosen.bits_per_byte, n=len(texts), unit="bits per byte"),
+    base, tuned = open_sources({name: inputs[name] for name in ("base", "tuned")}).values()
+    mix = slerp if settings.method == "slerp" else interpolate_weights
+    candidates = Candidates(settings, inputs, inputs["tuned"], context, total=len(settings.weights))
+    by_weight = {
+        share: candidates.score({WEIGHT: share}, partial(mix, base, tuned, share)) for share in settings.weights
     }
-    note = f"{len(prompts)} selection problems; {len(texts)} documents of {settings.heldout_bytes:,} bytes at most."
-    blocks = [
-        paragraph(
-            f"{_outcome(chosen.share, inputs)} Rule: the fewest bits per byte among the mixtures whose exact match is "
-            f"within {100 * settings.exact_match_loss:.1f} points of the best."
-        ),
-        line_chart("What each mixture keeps and gains", rows, "bits per byte", "exact match", note=note),
-        table("Mixtures, scored on the selection split", list(rows[0]), rows, note),
-    ]
-    return draft.commit(metrics, blocks)
+    chosen = candidates.rule.choose(candidates.scored, by_weight.get(0.0))
+    share = chosen.place[WEIGHT]
+    return candidates.commit(context.draft("model"), chosen, _outcome(share, inputs), {"weight": share})
 
 
 def _outcome(share: float, inputs: Inputs) -> str:

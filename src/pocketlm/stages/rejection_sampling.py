@@ -1,22 +1,24 @@
-"""Stage `rejection_sampling`: sample, keep what the verifier accepts, learn from that. A control for `rlvr`.
+"""Stage `rejection_sampling`: sample, keep what the verifier accepts, learn from that; once, or round after round.
 
-In: the model that RL starts from; problems (`prompts.jsonl`; chosen by `selection.jsonl`); `budget`, the `rlvr` model
-whose number of sampled tokens it may spend. Out: the model that was best on the selection split. One round: all samples
-come from the start (STaR, arXiv 2203.14465; RFT, arXiv 2308.01825). Each distinct right completion is kept once.
+In: the model to begin with; problems (`prompts.jsonl`; chosen by `selection.jsonl`). How many tokens may be sampled say
+either `token_budget` or the input `budget`, the `rlvr` model whose tokens it may spend. Out: the model that was best on
+the selection split.
+
+One round: all samples come from the start (RFT, arXiv 2308.01825); as a control for `rlvr` it gets the same prompts.
+Several rounds (expert iteration): each samples from the model of the round before and learns from all that was
+accepted so far, beginning again from the start (STaR, arXiv 2203.14465) or going on. It uses only positives, so that it
+moves a model that hardly ever succeeds.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 from pydantic import Field
 
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.figures import figure, line_chart, paragraph
-from pocketlm.pipeline.stage import Inputs, stage
-from pocketlm.posttraining.settings import RolloutSettings, token_budget
+from pocketlm.pipeline.stage import Inputs, optional, stage
+from pocketlm.posttraining.settings import RolloutSettings
+from pocketlm.problems.rewards import RewardSettings, reward_identity
 from pocketlm.training.settings import TrainingSettings
 
 
@@ -24,86 +26,80 @@ class RejectionSamplingSettings(TrainingSettings):
     """How completions are sampled, and the fine-tuning on those that were kept."""
 
     steps: int = Field(default=300, gt=0)
+    """Of each round."""
     batch_rows: int = Field(default=64, gt=0)
     """Examples a step; several are packed into one row of the model's context."""
     learning_rate: float = Field(default=2e-3, gt=0)
     warmup_steps: int = Field(default=20, ge=0)
     rollouts: RolloutSettings = RolloutSettings()
+    reward: RewardSettings = RewardSettings()
     prompts: int = Field(default=48, gt=0)
     """Prompts that are sampled together; with the value that `rlvr` has a step, the same prompts in the same order."""
+    token_budget: int | None = Field(default=None, gt=0)
+    """Tokens to sample in all, each sequence with its prompt; unset takes those of the input `budget`."""
+    rounds: int = Field(default=1, gt=0)
+    """Equal shares of the budget, each sampled from the newest model."""
+    restart: bool = True
+    """Every round begins with the weights of the start; otherwise with those of the round before."""
+    keep_per_prompt: int | None = Field(default=None, gt=0)
+    """Distinct right completions of a prompt that are learned at most; of easy prompts fewer. Unset keeps all."""
+    solved: bool = True
+    """Learn the solved problems (`solved.jsonl`) beside them."""
     validate_every: int = Field(default=25, gt=0)
     patience: int | None = Field(default=8, gt=0)
 
 
-@stage(version=1, inputs={"model": "model", "problems": "problems", "budget": "model"}, output="model")
+@stage(
+    version=2,
+    inputs={"model": "model", "problems": "problems", "budget": optional("model")},
+    output="model",
+    external=lambda settings: reward_identity(settings.reward),
+)
 def rejection_sampling(settings: RejectionSamplingSettings, inputs: Inputs, context: Context) -> Artifact:
     """Fine-tune on the model's own verified answers to the RL prompts."""
-    from pocketlm.posttraining.examples import asked_prompts, solved_examples
-    from pocketlm.posttraining.folder import open_model, write_model
-    from pocketlm.posttraining.rejection import Accepted, sample_accepted
-    from pocketlm.posttraining.rollouts import RolloutBatches, Sampler
-    from pocketlm.posttraining.scoring import loss_rows, selection_validation, share_rows
+    from pocketlm.posttraining.curriculum import Draws
+    from pocketlm.posttraining.examples import solved_examples
+    from pocketlm.posttraining.folder import write_model
+    from pocketlm.posttraining.interpolation import copy_weights
+    from pocketlm.posttraining.rejection import Accepted, sample_round, sampling_budget
+    from pocketlm.posttraining.rejection_figures import Round, best_of, rejection_blocks, rejection_metrics, running_on
+    from pocketlm.posttraining.rollouts_inputs import opened
     from pocketlm.posttraining.sft import SupervisedBatches, SupervisedObjective
-    from pocketlm.problems.verifier import verify
-    from pocketlm.training.device import prepare
     from pocketlm.training.trainer import Trainer
 
-    def reward(row: Mapping[str, Any], text: str) -> bool:
-        return verify(row, text).correct
-
-    budget = token_budget(inputs["budget"], "sampled_tokens")
-    model, tokenizer = open_model(inputs["model"], prepare(context.runtime))
-    problems = inputs["problems"]
-    pool = asked_prompts(tokenizer, problems.read_jsonl("prompts.jsonl"))
-    selection = problems.read_jsonl("selection.jsonl")
-    sampler = Sampler(tokenizer, reward, settings.rollouts)
-    # The seed of `rlvr`: the same prompts in the same order.
-    batches = RolloutBatches(sampler, pool, settings.prompts, "mean", context.seed("rollouts"))
-
-    def after_each(accepted: Accepted) -> None:
-        context.check_stop()
-        context.progress(accepted.sampled_tokens, budget, unit="token", accepted=len(accepted.examples))
-
-    accepted = sample_accepted(model, sampler, batches, budget, context.seed("rejection"), after_each)
-    solved = solved_examples(tokenizer, problems.read_jsonl("solved.jsonl"), "solved.jsonl")
-    examples = [*solved, *accepted.examples]
-    source = SupervisedBatches([(examples, settings.batch_rows)], model.settings.context, context.seed("sft"))
-    validation = selection_validation(
-        tokenizer, selection, reward, settings.rollouts.max_tokens, settings.validate_every, settings.patience
-    )
-    start = {"step": 0, **validation.score(model)}
-    result = Trainer(
-        model, SupervisedObjective(), source, settings, context, validation, data_digest=problems.digest
-    ).run()
+    budget = sampling_budget(settings.token_budget, inputs.get("budget"))
+    with opened(settings.rollouts, settings.reward, inputs, context) as given:
+        model, problems = given.model, given.problems
+        solved = problems.read_jsonl("solved.jsonl") if settings.solved else []
+        taught = solved_examples(given.tokenizer, solved, "solved.jsonl")
+        # The seed of `rlvr`: the same prompts in the same order.
+        draws = Draws(given.prompts, settings.prompts, context.seed("rollouts"))
+        validation = given.validation(settings.validate_every, settings.patience)
+        start = {"step": 0, **validation.score(model)}
+        beginning = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+        best, accepted, rounds = beginning, Accepted(), []
+        for number in range(settings.rounds):
+            part = context.within(f"round-{number}")
+            share = budget * (number + 1) // settings.rounds
+            accepted = sample_round(accepted, given, draws, share, context.seed("rejection"), part)
+            own = accepted.examples(settings.keep_per_prompt)
+            if settings.restart:
+                copy_weights(model, beginning)
+            source = SupervisedBatches(
+                [([*taught, *own], settings.batch_rows)], model.settings.context, context.seed("sft")
+            )
+            result = Trainer(
+                model, SupervisedObjective(), source, settings, part, validation, data_digest=problems.digest
+            ).run()
+            rounds.append(Round.of(accepted, len(own), result))
+            if best_of(rounds) is rounds[-1]:
+                best = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+    copy_weights(model, best)
 
     draft = context.draft("model")
     write_model(draft, model, inputs["model"])
-    draft.write_jsonl("log.jsonl", result.rows)
-    curve = [start, *result.validation_rows]
+    draft.write_jsonl("log.jsonl", running_on(rounds, "rows"))
+    curve = [start, *running_on(rounds, "validation_rows")]
     draft.write_jsonl("validation.jsonl", curve)
-    chosen = next(row for row in result.validation_rows if row["step"] == result.best_step)
-    metrics = {
-        "sampled_tokens": accepted.sampled_tokens,
-        "completions": accepted.completions,
-        "prompts_asked": len(accepted.asked),
-        "prompts_solved": len(accepted.solved),
-        "accepted_examples": len(accepted.examples),
-        "steps": result.steps,
-        "chosen_step": chosen["step"],
-        "optimized_tokens": result.tokens,
-        "selection.exact_match.before": figure(start["exact_match"], n=len(selection)),
-        "selection.exact_match": figure(chosen["exact_match"], n=len(selection)),
-    }
-    blocks = [
-        paragraph(
-            f"{accepted.completions:,} completions of {len(accepted.asked):,} prompts ({accepted.sampled_tokens:,} "
-            f"tokens; rlvr sampled {budget:,}). {len(accepted.solved):,} prompts were solved, which gave "
-            f"{len(accepted.examples):,} distinct accepted examples. With the {len(solved):,} solved problems they "
-            f"were learned for {result.steps} steps; kept: step {chosen['step']}, the best on the selection split."
-        ),
-        line_chart("Exact match on the selection split", share_rows(curve), "step", "exact match", "level"),
-        line_chart(
-            "Loss over assistant tokens", loss_rows(result.rows, curve), "step", "loss", "on", y_title="nats per token"
-        ),
-    ]
-    return draft.commit(metrics, blocks)
+    metrics = rejection_metrics(rounds, accepted, start, len(given.selection))
+    return draft.commit(metrics, rejection_blocks(rounds, metrics, curve, budget, len(taught)))

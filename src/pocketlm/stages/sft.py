@@ -1,13 +1,15 @@
-"""Stage `sft`: supervised fine-tuning on solved problems and short instructions, in chat form.
+"""Stage `sft`: supervised fine-tuning in the model's own chat form, on assistant tokens only.
 
-In: a model; problems (`solved.jsonl`, `instructions.jsonl`; chosen by `selection.jsonl`). Out: the model that answered
-most selection problems exactly.
+In: a model; problems (`solved.jsonl`, `instructions.jsonl`), conversations, a model's verified samples, and tokens of
+pretraining text as replay, each optional; at least problems or conversations, whose selection split chooses. Out: the
+model of the best score.
 
 With `patience` it trains to convergence: until so many scores in a row bring nothing new. Without, it runs all its
 steps: that is the control for RLVR, "more of the same solved problems". Its input `budget` then names the model whose
 tokens it must spend: the number of steps follows from that, and `steps` is not looked at.
 
-Tokens are counted by sequence, each with its own prompt, here as in `rlvr` (`optimized_tokens`).
+Tokens are counted by sequence, each with its own prompt, here as in `rlvr` (`optimized_tokens`). A conversation longer
+than the context is cut behind the last answer that fits, any other example is left out; both are counted.
 It does not see the prompts of RL nor the report split.
 """
 
@@ -20,7 +22,6 @@ from pydantic import Field
 
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.figures import figure, line_chart, paragraph
 from pocketlm.pipeline.stage import Inputs, optional, stage
 from pocketlm.posttraining.settings import token_budget
 from pocketlm.training.settings import TrainingSettings
@@ -35,93 +36,84 @@ class SftSettings(TrainingSettings):
     learning_rate: float = Field(default=2e-3, gt=0)
     warmup_steps: int = Field(default=20, ge=0)
     instruction_share: float = Field(default=0.25, ge=0, lt=1)
-    """Share of every batch that is short instructions; the rest is solved problems."""
+    """Share of every batch that is short instructions; what the shares leave is solved problems. Shares of what is not
+    there do not count; without solved problems the others are scaled to sum to one."""
+    conversation_share: float = Field(default=0.4, ge=0, le=1)
+    """Share of every batch that is conversations."""
+    sample_share: float = Field(default=0.25, ge=0, le=1)
+    """Share of every batch that is verified samples."""
+    replay_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of every batch's tokens that is pretraining text; it comes on top of the examples."""
     validate_every: int = Field(default=25, gt=0)
     patience: int | None = Field(default=8, gt=0)
     """Scores without a new best before training stops; unset runs all steps."""
-    choose_by: Literal["exact_match", "loss"] = "exact_match"
-    """Score on the selection split that stops training and chooses the weights."""
+    choose_by: Literal["exact_match", "loss", "conversation_loss"] = "exact_match"
+    """Score that stops training and chooses the weights: exact match or loss on the selection problems, or the loss on
+    held-out conversations, which alone decides where there are no problems."""
     max_tokens: int = Field(default=6, gt=0)
     """Longest answer on the selection split, in tokens."""
 
 
 @stage(
     version=1,
-    inputs={"model": "model", "problems": "problems", "budget": optional("model")},
+    inputs={
+        "model": "model",
+        "problems": optional("problems"),
+        "conversations": optional("conversations"),
+        "samples": optional("samples"),
+        "tokens": optional("tokens"),
+        "budget": optional("model"),
+    },
     output="model",
 )
 def sft(settings: SftSettings, inputs: Inputs, context: Context) -> Artifact:
-    """Learn from solved problems, assistant tokens only, until the selection split stops improving."""
-    from pocketlm.posttraining.examples import solved_examples
+    """Learn from problems and conversations, assistant tokens only, until the selection split stops improving."""
+    from pocketlm.posttraining import sft_sources
     from pocketlm.posttraining.folder import open_model, write_model
-    from pocketlm.posttraining.scoring import loss_rows, selection_validation, share_rows
+    from pocketlm.posttraining.scoring import selection_validation
     from pocketlm.posttraining.sft import SupervisedBatches, SupervisedObjective
+    from pocketlm.posttraining.sft_figures import sft_blocks, sft_metrics
+    from pocketlm.posttraining.sft_validation import with_conversations
     from pocketlm.problems.verifier import verify
     from pocketlm.training.device import prepare
     from pocketlm.training.trainer import Trainer
 
     model, tokenizer = open_model(inputs["model"], prepare(context.runtime))
-    problems = inputs["problems"]
-    solved = solved_examples(tokenizer, problems.read_jsonl("solved.jsonl"), "solved.jsonl")
-    instructions = solved_examples(tokenizer, problems.read_jsonl("instructions.jsonl"), "instructions.jsonl")
-    from_instructions = round(settings.batch_rows * settings.instruction_share)
-    from_solved = settings.batch_rows - from_instructions
-    batches = SupervisedBatches(
-        [(solved, from_solved), (instructions, from_instructions)], model.settings.context, context.seed("sft order")
+    longest = model.settings.context
+    sources = sft_sources.read_sources(inputs, tokenizer, longest)
+    shares = {
+        sft_sources.INSTRUCTIONS: settings.instruction_share,
+        sft_sources.SAMPLES: settings.sample_share,
+        sft_sources.CONVERSATIONS: settings.conversation_share,
+    }
+    replay = sft_sources.read_replay(
+        inputs.get("tokens"), inputs["model"], settings.replay_share, longest, context.seed("replay")
     )
+    counted = sources.counted(settings.batch_rows, shares)
+    batches = SupervisedBatches(counted, longest, context.seed("sft order"), replay)
     if (budget := inputs.get("budget")) is not None:
         steps = batches.steps_for(token_budget(budget, "optimized_tokens"))
         settings = settings.model_copy(update={"steps": steps})
-    selection = problems.read_jsonl("selection.jsonl")
 
     def reward(row: Mapping[str, Any], text: str) -> bool:
         return verify(row, text).correct
 
-    validation = selection_validation(
-        tokenizer,
-        selection,
-        reward,
-        settings.max_tokens,
-        settings.validate_every,
-        settings.patience,
-        settings.choose_by,
+    scored: Any = None
+    if inputs.get("problems") is not None:
+        by: Literal["exact_match", "loss"] = "loss" if settings.choose_by == "loss" else "exact_match"
+        rows, every = sources.selection_problems, settings.validate_every
+        scored = selection_validation(tokenizer, rows, reward, settings.max_tokens, every, settings.patience, by)
+    validation = with_conversations(
+        scored, sources.selection_conversations, settings.validate_every, settings.patience, settings.choose_by
     )
     start = {"step": 0, **validation.score(model)}
-    result = Trainer(
-        model, SupervisedObjective(), batches, settings, context, validation, data_digest=problems.digest
-    ).run()
+    data = sft_sources.data_digest(inputs)
+    result = Trainer(model, SupervisedObjective(), batches, settings, context, validation, data_digest=data).run()
 
     draft = context.draft("model")
     write_model(draft, model, inputs["model"])
     draft.write_jsonl("log.jsonl", result.rows)
-    chosen = next(row for row in result.validation_rows if row["step"] == result.best_step)
     curve = [start, *result.validation_rows]
     draft.write_jsonl("validation.jsonl", curve)
-    without_new_best = sum(row["step"] > chosen["step"] for row in result.validation_rows)
-    if settings.patience is None:
-        converged, ended = "not asked", "ran all steps, without early stopping"
-    elif without_new_best >= settings.patience:
-        converged, ended = "yes", f"converged: {settings.patience} scores in a row brought no new best"
-    else:
-        converged, ended = "not shown", "ran all steps before early stopping: convergence is not shown"
-    metrics = {
-        "solved_problems": len(solved),
-        "instructions": len(instructions) if from_instructions else 0,
-        "steps": result.steps,
-        "chosen_step": chosen["step"],
-        "converged": converged,
-        "optimized_tokens": result.tokens,
-        "selection.exact_match": figure(chosen["exact_match"], n=len(selection)),
-    }
-    blocks = [
-        paragraph(
-            f"{metrics['solved_problems']:,} solved problems, {metrics['instructions']:,} instructions, "
-            f"{result.tokens:,} tokens in {result.steps:,} steps; {ended}. "
-            f"Kept: step {chosen['step']:,}, the best on the selection split."
-        ),
-        line_chart("Exact match on the selection split", share_rows(curve), "step", "exact match", "level"),
-        line_chart(
-            "Loss over assistant tokens", loss_rows(result.rows, curve), "step", "loss", "on", y_title="nats per token"
-        ),
-    ]
-    return draft.commit(metrics, blocks)
+    metrics = sft_metrics(sources, shares, settings.patience, result, replay)
+    return draft.commit(metrics, sft_blocks(metrics, result, curve, settings.patience))

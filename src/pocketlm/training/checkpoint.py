@@ -114,6 +114,12 @@ class CheckpointFolder:
         return sorted(found, key=lambda path: found[path], reverse=True)
 
 
+def oldest_step(work: Path) -> int:
+    """The earliest step that a run may go back to: of all checkpoints and snapshots in its scratch space; 0 without."""
+    folders = [path for path in work.glob("*/step-*") if NAME.fullmatch(path.name)]
+    return min((_step(folder) for folder in folders), default=0)
+
+
 def _name(step: int, rollbacks: int) -> str:
     return f"step-{rollbacks:02d}-{step:08d}"
 

@@ -34,6 +34,7 @@ from pocketlm.training.schedule import learning_rate
 from pocketlm.training.settings import TrainingSettings
 from pocketlm.training.update import Order, Update
 from pocketlm.training.validation import Validation, ValidationState
+from pocketlm.training.watcher import Watcher
 
 CHECKPOINT_SHARE = 0.05  # of the wall time, at most; a kill loses twenty times what a checkpoint costs
 CHECKPOINT_SECONDS = 1.0  # and never more often than this
@@ -65,7 +66,7 @@ class Trainer:
     `data_digest` names what the batches are cut from: a checkpoint made on other data is refused (InputError).
     `rate` gives the learning rate of a step (default: the schedule of the settings). `milestones` are steps whose
     whole state is kept in the folder `milestones` of the stage's scratch space, for other runs to branch from; `state`
-    is such an optimizer state to begin with.
+    is such an optimizer state to begin with. `watcher` looks at the log whenever a row of it closes.
     Raises Interrupted (after a checkpoint) when a stop was requested, GateFailed when updates stay non-finite or the
     loss keeps leaving the rails, InputError when weights are not fp32 or a step does not fit into memory.
     """
@@ -82,10 +83,11 @@ class Trainer:
         rate: Callable[[int], float] | None = None,
         milestones: Collection[int] = (),
         state: Mapping[str, Tensor] | None = None,
+        watcher: Watcher | None = None,
     ):
         require_masters(model)
         self.model, self.batches = model, batches
-        self.settings, self.context, self.validation = settings, context, validation
+        self.settings, self.context, self.validation, self.watcher = settings, context, validation, watcher
         self.device = model.head_weight_VD.device
         Rank.of_environment().require_rows(context.stage, settings.batch_rows)
         self.update = Update(model, objective, settings, context)
@@ -109,6 +111,7 @@ class Trainer:
         self.tokens = 0
         self.warned = False
         self.alarms: list[str] = []
+        self.ended = ""
         self.identity = {"training": settings.identity(), "model": model.settings.identity(), "data": data_digest}
         self.rate = rate or (lambda step: learning_rate(settings, step))
         self.peak_rate = max(self.rate(step) for step in range(settings.steps))
@@ -155,6 +158,8 @@ class Trainer:
                 self._save()
                 saved_at = time.monotonic()
                 save_seconds = saved_at - started
+        if self.ended and self.validation and self.validation_state.last_step != self.step:
+            self._validate(self.validation)  # the last weights count too
         self._save()  # what follows in the stage may be killed too
 
     def _train_step(self) -> None:
@@ -178,8 +183,27 @@ class Trainer:
         # Not where it went back to: the snapshot has the score of its step.
         due = made % self.validation.every == 0 or made == self.settings.steps if self.validation else False
         if self.validation and due and self.step == made:
-            self.update.fill()
-            self.validation_state.update(self.validation, self.step, self.model)
+            self._validate(self.validation)
+        if self.watcher is not None and self.log.rows and self.log.rows[-1]["step"] == made:
+            self._heed(self.watcher)
+
+    def _validate(self, validation: Validation) -> None:
+        self.update.fill()
+        self.validation_state.update(validation, self.step, self.model)
+
+    def _heed(self, watcher: Watcher) -> None:
+        """Name the watcher's alarms in the row of the log, say each once, and end where it says so."""
+        found = watcher.alarms(self.log.rows, self.validation_state.rows)
+        if found:
+            self.log.rows[-1]["alarms"] = sorted(found)
+        self._warn_once(found)
+        self.ended = watcher.ended(self.log.rows)
+
+    def _warn_once(self, messages: Mapping[str, str]) -> None:
+        for name, message in messages.items():
+            if name not in self.alarms:
+                self.alarms.append(name)
+                self.context.warn(message, step=self.step)
 
     def _share_at(self, rate: float) -> float | None:
         """The scale at which a step's share of changed weights is measured: the first at the peak rate, some as is."""
@@ -195,10 +219,7 @@ class Trainer:
         share = row.get("bf16_changed")
         if share is not None and rate >= self.peak_rate / 2:
             self._check_updates(share)
-        for name, message in alarming(row).items():
-            if name not in self.alarms:
-                self.alarms.append(name)
-                self.context.warn(message, step=self.step)
+        self._warn_once(alarming(row))
         if self.log.skipped_in_a_row > self.settings.skips_allowed:
             last = self.step - 1
             self._go_back(
@@ -254,7 +275,7 @@ class Trainer:
 
     def _finished(self) -> bool:
         patience_over = self.validation is not None and self.validation_state.exhausted(self.validation)
-        return self.step >= self.settings.steps or patience_over
+        return self.step >= self.settings.steps or patience_over or bool(self.ended)
 
     def _checkpoint_due(self, elapsed: float, save_seconds: float) -> bool:
         if self.settings.checkpoint_every is not None:
@@ -333,6 +354,7 @@ class Trainer:
         self.watch = SpikeWatch(**state["watch"])
         self.step, self.tokens, self.warned = state["step"], state["tokens"], state["warned"]
         self.rollbacks, self.left_out, self.alarms = state["rollbacks"], state["left_out"], state["alarms"]
+        self.ended = self.watcher.ended(self.log.rows) if self.watcher is not None and self.log.rows else ""
 
     def _result(self) -> TrainResult:
         if self.validation and self.validation.keep_best and self.validation_state.best_weights:

@@ -44,6 +44,11 @@ class ValidationState:
         if validation.keep_best:
             self.best_weights = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
 
+    @property
+    def last_step(self) -> int | None:
+        """The step that was scored last."""
+        return self.rows[-1]["step"] if self.rows else None
+
     def exhausted(self, validation: Validation) -> bool:
         """True when patience has run out."""
         return validation.patience is not None and self.worse_in_a_row >= validation.patience

@@ -114,7 +114,7 @@ def load_benchmark(name: str, paths: Sequence[Path], columns: Columns | None = N
     read = READERS[name] if columns is None else _declared(columns)
     items = []
     for place, path in enumerate(paths):
-        for number, row in _rows(path):
+        for number, row in benchmark_rows(path):
             by_place = f"{place}:{number}" if len(paths) > 1 else str(number)
             row_id = row.values.get("id")
             items.append(read(row).item(name, by_place if row_id is None else str(row_id)))
@@ -208,7 +208,7 @@ READERS: Mapping[str, Callable[[Row], _Parts]] = {
 }
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Row]]:
+def benchmark_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """Rows of one file, numbered from 1 (in line formats: the line)."""
     try:
         if path.name.endswith(".parquet"):

@@ -8,11 +8,13 @@ ends with the generation header is cut exactly where training cut it.
 
 The one intended difference: `encode_chat` builds special ids itself and encodes contents as plain text, so a content
 that spells "<|im_end|>" cannot end its turn.
+
+A tokenizer that brings another form (`chat_template.load_tokenizer`) is asked and taught in that form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pocketlm.data.tokens.tokenizer import IM_END, IM_START
@@ -37,7 +39,7 @@ CHAT_TEMPLATE = (
 
 def render(messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
     """The text of a conversation; with `add_generation_prompt` it ends with the header of the assistant's next turn."""
-    turns = [f"{IM_START}{role}\n{content}{IM_END}\n" for role, content in map(_checked, messages)]
+    turns = [f"{IM_START}{role}\n{content}{IM_END}\n" for role, content in _trimmed(messages)]
     return "".join(turns) + (f"{IM_START}assistant\n" if add_generation_prompt else "")
 
 
@@ -51,6 +53,24 @@ def encode_chat(
     Returns:
         (ids, assistant_mask), equally long.
     """
+    if tokenizer.chat_template is not None:
+        return tokenizer.chat_template.encode(messages, add_generation_prompt)
+    turns = list(_trimmed(messages))
+    return _assembled(tokenizer, turns, [tokenizer.encode(content) for _, content in turns], add_generation_prompt)
+
+
+def encode_chats(
+    tokenizer: Tokenizer, conversations: Sequence[Sequence[Message]]
+) -> list[tuple[list[int], list[bool]]]:
+    """`encode_chat` of each conversation in ChatML, on all threads of the tokenizers library."""
+    turns = [list(_trimmed(messages)) for messages in conversations]
+    contents = iter(tokenizer.encode_batch([content for conversation in turns for _, content in conversation]))
+    return [_assembled(tokenizer, own, [next(contents) for _ in own], False) for own in turns]
+
+
+def _assembled(
+    tokenizer: Tokenizer, turns: Sequence[tuple[str, str]], contents: Sequence[list[int]], add_generation_prompt: bool
+) -> tuple[list[int], list[bool]]:
     line_end = tokenizer.encode("\n")
     ids: list[int] = []
     mask: list[bool] = []
@@ -59,19 +79,25 @@ def encode_chat(
         ids.extend(tokens)
         mask.extend([trained] * len(tokens))
 
-    for role, content in map(_checked, messages):
+    for (role, _), content in zip(turns, contents, strict=True):
         append([tokenizer.im_start, *tokenizer.encode(f"{role}\n")], False)
-        append([*tokenizer.encode(content), tokenizer.im_end], role == "assistant")
+        append([*content, tokenizer.im_end], role == "assistant")
         append(line_end, False)
     if add_generation_prompt:
         append([tokenizer.im_start, *tokenizer.encode("assistant\n")], False)
     return ids, mask
 
 
-def _checked(message: Message) -> tuple[str, str]:
+def checked_message(message: Message) -> tuple[str, str]:
+    """Role and content; InputError when they are none."""
     role, content = message.get("role"), message.get("content")
     if role not in ROLES or not isinstance(content, str):
         raise InputError(
             f"chat message {dict(message)!r}: expected 'role' (one of {', '.join(ROLES)}) and 'content' (text)."
         )
-    return role, content.strip()
+    return role, content
+
+
+def _trimmed(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
+    for role, content in map(checked_message, messages):
+        yield role, content.strip()

@@ -25,6 +25,7 @@ from pocketlm.errors import InputError
 if TYPE_CHECKING:
     import tokenizers
 
+    from pocketlm.data.tokens.chat_template import ChatTemplate
     from pocketlm.data.tokens.word_pieces import PieceCounts
 
 END_OF_TEXT = "<|endoftext|>"
@@ -54,6 +55,7 @@ class Tokenizer:
     Attributes:
         vocabulary: number of token ids, special tokens included.
         end_of_text, im_start, im_end: ids of the special tokens.
+        chat_template: a chat form other than ChatML, where the tokenizer brings one (`chat_template.py`).
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, origin: str = "tokenizer") -> None:
@@ -74,6 +76,7 @@ class Tokenizer:
                 "pocketlm needs ids without gaps; renumber the vocabulary."
             )
         self.end_of_text, self.im_start, self.im_end = (vocabulary[token] for token in SPECIAL_TOKENS)
+        self.chat_template: ChatTemplate | None = None
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -94,6 +97,11 @@ class Tokenizer:
         except Exception as error:  # the Rust reader raises bare Exception
             raise InputError(f"{file}: not a tokenizers file ({error}). Build it again or restore it.") from error
         return cls(backend, origin=str(file))
+
+    @property
+    def turn_end(self) -> int:
+        """The token that closes an assistant's turn: <|im_end|>, unless the chat form has another."""
+        return self.im_end if self.chat_template is None else self.chat_template.turn_end
 
     def definition(self) -> dict[str, Any]:
         """The content of tokenizer.json."""

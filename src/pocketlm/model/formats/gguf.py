@@ -120,6 +120,17 @@ def gguf_tokens(path: Path) -> list[str]:
     return file.strings(TOKENS) if TOKENS in file.metadata else []
 
 
+def gguf_chat_template(path: Path) -> tuple[str | None, dict[str, str]]:
+    """The chat template of a GGUF file (None: it has none), and its special tokens by the names that templates use."""
+    file = GGUFFile(path)
+    source = file.metadata.get("tokenizer.chat_template")
+    tokens = file.strings(TOKENS) if TOKENS in file.metadata else []
+    names = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
+    numbers = {name: file.metadata.get(f"tokenizer.ggml.{key}_token_id") for key, name in names.items()}
+    known = {name: tokens[at] for name, at in numbers.items() if isinstance(at, int) and 0 <= at < len(tokens)}
+    return (source if isinstance(source, str) else None), known
+
+
 def gguf_number_types(path: Path) -> dict[str, int]:
     """How many tensors of each type a GGUF file holds, the most frequent first."""
     return dict(Counter(place.kind for place in GGUFFile(path).tensors.values()).most_common())

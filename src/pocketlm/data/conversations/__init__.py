@@ -1,0 +1,1 @@
+"""Conversations to learn from: their forms, rules, duplicates, contamination and split."""

@@ -1,0 +1,74 @@
+"""Stage `distil`: a student learns from a teacher.
+
+In: the student (`model`); problems, whose `selection.jsonl` chooses the weights; and by method
+- `top_k`: `teacher`; learned are its likeliest tokens on solved problems, or on right answers in `samples`;
+- `sequence`: `samples` of the teacher; learned are its right answers as texts, whatever its tokenizer;
+- `on_policy`: `teacher`; the student answers `prompts.jsonl`, learned is what the teacher would have said.
+Out: the student that answered most selection problems exactly.
+
+`budget` names a model whose `optimized_tokens` it must spend (not with on_policy). The teacher reads the student's chat
+form. Its own training and its samples are not in the student's token counts.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from pocketlm.pipeline.artifact import Artifact
+from pocketlm.pipeline.context import Context
+from pocketlm.pipeline.stage import Inputs, optional, stage
+from pocketlm.posttraining.distillation_settings import DistilSettings
+from pocketlm.problems.rewards import reward_identity
+
+
+@stage(
+    version=1,
+    inputs={
+        "model": "model",
+        "problems": "problems",
+        "teacher": optional("model"),
+        "samples": optional("samples"),
+        "budget": optional("model"),
+    },
+    output="model",
+    external=lambda settings: reward_identity(settings.reward),
+)
+def distil(settings: DistilSettings, inputs: Inputs, context: Context) -> Artifact:
+    """Draw the student's distributions, or its texts, to the teacher's."""
+    from pocketlm.posttraining.distillation_figures import distil_blocks, distil_metrics
+    from pocketlm.posttraining.distillation_methods import (
+        data_digest,
+        plan_on_examples,
+        plan_on_policy,
+        require_inputs,
+    )
+    from pocketlm.posttraining.folder import write_model
+    from pocketlm.posttraining.rollouts_inputs import opened
+    from pocketlm.training.trainer import Trainer
+
+    require_inputs(settings.method, inputs)
+    with ExitStack() as stack:
+        if settings.method == "on_policy":
+            given = stack.enter_context(opened(settings.rollouts, settings.reward, inputs, context))
+            plan = plan_on_policy(settings, given, inputs, context)
+        else:
+            plan = plan_on_examples(settings, inputs, context)
+        settings = settings.model_copy(update={"steps": plan.steps})
+        start = {"step": 0, **plan.validation.score(plan.model)}
+        result = Trainer(
+            plan.model,
+            plan.objective,
+            plan.batches,
+            settings,
+            context,
+            plan.validation,
+            data_digest=data_digest(inputs),
+        ).run()
+
+    draft = context.draft("model")
+    write_model(draft, plan.model, inputs["model"])
+    draft.write_jsonl("log.jsonl", result.rows)
+    curve = [start, *result.validation_rows]
+    draft.write_jsonl("validation.jsonl", curve)
+    metrics = distil_metrics(plan, result, curve)
+    return draft.commit(metrics, distil_blocks(settings.method, metrics, result, curve))

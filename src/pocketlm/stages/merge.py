@@ -1,0 +1,117 @@
+"""Stage `merge`: put together what several models have learned, and keep the mixture that scores best.
+
+In: the base model, the models made from it, documents (`heldout_selection.parquet`) for the skill of the base, and for
+the tuned skill one of: problems (exact match), conversations (loss), tuned_documents (bits per byte). Out: the chosen
+mixture. Candidates are the base, each model alone, and the method at every point of its grid; the rule is that of
+`interpolate`. The report splits are not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from pocketlm.errors import InputError
+from pocketlm.pipeline.artifact import Artifact
+from pocketlm.pipeline.context import Context
+from pocketlm.pipeline.stage import Inputs, many, optional, stage
+from pocketlm.posttraining.selection_settings import SelectionSettings
+
+AVERAGED = ("linear", "greedy_soup")
+BASE = "the base"
+
+
+class MergeSettings(SelectionSettings):
+    """How models are put together, at which settings, and what may be given up for what."""
+
+    method: Literal["linear", "greedy_soup", "task_arithmetic", "ties", "dare_linear", "dare_ties"] = "ties"
+    """`linear`: the weighted average of the models (equal weights: a uniform soup). `greedy_soup`: models join the
+    average, the best first, as long as the tuned skill does not fall. The others add what was learned to the base."""
+    scales: tuple[float, ...] = Field(default=(0.3, 0.5, 0.7, 1.0), min_length=1)
+    """Factors of what is added to the base; below 0 it is unlearned."""
+    densities: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(default=(0.2, 0.5), min_length=1)
+    """Shares of each model's changes that are kept: the largest (TIES), or random ones (DARE)."""
+    weights: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    """How much each model counts, in the order of the input; unset: all the same."""
+    milestones: bool = False
+    """Take, beside each model, the milestones that `pretrain` kept of it."""
+
+    @model_validator(mode="after")
+    def _grid_is_read(self) -> MergeSettings:
+        unread = [
+            name
+            for name, methods in (("scales", AVERAGED), ("densities", (*AVERAGED, "task_arithmetic")))
+            if self.method in methods and getattr(self, name) != type(self).model_fields[name].default
+        ]
+        if self.method == "greedy_soup" and self.weights is not None:
+            unread.append("weights")
+        if unread:
+            raise ValueError(f"the method {self.method} has no {unread[0]}; leave them out or take another method")
+        return self
+
+
+@stage(
+    version=1,
+    inputs={
+        "base": "model",
+        "models": many("model"),
+        "documents": "documents",
+        "problems": optional("problems"),
+        "conversations": optional("conversations"),
+        "tuned_documents": optional("documents"),
+    },
+    output="model",
+)
+def merge(settings: MergeSettings, inputs: Inputs, context: Context) -> Artifact:
+    """Score mixtures of several models made from one base, and keep one."""
+    from pocketlm.posttraining.candidates import Candidates
+    from pocketlm.posttraining.merging_grid import MIXTURE, greedy_soup, method_grid, uniform
+    from pocketlm.posttraining.merging_sources import open_sources
+
+    models = open_sources({BASE: inputs["base"], **inputs.many("models")}, settings.milestones)
+    base = models.pop(BASE)
+    _check_number(settings.weights, list(models), context.stage)
+    grid: list[Any] = []
+    if settings.method != "greedy_soup":
+        parameters = settings.weights, settings.scales, settings.densities, context.seed("dare")
+        grid = list(method_grid(settings.method, base, list(models.values()), *parameters))
+    source = next(iter(inputs.many("models").values()))
+    total = 1 + len(models) + (len(grid) or len(models) - 1)
+    candidates = Candidates(settings, inputs, source, context, total)
+    columns = dict.fromkeys(grid[0][0] if grid else (MIXTURE, "models"), "")
+    start = candidates.score({**columns, MIXTURE: BASE}, lambda: base)
+    skills = {
+        name: candidates.score({**columns, MIXTURE: name}, partial(dict, model)).skill for name, model in models.items()
+    }
+
+    def soup(names: Sequence[str]) -> float:
+        place = {MIXTURE: "soup", "models": ", ".join(names)}
+        return candidates.score(place, partial(uniform, [models[name] for name in names])).skill
+
+    if settings.method == "greedy_soup":
+        greedy_soup(skills, candidates.skill.sign, soup)
+    for place, make in grid:
+        candidates.score(place, make)
+    chosen = candidates.rule.choose(candidates.scored, start)
+    named = {f"chosen.{name}": value for name, value in chosen.place.items() if value != ""}
+    metrics = {"models": len(models), "mixtures": len(candidates.scored), **named}
+    return candidates.commit(context.draft("model"), chosen, _outcome(chosen.place, models), metrics, MIXTURE)
+
+
+def _check_number(weights: Sequence[float] | None, models: Sequence[str], stage: str) -> None:
+    if weights is not None and len(weights) != len(models):
+        raise InputError(
+            f"{stage}.weights: {len(weights)} weights for {len(models)} models; one for each of {', '.join(models)}"
+        )
+
+
+def _outcome(place: Mapping[str, Any], models: Collection[str]) -> str:
+    """The sentence on the chosen mixture."""
+    name = place["mixture"]
+    if name == BASE or name in models:
+        return f"Kept {name} unchanged: no mixture is better by the rule."
+    with_scale = f", scale {place['scale']:g}" if "scale" in place else ""
+    return f"Chosen: {name}{with_scale} of {place.get('models') or ', '.join(models)}."
