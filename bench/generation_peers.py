@@ -78,6 +78,9 @@ class ContinuousBatches:
     """
 
     PAGE = 32
+    BATCH_TOKENS = 512
+    """Of one pass at most; at least one for every sequence. More, and CUDA graphs, are for a GPU."""
+    GRAPHS = False
 
     KEPT = "_cached_continuous_batching_manager"
 
@@ -109,9 +112,9 @@ class ContinuousBatches:
             continuous_batching_config=ContinuousBatchingConfig(
                 page_size=self.PAGE,
                 num_blocks=(self.batch + 1) * -(-longest // self.PAGE),
-                max_batch_tokens=max(512, longest),
+                max_batch_tokens=max(self.BATCH_TOKENS, longest),
                 max_requests_per_batch=self.batch,
-                use_cuda_graph=False,
+                use_cuda_graph=self.GRAPHS,
                 seed=0,
             ),
             progress_bar=False,

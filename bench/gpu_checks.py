@@ -7,7 +7,7 @@ variants that need it with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.gpu_world import (
     RATE,
+    Record,
     World,
     computing_in,
     determinism,
@@ -76,8 +77,13 @@ def check(world: World) -> None:
     checks["repeat.strict"] = lambda: _repeat(world, reduced, strict=True)
     checks["resume.strict"] = lambda: _resume(world, reduced)
     checks["repeat.as_trained"] = lambda: _repeat(world, reduced, strict=False)
+    run_checks(world.record, checks)
+
+
+def run_checks(record: Record, checks: Mapping[str, Callable[[], dict[str, Any]]]) -> None:
+    """Make and note the checks that this code has not passed yet on this device."""
     for name, run in checks.items():
-        if world.record.measured("checks", name, fresh=True) is not None:
+        if record.measured("checks", name, fresh=True) is not None:
             continue
         try:
             entry = run()
@@ -86,7 +92,7 @@ def check(world: World) -> None:
             # What torch does not have for these heads is no fault of ours.
             absent = name.startswith("attention.") and "No available kernel" in reason
             entry = {"passed": None, "left_out": reason} if absent else {"passed": False, "failed": reason}
-        world.record.put("checks", name, entry)
+        record.put("checks", name, entry)
         verdict = {True: "passed", False: "FAILED", None: "noted"}[entry["passed"]]
         print(f"  {name:28} {verdict:7} {_shown(entry)}", flush=True)
 
@@ -311,4 +317,5 @@ def _shown(entry: dict[str, Any]) -> str:
         return str(entry.get("failed", entry.get("left_out")))
     if "equal_bits" in entry:
         return "bits are equal" if entry["equal_bits"] else "bits differ"
-    return ", ".join(f"{name} {error} (<= {entry['bounds'][name]:g})" for name, error in entry["errors"].items())
+    bounds = {name: f" (<= {bound:g})" for name, bound in entry["bounds"].items()}
+    return ", ".join(f"{name} {error}{bounds.get(name, '')}" for name, error in entry["errors"].items())

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,7 +39,8 @@ MEASURED_SOURCES = (
     "src/pocketlm/model/*.py",
     "src/pocketlm/training/*.py",
     f"src/pocketlm/recipes/{RECIPE}.yaml",
-    "bench/gpu*.py",
+    "bench/gpu.py",
+    "bench/gpu_[!p]*.py",  # not those of `bench.gpu_posttraining`
 )
 RATE = 1e-3
 # What makes an update of a gradient; rates, schedule and sizes belong to a run.
@@ -156,9 +157,14 @@ class Record:
     source: str = ""
 
     @classmethod
-    def open(cls, path: Path, head: dict[str, Any], process: dict[str, Any]) -> Record:
-        """A new file, or one that an earlier slice on the same device left; SystemExit when it is of another."""
-        record = cls(path, head, source=source_digest())
+    def open(
+        cls, path: Path, head: dict[str, Any], process: dict[str, Any], sources: Sequence[str] = MEASURED_SOURCES
+    ) -> Record:
+        """A new file, or one that an earlier slice on the same device left; SystemExit when it is of another.
+
+        `sources`: patterns of the files whose code is measured. `head` may name another `benchmark`.
+        """
+        record = cls(path, head, source=source_digest(sources))
         if path.exists():
             former = json.loads(path.read_text(encoding="utf-8"))
             different = [name for name, value in head.items() if former.get(name) != value]
@@ -200,10 +206,10 @@ class Record:
         write_bytes_atomic(self.path, json_bytes(body))
 
 
-def source_digest() -> str:
+def source_digest(patterns: Sequence[str]) -> str:
     """Names the code that figures belong to."""
     digest = hashlib.sha256()
-    for pattern in MEASURED_SOURCES:
+    for pattern in patterns:
         for path in sorted(ROOT.glob(pattern)):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

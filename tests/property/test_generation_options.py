@@ -30,7 +30,7 @@ REQUESTS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     requests=st.lists(REQUESTS, min_size=1, max_size=8),
     slots=st.sampled_from([1, 2, 5, 40]),

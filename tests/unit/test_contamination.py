@@ -251,6 +251,9 @@ def test_scored_problems_are_items_and_those_to_train_on_are_not(tmp_path: Path)
     ]
     assert [item.kind for item in items] == ["arithmetic"] * 2 + ["instruction"] * 2
     assert all(item.literal for item in items)
+    for stem in ("instructions_selection", "instructions_report"):  # word problems have no instructions beside them
+        (tmp_path / f"{stem}.jsonl").unlink()
+    assert problem_items(tmp_path) == items[:2]
 
 
 def test_no_items_and_no_documents() -> None:

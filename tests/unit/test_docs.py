@@ -1,6 +1,6 @@
 """The documentation names only what exists: links, files, commands, overrides, settings, make targets; and all stages.
 
-Nothing that a page quotes is executed: commands are parsed, overrides are validated against the shipped recipe.
+Nothing that a page quotes is executed: commands are parsed, overrides are validated against the shipped recipes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import yaml
 
 from pocketlm.cli import app
 from pocketlm.data.sources.source_settings import SourceSettings
-from pocketlm.pipeline.recipe import RESERVED, load_recipe
+from pocketlm.pipeline.recipe import RESERVED, load_recipe, recipe_folder
 from pocketlm.pipeline.settings import Runtime, Settings
 from pocketlm.stages import STAGES, registry
 
@@ -31,6 +31,7 @@ INLINE = re.compile(r"`([^`\n]+)`")
 REPOSITORY_PATH = re.compile(r"(?:(?:src/pocketlm|tests|bench|\.ci)/[\w./-]+|docs/[\w./-]+\.md)")
 FILE_ENDINGS = ("json", "jsonl", "html", "parquet", "npy", "py", "yaml", "md", "jinja", "txt")
 PLACEHOLDER = "NAME"
+SHIPPED = {file.stem for file in recipe_folder().glob("*.yaml")}
 
 
 def name_of(page: Path) -> str:
@@ -191,7 +192,7 @@ def test_recipe_fragments_are_valid(page: Path) -> None:
             if name in registry()["curate"].settings.model_fields:
                 registry()["curate"].settings.model_validate({name: value})
             else:
-                settings = {key: item for key, item in value.items() if key not in ("stage", "inputs")}
+                settings = {key: item for key, item in value.items() if key not in ("stage", "inputs", "seeded")}
                 registry()[value.get("stage", name)].settings.model_validate(settings)
 
 
@@ -206,14 +207,17 @@ def test_commands_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_overrides_and_scales_are_valid(page: Path) -> None:
-    lines = [parse(line, False) for line, _ in pocketlm_lines(page)]
-    overrides = [override for values in lines for override in values.get("set") or ()]
-    overrides += [span.removeprefix("--set ") for span in spans(page) if span.startswith("--set ")]
-    for override in overrides:
-        if "PATH=VALUE" not in override:
-            load_recipe("quickstart", registry(), [override])
-    for scale in {values.get("scale") for values in lines} - {None, "1"}:
-        load_recipe("quickstart", registry(), scale=scale)
+    """Those of a command are read with the shipped recipe that it names; all others with the quickstart."""
+    for line, _ in pocketlm_lines(page):
+        values = parse(line, False)
+        named = values.get("recipe")
+        scale = values.get("scale")
+        overrides = [override for override in values.get("set") or () if "PATH=VALUE" not in override]
+        recipe = named if named in SHIPPED else "quickstart"
+        load_recipe(recipe, registry(), overrides, scale=None if scale == "1" else scale)
+    for span in spans(page):
+        if span.startswith("--set ") and "PATH=VALUE" not in span:
+            load_recipe("quickstart", registry(), [span.removeprefix("--set ")])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

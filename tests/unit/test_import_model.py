@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from tests.posttraining_world import VOCABULARY, World, model_artifact, small_mo
 CPU = torch.device("cpu")
 
 
-def run(folder: Path, **settings: str) -> Artifact:
+def run(folder: Path, **settings: Any) -> Artifact:
     return import_model.function(ImportModelSettings(**settings), Inputs({}), World(folder, "import_model").context)
 
 
@@ -62,6 +63,18 @@ def test_a_hugging_face_folder_becomes_a_model_artifact(tmp_path: Path, hugging_
     assert all(made.file(name).is_file() for name in TOKENIZER_FILES)
     assert tokenizer.vocabulary == made.metrics["vocabulary"] == VOCABULARY
     assert made.metrics["parameters"] == sum(weight.numel() for weight in model.parameters())
+
+
+def test_a_shorter_context_is_the_same_model_for_shorter_texts(tmp_path: Path, hugging_face: Path) -> None:
+    whole, _ = open_model(run(tmp_path / "whole", path=str(hugging_face)), CPU)
+    made = run(tmp_path / "short", path=str(hugging_face), context=40)
+    short, _ = open_model(made, CPU)
+    assert (short.settings.context, made.metrics["context"], whole.settings.context) == (40, 40, 96)
+    tokens_BT = torch.arange(40).unsqueeze(0)
+    with torch.no_grad():
+        assert torch.equal(short(tokens_BT), whole(tokens_BT))
+    with pytest.raises(InputError, match=r"import_model\.context: 97 is more than the model's own context of 96"):
+        run(tmp_path / "long", path=str(hugging_face), context=97)
 
 
 def test_a_gguf_file_becomes_a_model_artifact(tmp_path: Path, gguf: Path) -> None:

@@ -23,6 +23,7 @@ from pocketlm.posttraining.folder import open_model
 from pocketlm.posttraining.sft import SupervisedBatches, SupervisedObjective
 from pocketlm.posttraining.sft_sources import CONVERSATIONS, INSTRUCTIONS, SAMPLES, SOLVED, example_counts
 from pocketlm.posttraining.sft_validation import conversation_loss
+from pocketlm.problems.calculator_tool import CalculatorTool
 from pocketlm.stages.sft import SftSettings, sft
 from tests import posttraining_world as world
 from tests.chat_templates import DEFAULT_SYSTEM
@@ -105,6 +106,28 @@ def sample(tokenizer, text: str, forced: int = 0, **facts: Any) -> dict[str, Any
     tokens = [*tokenizer.encode(text), tokenizer.im_end]
     marks = [place < forced for place in range(len(tokens))]
     return {"text": text, "tokens": tokens, "forced": marks, "correct": True, "finish": "stop", **facts}
+
+
+def test_what_the_calculator_writes_is_not_learned() -> None:
+    """Encoded apart, as generation puts it in; a value that is the writer's own is learned."""
+    tokenizer = world.small_tokenizer()
+    solution = "48/2=<<48/2=24>>24, <<24+1=26>>26\n#### 26"
+    row = {"id": 1, "prompt": "How many?", "answer": "26", "solution": solution}
+    [example] = solved_examples(tokenizer, [row], "rows", calculator=True)
+    [plain] = solved_examples(tokenizer, [row], "rows")
+    [prompt] = asked_prompts(tokenizer, [row])
+    asked = len(prompt.tokens)
+    assert example.tokens[:asked] == prompt.tokens == plain.tokens[:asked]
+    assert not any(example.trained[:asked])
+    assert example.tokens[-1] == tokenizer.turn_end
+    assert example.trained[-1]
+    assert tokenizer.decode(example.tokens[asked:-1]) == solution
+    written = [token for token, mark in zip(example.tokens, example.trained, strict=True) if not mark][asked:]
+    assert written == tokenizer.encode("24>>")
+    assert CalculatorTool(tokenizer).call(tokenizer.encode("48/2=<<48/2=")) == written
+    unannotated = {**row, "solution": "26"}
+    with_tool, without = (solved_examples(tokenizer, [unannotated], "rows", calculator=one) for one in (True, False))
+    assert with_tool == without
 
 
 def test_verified_samples_are_taught_without_what_a_tool_put_in(tokenizer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,9 +15,11 @@ from pocketlm.evaluation.adapter import PocketLM
 from pocketlm.evaluation.harness import open_suite
 from pocketlm.evaluation.study_budget import Spent, spent
 from pocketlm.evaluation.task_data import ARITHMETIC, read_task_data
+from pocketlm.generation.engine import Engine
 from pocketlm.model.storage import save_model
 from pocketlm.pipeline.artifact import Artifact, Draft
 from pocketlm.pipeline.stage import Inputs
+from pocketlm.problems.calculator_tool import CalculatorTool
 from pocketlm.reporting.charts import SPECIFICATIONS
 from pocketlm.stages.study import StudySettings, study
 from tests.evaluation_world import (
@@ -200,6 +202,28 @@ def test_sampled_answers_are_averaged(world: dict[str, Artifact], tmp_path: Path
         np.mean([np.mean(x) for x in levels.values()])
     )
     assert any(0 < sum(item["right"]) < 4 for item in answers)
+
+
+@pytest.mark.parametrize("tool", [None, "calculator"])
+def test_every_model_may_use_the_tool(
+    tool: Literal["calculator"] | None, world: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    generate = Engine.generate
+
+    def watched(engine: Engine, requests: Any) -> Any:
+        asked.append({type(request.tool) for request in requests})
+        return generate(engine, requests)
+
+    monkeypatch.setattr(Engine, "generate", watched)
+    settings = StudySettings(tool=tool, heldout_bytes=1)
+    inputs = stage_inputs(world, models=["rl@1"], baseline=[])
+    made_with_tool = study.function(settings, inputs, context_in(tmp_path, "s"))
+    assert asked == [{CalculatorTool if tool else type(None)}] * 2  # the start and the arm
+    assert study.recheck is not None
+    assert study.recheck(settings, made_with_tool, inputs, context_in(tmp_path, "t")) == []
+    assert asked == asked[:1] * 4
+    assert settings.identity()["tool"] == tool
 
 
 def test_recheck_agrees_with_an_honest_record_and_finds_a_lie(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pocketlm.data.tokens.shards import SPLITS, TokenShard
-from pocketlm.data.tokens.tokenizer import Tokenizer
+from pocketlm.data.tokens.tokenizer import TOKENIZER_FILES, Tokenizer
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
@@ -130,12 +131,15 @@ def test_the_tokenizer_of_a_model_is_kept_and_nothing_is_set_beside_it(
     corpus_artifact = Artifact.open(made["tokenizer"].path.parent / "documents")
 
     def taken(settings: TokenizerSettings) -> Artifact:
-        inputs = Inputs({"documents": corpus_artifact, "model": made["tokenizer"]})
+        inputs = Inputs({"documents": corpus_artifact, "model": Artifact(tmp_path / "model", {})})
         return tokenizer.function(settings, inputs, context_in(tmp_path, "tokenizer"))
 
-    assert taken(TokenizerSettings()).file("tokenizer.json").read_bytes() == (
-        made["tokenizer"].file("tokenizer.json").read_bytes()
-    )
+    model = tmp_path / "model"
+    shutil.copytree(made["tokenizer"].path, model)
+    (model / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    kept = taken(TokenizerSettings())
+    for name in TOKENIZER_FILES:
+        assert (kept.path / name).read_bytes() == (model / name).read_bytes()
     with pytest.raises(InputError, match="the input `model` brings its tokenizer"):
         taken(TokenizerSettings(vocabulary=700))
 

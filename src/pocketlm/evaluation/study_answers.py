@@ -17,6 +17,7 @@ from pocketlm.training.heldout import document_bits
 
 if TYPE_CHECKING:
     from pocketlm.data.tokens.tokenizer import Tokenizer
+    from pocketlm.generation.requests import Tool
     from pocketlm.model.transformer import Transformer
     from pocketlm.pipeline.artifact import Artifact
 
@@ -33,6 +34,7 @@ def answer(
     samples: int,
     max_tokens: int,
     seed: int,
+    tool: Tool | None = None,
 ) -> list[Answer]:
     """One answer an item: the greedy one, or several samples at temperature 1 (`samples` > 1).
 
@@ -40,6 +42,7 @@ def answer(
 
     Args:
         prompts: tokens that each row is asked with.
+        tool: what may write into an answer.
     """
     requests = [
         Request(
@@ -49,6 +52,7 @@ def answer(
             seed=derive_seed(seed, str(row["id"])),
             samples=samples,
             stop_tokens=(tokenizer.turn_end,),
+            tool=tool,
         )
         for row, prompt in zip(rows, prompts, strict=True)
     ]

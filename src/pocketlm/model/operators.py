@@ -3,6 +3,7 @@
 At this size a CPU spends as long on these as on the matrix products; autograd's own versions make two to three times
 as many passes over memory. Under autocast they compute in the type that they are handed, norms in float32 or better. A
 compiler gets the plain formulas, which it fuses by itself: writing into parts of a tensor would break its graph.
+Without gradients the same operations run without autograd's frame around them: a decode step consists of many.
 Shape letters as in `transformer.py`; channels of a head are rotated as pairs (e, e + E/2), the order of transformers.
 """
 
@@ -20,6 +21,8 @@ def rms_norm(hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """hidden / sqrt(mean(hidden^2) + epsilon) * weight over the last dimension (arXiv 1910.07467)."""
     if hidden.device.type == "cuda" or torch.compiler.is_compiling():
         return F.rms_norm(hidden, (hidden.shape[-1],), weight, epsilon)  # one kernel each way
+    if not torch.is_grad_enabled():
+        return _normalised(hidden, epsilon)[0] * weight
     return _RMSNorm.apply(hidden, weight, epsilon)
 
 
@@ -28,7 +31,7 @@ def swiglu(gate_up: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         gate, up = gate_up.chunk(2, -1)
         return F.silu(gate) * up
-    return _SwiGLU.apply(gate_up)
+    return _SwiGLU.apply(gate_up) if torch.is_grad_enabled() else _gated(gate_up)
 
 
 def rotary_tables(
@@ -56,6 +59,8 @@ def rotate(heads_BTNE: Tensor, cosine: Tensor, sine: Tensor, rotated: int) -> Te
         first, second = heads_BTNE[:, :, :rotated].chunk(2, -1)
         turned_BTNE = torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1)
         return torch.cat([turned_BTNE.to(heads_BTNE.dtype), heads_BTNE[:, :, rotated:]], 2)
+    if not torch.is_grad_enabled():
+        return _turn(heads_BTNE, cosine, sine, rotated)
     return _Rotate.apply(heads_BTNE, cosine, sine, rotated)
 
 
@@ -74,12 +79,22 @@ def _slowed_speeds(periods_C: Tensor, theta: float, scaling: RopeScaling) -> Ten
     return 1.0 / (scaling.factor * periods_C) * (1 - kept_C) + 1.0 / periods_C * kept_C
 
 
+def _normalised(hidden: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """The stream divided by its root mean square, in float32 or better, and what it was multiplied by for that."""
+    hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    scale = torch.linalg.vecdot(hidden, hidden).div_(hidden.shape[-1]).add_(epsilon).rsqrt_().unsqueeze(-1)
+    return hidden * scale, scale
+
+
+def _gated(gate_up: Tensor) -> Tensor:
+    gate, up = gate_up.chunk(2, -1)
+    return F.silu(gate).mul_(up)
+
+
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        scale = torch.linalg.vecdot(hidden, hidden).div_(hidden.shape[-1]).add_(epsilon).rsqrt_().unsqueeze(-1)
-        normalised = hidden * scale
+        normalised, scale = _normalised(hidden, epsilon)
         ctx.save_for_backward(normalised, scale, weight)
         return normalised * weight
 
@@ -96,8 +111,7 @@ class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         ctx.save_for_backward(gate_up)
-        gate, up = gate_up.chunk(2, -1)
-        return F.silu(gate).mul_(up)
+        return _gated(gate_up)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:

@@ -64,8 +64,8 @@ class Runtime(Settings):
     compile: bool | None = None
     """Use torch.compile; unset decides by device."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of the model's matrix products in training; weights, gradients and optimizer state are fp32 in any case.
-    `auto`: bfloat16 on an accelerator that has it, else float32."""
+    """Type of the model's matrix products in training, and of the copy that is sampled from for training; weights,
+    gradients and optimizer state are fp32 in any case. `auto`: bfloat16 on an accelerator that has it, else float32."""
     deterministic: bool = False
     """On an accelerator, refuse kernels whose sums have no fixed order, so that two runs end with the same bits. Those
     of a CPU always have one."""

@@ -36,8 +36,8 @@ MIXTURE_TOKENS = 20_000
 CAPS = {
     "vocabulary": 1024, "minimum_bytes": 20_000, "minimum_documents": 4, "validate_every": 3, "log_every": 2,
     "validation_documents": 4, "solved_pairs": 16, "selection_pairs": 6, "report_pairs": 6,
-    "instructions_per_family": 8, "held_out_per_family": 2, "profile_prompts": 4, "prompts": 4, "heldout_bytes": 4000,
-    "shown_answers": 4, "continuation_tokens": 16, "minimum_live_groups": 0.0,
+    "instructions_per_family": 8, "held_out_per_family": 2, "profile_prompts": 4, "prompts": 4, "prompts_per_level": 2,
+    "heldout_bytes": 4000, "shown_answers": 4, "continuation_tokens": 16, "minimum_live_groups": 0.0,
     "tokens_per_parameter": 0.02, "seeds": 1, "token_budget": 4000, "rounds": 1,
 }  # fmt: skip
 
@@ -81,6 +81,8 @@ def miniature(recipe: Recipe, folder: Path) -> Miniature:
                 body["start_at"] = milestones[start].get(body["start_at"], body["start_at"])
             step = body["batch_rows"] * contexts[entry.name]
             milestones[entry.name] = _milestones(body, works[entry.name].milestones, works[entry.name].tokens, step)
+        elif "rollouts" in body:
+            _sampling(entry, body, scale)
         elif "max_tokens" in body:
             body["max_tokens"] = _scaled(body["max_tokens"], scale)
         if "proxies" in body:
@@ -149,6 +151,17 @@ def _training(entry: StageEntry, body: dict[str, Any], scale: float, fixed: bool
         phase["tokens"] = STEPS * body["batch_rows"] * context
         phase["warmup_steps"] = min(phase["warmup_steps"], STEPS // 3)
     return context
+
+
+def _sampling(entry: StageEntry, body: dict[str, Any], scale: float) -> None:
+    """A stage that only samples. It judges by its share of live groups and ends nothing, so that the share stays."""
+    settings: Any = entry.settings
+    rollouts = body["rollouts"]
+    rollouts["samples"] = min(rollouts["samples"], SAMPLES)
+    rollouts["max_tokens"] = _scaled(rollouts["max_tokens"], scale)
+    body["minimum_live_groups"] = settings.minimum_live_groups
+    if body["group_size"] is not None:
+        body["group_size"] = min(body["group_size"], SAMPLES)
 
 
 def _shape(shape: dict[str, Any], scale: float) -> None:

@@ -222,7 +222,14 @@ def _vocabulary_of_tokenizer(entry: StageEntry, shape: ModelShape) -> int:
 
 
 def _imported(entry: StageEntry) -> ModelSettings:
-    """Shape of a model that was made elsewhere; nothing but its description is read."""
+    """Shape of a model that was made elsewhere, with the context that it is used with."""
+    shape = _described(entry)
+    context = getattr(entry.settings, "context", None)
+    return shape if context is None else shape.model_copy(update={"context": min(context, shape.context)})
+
+
+def _described(entry: StageEntry) -> ModelSettings:
+    """Shape as the model's own files say; nothing else is read."""
     path = Path(str(getattr(entry.settings, "path", ""))).expanduser()
     try:
         if path.suffix == ".gguf":

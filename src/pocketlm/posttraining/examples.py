@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pocketlm.data.tokens.chat import encode_chat
 from pocketlm.errors import InputError
+from pocketlm.problems.calculator_tool import solution_tokens
 
 if TYPE_CHECKING:
     from pocketlm.data.tokens.tokenizer import Tokenizer
@@ -35,15 +36,22 @@ class Prompt:
         return str(self.row["level"])
 
 
-def solved_example(tokenizer: Tokenizer, prompt: str, answer: str) -> Example:
-    """One user turn and its answer. What follows the closing token is cut off: nothing there is trained on."""
+def solved_example(tokenizer: Tokenizer, prompt: str, answer: str, calculator: bool = False) -> Example:
+    """One user turn and its answer. What follows the closing token is cut off: nothing there is trained on.
+
+    With `calculator` the values behind its notes are encoded as that tool puts them in, and not trained on.
+    """
+    if calculator:
+        asked, _ = encode_chat(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True)
+        written, learned = solution_tokens(tokenizer.encode, answer.strip())
+        return Example([*asked, *written, tokenizer.turn_end], [False] * len(asked) + [*learned, True])
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
     tokens, trained = encode_chat(tokenizer, messages)
     end = max(index for index, mark in enumerate(trained) if mark) + 1
     return Example(tokens[:end], trained[:end])
 
 
-def solved_examples(tokenizer: Tokenizer, rows: Iterable[Row], origin: str) -> list[Example]:
+def solved_examples(tokenizer: Tokenizer, rows: Iterable[Row], origin: str, calculator: bool = False) -> list[Example]:
     """Rows with a `prompt` and what is taught: `solution` where there is one, else `answer`.
 
     Raises:
@@ -57,7 +65,7 @@ def solved_examples(tokenizer: Tokenizer, rows: Iterable[Row], origin: str) -> l
                 f"{origin}: row {row.get('id')!r} needs the texts 'prompt' and 'answer' to be learned from"
             )
         try:
-            examples.append(solved_example(tokenizer, row["prompt"], taught))
+            examples.append(solved_example(tokenizer, row["prompt"], taught, calculator))
         except InputError as error:
             raise InputError(f"{origin}: row {row.get('id')!r}: {error}") from error
     return examples

@@ -169,7 +169,7 @@ def sample_round(
     sample_accepted(accepted, given.model, given.sampler, draws, budget, seed, after_each)
     context.work.mkdir(parents=True, exist_ok=True)
     accepted.save(file)
-    if not accepted.sequences:
+    if accepted.completions and not accepted.sequences:
         context.warn(
             f"none of {accepted.completions:,} completions of {len(accepted.problems):,} prompts was right: there is "
             "nothing of its own to learn; begin with easier prompts, or with solved ones"

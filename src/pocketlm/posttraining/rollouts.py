@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pocketlm.errors import InputError
 from pocketlm.generation.engine import Engine
 from pocketlm.generation.requests import Completion, Request
+from pocketlm.generation.shadow import Shadow
 from pocketlm.pipeline.seeds import derive_seed
 from pocketlm.posttraining.examples import Prompt
 from pocketlm.posttraining.packing import Branch
@@ -17,6 +18,8 @@ from pocketlm.posttraining.settings import RolloutSettings
 from pocketlm.problems.calculator_tool import CalculatorTool
 
 if TYPE_CHECKING:
+    import torch
+
     from pocketlm.data.tokens.tokenizer import Tokenizer
     from pocketlm.model.transformer import Transformer
     from pocketlm.problems.rewards import Scorer
@@ -57,14 +60,21 @@ class Sampler:
 
     A completion that the model did not end with <|im_end|> is not right, and earns no more than 0 or is left out
     (`settings.over_long`).
+
+    Args:
+        compute: type that is sampled in, from a copy of the weights that follows every update; None: the model's own.
     """
 
-    def __init__(self, tokenizer: Tokenizer, scorer: Scorer, settings: RolloutSettings) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, scorer: Scorer, settings: RolloutSettings, compute: torch.dtype | None = None
+    ) -> None:
         self._tokenizer = tokenizer
         self._scorer = scorer
         self.settings = settings
         self.tool = CalculatorTool(tokenizer) if settings.tool == "calculator" else None
+        self._compute = compute
         self._engine: Engine | None = None
+        self._shadow: Shadow | None = None
         self._model: Transformer | None = None
 
     def sample(self, model: Transformer, prompts: Sequence[Prompt], seed: int, progress: float = 1.0) -> list[Group]:
@@ -76,8 +86,10 @@ class Sampler:
         Raises:
             InputError: the verifier failed on more completions than `settings.verifier_failures` allows.
         """
-        if self._engine is None or self._model is not model:
-            self._engine, self._model = Engine(model, slots=self.settings.slots), model
+        if self._engine is None or self._shadow is None or self._model is not model:
+            self._model, self._shadow = model, Shadow(model, self._compute)
+            self._engine = Engine(self._shadow.model, slots=self.settings.slots)
+        self._shadow.refresh()
         requests = [
             Request(
                 tokens=prompt.tokens,
@@ -90,7 +102,8 @@ class Sampler:
             )
             for index, prompt in enumerate(prompts)
         ]
-        sampled = self._engine.generate(requests)
+        with self._shadow.products():
+            sampled = self._engine.generate(requests)
         groups = [
             self._scored(prompt, completions, progress) for prompt, completions in zip(prompts, sampled, strict=True)
         ]

@@ -13,7 +13,7 @@ from pocketlm.posttraining.folder import open_model
 from pocketlm.posttraining.rollouts import Sampler
 from pocketlm.posttraining.scoring import selection_validation
 from pocketlm.problems.rewards import RewardSettings, Scorer
-from pocketlm.training.device import prepare
+from pocketlm.training.device import compute_type, prepare
 from pocketlm.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ def opened(
                 f"{problems.stage}: prompts.jsonl holds no problem that leaves {rollouts.max_tokens} tokens to answer "
                 f"in a context of {model.settings.context}; lower rollouts.max_tokens or give more problems"
             )
-        sampler = Sampler(tokenizer, scorer, rollouts)
+        compute = compute_type(model.head_weight_VD.device, context.runtime.precision)
+        sampler = Sampler(tokenizer, scorer, rollouts, compute)
         yield RolloutInputs(context, model, tokenizer, problems, scorer, sampler, prompts, selection, left_out)
 
 

@@ -83,10 +83,11 @@ def selection_validation(
     """Scores on the solved selection split as a trainer's validation: the best weights are kept.
 
     Figures of a score: greedy exact match by level and its mean over levels, and the loss in nats per answer token.
-    `by` says which of the two is the `value` that stops training and chooses the weights.
+    `by` says which of the two is the `value` that stops training and chooses the weights. What the `tool`, a
+    calculator, writes counts in neither.
     """
     prompts = asked_prompts(tokenizer, rows)
-    examples = solved_examples(tokenizer, rows, "selection.jsonl")
+    examples = solved_examples(tokenizer, rows, "selection.jsonl", calculator=tool is not None)
     trees = [example_tree(example.tokens, example.trained) for example in examples]
 
     def score(model: Transformer) -> dict[str, float]:

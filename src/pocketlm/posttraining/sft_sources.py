@@ -37,8 +37,10 @@ class SftSources:
         return [(self.examples[name], counts[name]) for name in SOURCES if name in counts]
 
 
-def read_sources(inputs: Inputs, tokenizer: Tokenizer, context: int) -> SftSources:
+def read_sources(inputs: Inputs, tokenizer: Tokenizer, context: int, calculator: bool = False) -> SftSources:
     """Read the inputs `problems`, `samples` and `conversations`, as far as they are there.
+
+    With `calculator`, what that tool writes into the solutions of problems is not learned.
 
     Raises:
         InputError: neither problems nor conversations are given, or a row cannot be learned from.
@@ -55,7 +57,7 @@ def read_sources(inputs: Inputs, tokenizer: Tokenizer, context: int) -> SftSourc
     selection_conversations: Sequence[Example] = ()
     if problems is not None:
         for name, file in ((SOLVED, "solved.jsonl"), (INSTRUCTIONS, "instructions.jsonl")):
-            learned = solved_examples(tokenizer, rows_of(problems, file), file)
+            learned = solved_examples(tokenizer, rows_of(problems, file), file, calculator)
             examples[name] = fitting(learned, context, account)
         selection_problems = rows_of(problems, "selection.jsonl")
     if samples is not None:

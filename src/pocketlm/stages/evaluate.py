@@ -1,7 +1,8 @@
 """Stage `evaluate`: every model on the report split, once, with lm-evaluation-harness and local tasks.
 
-In: models in the order of their making; curated documents (heldout.parquet, cloze.jsonl); problems, where models answer
-(report.jsonl and instructions_report.jsonl). Out: `results.json`, `comparisons.json` and `items/MODEL.TASK.jsonl` with every answer.
+In: models in the order of their making; curated documents (heldout.parquet, cloze.jsonl); problems, where models
+answer (report.jsonl and instructions_report.jsonl). Out: `results.json`, `comparisons.json` and
+`items/MODEL.TASK.jsonl` with every answer.
 
 It chooses nothing: whatever is chosen by score was chosen on the selection split. Claims are derived from intervals.
 Models with the same weights are not compared. All models and pairs are resampled alike: equal answers, equal intervals.

@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from pocketlm.errors import CorruptionError, InputError
 from pocketlm.pipeline.artifact import Artifact
@@ -37,6 +37,9 @@ class ImportModelSettings(Settings):
     """A Hugging Face folder, a run, a model artifact, or a file that ends with .gguf."""
     tokenizer: Annotated[str | None, EXECUTION] = None
     """For a GGUF file: the tokenizer.json that it was made with, or a folder that holds it."""
+    context: int | None = Field(default=None, gt=0)
+    """Longest text that it is used with from here on; unset keeps the model's own. Packed rows are so long: where texts
+    are short, a shorter context costs less memory and time."""
 
     @model_validator(mode="after")
     def _one_tokenizer(self) -> ImportModelSettings:
@@ -73,6 +76,8 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
         model, tokenizer = load(Path(settings.path).expanduser())
         template, special, _ = template_of(files["tokenizer.json"].parent)
     _require_fit(model, tokenizer, settings.path)
+    if settings.context is not None:
+        model = _shortened(model, settings.context)
     content = files["tokenizer.json"].read_bytes()
     if _described(files) != described:
         raise InputError(f"import_model.path: {settings.path} changed while it was read; run again when it rests")
@@ -97,6 +102,18 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
         "chat_template": "its own" if own else "ChatML",
     }
     return draft.commit(metrics, blocks)
+
+
+def _shortened(model: Transformer, context: int) -> Transformer:
+    """The same weights for shorter texts."""
+    from pocketlm.model.transformer import Transformer
+
+    own = model.settings.context
+    if context > own:
+        raise InputError(f"import_model.context: {context} is more than the model's own context of {own}; lower it")
+    shorter = Transformer(model.settings.model_copy(update={"context": context}))
+    shorter.load_state_dict(model.state_dict())
+    return shorter
 
 
 def _files(settings: ImportModelSettings) -> dict[str, Path]:

@@ -71,7 +71,7 @@ def rejection_sampling(settings: RejectionSamplingSettings, inputs: Inputs, cont
     with opened(settings.rollouts, settings.reward, inputs, context) as given:
         model, problems = given.model, given.problems
         solved = problems.read_jsonl("solved.jsonl") if settings.solved else []
-        taught = solved_examples(given.tokenizer, solved, "solved.jsonl")
+        taught = solved_examples(given.tokenizer, solved, "solved.jsonl", given.sampler.tool is not None)
         # The seed of `rlvr`: the same prompts in the same order.
         draws = Draws(given.prompts, settings.prompts, context.seed("rollouts"))
         validation = given.validation(settings.validate_every, settings.patience)

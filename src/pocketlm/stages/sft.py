@@ -52,6 +52,9 @@ class SftSettings(TrainingSettings):
     held-out conversations, which alone decides where there are no problems."""
     max_tokens: int = Field(default=6, gt=0)
     """Longest answer on the selection split, in tokens."""
+    tool: Literal["calculator"] | None = None
+    """What writes into answers on the selection split, and what of the solutions is therefore not learned.
+    `calculator`: the value behind `<<48/2=`."""
 
 
 @stage(
@@ -74,13 +77,15 @@ def sft(settings: SftSettings, inputs: Inputs, context: Context) -> Artifact:
     from pocketlm.posttraining.sft import SupervisedBatches, SupervisedObjective
     from pocketlm.posttraining.sft_figures import sft_blocks, sft_metrics
     from pocketlm.posttraining.sft_validation import with_conversations
+    from pocketlm.problems.calculator_tool import CalculatorTool
     from pocketlm.problems.verifier import verify
     from pocketlm.training.device import prepare
     from pocketlm.training.trainer import Trainer
 
     model, tokenizer = open_model(inputs["model"], prepare(context.runtime))
     longest = model.settings.context
-    sources = sft_sources.read_sources(inputs, tokenizer, longest)
+    tool = CalculatorTool(tokenizer) if settings.tool == "calculator" else None
+    sources = sft_sources.read_sources(inputs, tokenizer, longest, tool is not None)
     shares = {
         sft_sources.INSTRUCTIONS: settings.instruction_share,
         sft_sources.SAMPLES: settings.sample_share,
@@ -102,7 +107,7 @@ def sft(settings: SftSettings, inputs: Inputs, context: Context) -> Artifact:
     if inputs.get("problems") is not None:
         by: Literal["exact_match", "loss"] = "loss" if settings.choose_by == "loss" else "exact_match"
         rows, every = sources.selection_problems, settings.validate_every
-        scored = selection_validation(tokenizer, rows, reward, settings.max_tokens, every, settings.patience, by)
+        scored = selection_validation(tokenizer, rows, reward, settings.max_tokens, every, settings.patience, by, tool)
     validation = with_conversations(
         scored, sources.selection_conversations, settings.validate_every, settings.patience, settings.choose_by
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -40,6 +40,8 @@ class StudySettings(Settings):
     counts (avg@k)."""
     max_tokens: int = Field(default=6, gt=0)
     """Longest answer in tokens, the closing <|im_end|> included."""
+    tool: Literal["calculator"] | None = None
+    """What may write into an answer, of every arm alike. `calculator`: the value behind `<<48/2=`."""
     heldout_bytes: int = Field(default=40_000, gt=0)
     """Bytes of held-out text for the base skill, whole documents, in order."""
 
@@ -117,12 +119,15 @@ def _ask(
     from pocketlm.evaluation.study_answers import answer
     from pocketlm.posttraining.examples import asked_prompts
     from pocketlm.posttraining.folder import open_model
+    from pocketlm.problems.calculator_tool import CalculatorTool
     from pocketlm.training.device import prepare
 
     model, tokenizer = open_model(artifact, prepare(context.runtime))
     prompts = [prompt.tokens for prompt in asked_prompts(tokenizer, rows)]
+    tool = CalculatorTool(tokenizer) if settings.tool == "calculator" else None
     seed = context.seed("answers")
-    return answer(model, tokenizer, rows, prompts, settings.samples, settings.max_tokens, seed), model, tokenizer
+    answers = answer(model, tokenizer, rows, prompts, settings.samples, settings.max_tokens, seed, tool)
+    return answers, model, tokenizer
 
 
 def _models(inputs: Inputs) -> Mapping[str, Artifact]:

@@ -1,9 +1,9 @@
 """Stage `tokenizer`: a byte-level BPE tokenizer learned from the curated training text, or one that is given.
 
 Learned: all 256 bytes are tokens, digits stand alone (arithmetic can be learned digit by digit), the chat form's
-special tokens have the ids 0, 1, 2. Given (`path`, or the input `model`, whose tokenizer it then is): its tokenizer.json
-is kept byte for byte; the chat form is ours.
-The folder loads in transformers with `AutoTokenizer.from_pretrained`.
+special tokens have the ids 0, 1, 2. Given by `path`: its tokenizer.json is kept byte for byte, the chat form is ours.
+Given by the input `model`: that model's tokenizer with its chat form. The folder loads in transformers with
+`AutoTokenizer.from_pretrained`.
 """
 
 from __future__ import annotations
@@ -51,25 +51,27 @@ def tokenizer(settings: TokenizerSettings, inputs: Inputs, context: Context) -> 
     """Learn the merges from train.parquet, or take what is given; report the compression on held-out text."""
     from pocketlm.data.tokens.chat import CHAT_TEMPLATE
     from pocketlm.data.tokens.fast_encoding import FastEncoder
-    from pocketlm.data.tokens.tokenizer import Tokenizer, build_tokenizer, tokenizer_config
+    from pocketlm.data.tokens.tokenizer import Tokenizer, build_tokenizer, copy_tokenizer, tokenizer_config
     from pocketlm.data.tokens.tokenizer_figures import compression_block, longest_tokens_block, measure_compression
     from pocketlm.data.tokens.tokenizer_text import count_pieces
 
     context.progress(0, 1)
     metrics: dict[str, float] = {}
+    draft = context.draft("tokenizer")
     if (model := inputs.get("model")) is not None:
         _refuse_beside_model(settings)
-        content = model.file("tokenizer.json").read_bytes()
-    elif settings.path is not None:
-        content = _read(settings.path)
+        copy_tokenizer(model.path, draft.path)
     else:
-        sample = count_pieces(inputs["documents"].file("train.parquet"), settings.maximum_bytes, context.check_stop)
-        content = build_tokenizer(sample.pieces, settings.vocabulary).to_str(pretty=False).encode()
-        metrics = {"training_bytes": sample.bytes, "training_documents": sample.documents}
-    draft = context.draft("tokenizer")
-    (draft.path / "tokenizer.json").write_bytes(content)
-    (draft.path / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
-    draft.write_json("tokenizer_config.json", tokenizer_config())
+        if settings.path is not None:
+            content = _read(settings.path)
+        else:
+            text = inputs["documents"].file("train.parquet")
+            sample = count_pieces(text, settings.maximum_bytes, context.check_stop)
+            content = build_tokenizer(sample.pieces, settings.vocabulary).to_str(pretty=False).encode()
+            metrics = {"training_bytes": sample.bytes, "training_documents": sample.documents}
+        (draft.path / "tokenizer.json").write_bytes(content)
+        (draft.path / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+        draft.write_json("tokenizer_config.json", tokenizer_config())
     loaded = Tokenizer.load(draft.path)
     compression = measure_compression(FastEncoder(loaded), inputs["documents"].file("heldout_selection.parquet"))
     metrics |= {
@@ -84,8 +86,8 @@ def tokenizer(settings: TokenizerSettings, inputs: Inputs, context: Context) -> 
 def _refuse_beside_model(settings: TokenizerSettings) -> None:
     if settings != TokenizerSettings():
         raise InputError(
-            "tokenizer: the input `model` brings its tokenizer, so vocabulary, maximum_bytes and path would do nothing; "
-            "leave them out"
+            "tokenizer: the input `model` brings its tokenizer, so vocabulary, maximum_bytes and path would do "
+            "nothing; leave them out"
         )
 
 

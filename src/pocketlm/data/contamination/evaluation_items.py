@@ -23,11 +23,15 @@ SHORTEST_WINDOW = 32
 
 
 def problem_items(folder: Path) -> list[Item]:
-    """Question alone, and question with answer, of every scored problem in a `problems` artifact."""
+    """Question alone, and question with answer, of every scored problem in a `problems` artifact.
+
+    Problems need no instructions beside them.
+    """
     return [
         _item(kind, json.loads(line))
         for kind, names in PROBLEM_FILES.items()
         for name in names
+        if (folder / name).is_file()
         for line in (folder / name).read_text(encoding="utf-8").splitlines()
     ]
 

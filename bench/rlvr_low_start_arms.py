@@ -1,0 +1,239 @@
+"""The arms of bench/rlvr_low_start.py: chains of the library's stages from one start, each within the same budget of
+sampled tokens, its profiles included.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from bench.rlvr_low_start_world import MAX_TOKENS, Bench, Row
+from pocketlm.pipeline.artifact import Artifact
+from pocketlm.posttraining.curriculum import REHEARSAL
+from pocketlm.posttraining.profile import pass_rates_of
+from pocketlm.posttraining.rlvr_settings import CurriculumSettings
+from pocketlm.posttraining.settings import RolloutSettings
+from pocketlm.stages.rejection_sampling import RejectionSamplingSettings, rejection_sampling
+from pocketlm.stages.rlvr import RlvrSettings, rlvr
+from pocketlm.stages.sample import SampleSettings, sample
+from pocketlm.stages.sft import SftSettings, sft
+
+COMPLETIONS = 384
+"""Completions that a step of policy gradient samples, refills aside, in all arms."""
+PROFILE_SAMPLES = 4
+EASY_FROM = 0.8
+"""Pass rate above which a prompt has little left to teach."""
+GRPO: dict[str, Any] = {"advantage": "standardised", "normalisation": "sequence"}
+"""The reference's form: advantages over the group's standard deviation, each completion divided by its length."""
+OURS: dict[str, Any] = {"advantage": "mean", "normalisation": "constant"}
+
+
+@dataclass
+class Path:
+    """What an arm has done so far: its newest model, the tokens it sampled, and the log of every stage."""
+
+    model: Artifact
+    sampled: int = 0
+    optimized: int = 0
+    stages: list[Row] = field(default_factory=list)
+
+    def add(self, made: Artifact, **told: Any) -> Artifact:
+        """Count a stage; a model becomes the newest."""
+        self.sampled += made.metrics.get("sampled_tokens", 0)
+        self.optimized += made.metrics.get("optimized_tokens", 0)
+        self.stages.append({"stage": made.stage, "sampled_so_far": self.sampled, **told})
+        if made.kind == "model":
+            self.model = made
+            self.stages[-1]["curve"] = [
+                [row["step"], round(row["exact_match"], 4)] for row in made.read_jsonl("validation.jsonl")
+            ]
+        return made
+
+
+Arm = Callable[[Bench, Path, float], None]
+
+
+def policy_gradient(
+    bench: Bench,
+    path: Path,
+    rate: float,
+    samples: int = 4,
+    profile: Artifact | None = None,
+    problems: Artifact | None = None,
+    form: Mapping[str, Any] = GRPO,
+    **settings: Any,
+) -> None:
+    """The stage `rlvr` with what is left of the budget."""
+    problems = problems or bench.problems
+    budget = bench.world.budget - path.sampled
+    groups = _affordable(profile or problems, COMPLETIONS // samples)
+    rows = groups * samples
+    prompts = problems.read_jsonl("prompts.jsonl")
+    # Role names and markers are 10 tokens; an answer and its end are as long as the longer operand and two more.
+    length = 12 + sum(len(row["prompt"]) + max(len(str(n)) for n in row["operands"]) for row in prompts) / len(prompts)
+    steps = max(2, math.ceil(1.2 * budget / (rows * length)))
+    made = bench.run(
+        rlvr,
+        RlvrSettings(
+            steps=steps,
+            batch_rows=rows,
+            learning_rate=rate,
+            warmup_steps=min(5, steps - 1),
+            rollouts=RolloutSettings(samples=samples, max_tokens=MAX_TOKENS),
+            token_budget=budget,
+            minimum_live_groups=0.0,
+            profile_prompts=1,
+            **form,
+            **settings,
+        ),
+        model=path.model,
+        problems=problems,
+        **({"profile": profile} if profile is not None else {}),
+    )
+    log = made.read_jsonl("log.jsonl")
+    path.add(made, ended=made.metrics["stopped"], groups=groups, live=_live_groups(log))
+
+
+def on_target(bench: Bench, path: Path, rate: float) -> None:
+    """Plain GRPO on the target level alone, as in the reference."""
+    policy_gradient(bench, path, rate, problems=_only(bench, lambda row: str(row["level"]) == bench.world.target))
+
+
+def filtered(bench: Bench, path: Path, rate: float) -> None:
+    """Plain GRPO on the prompts that a profile of the start keeps."""
+    policy_gradient(bench, path, rate, profile=profile(bench, path))
+
+
+def rejection_only(bench: Bench, path: Path, rate: float) -> None:
+    """Rounds of rejection sampling from the pool, without policy gradient."""
+    rounds_of_rejection(bench, path, bench.problems, bench.world.budget, rounds=4)
+
+
+def ours(bench: Bench, path: Path, rate: float) -> None:
+    """Profile, rejection sampling on what is not easy, another profile, filtered curriculum of policy gradient."""
+    first = profile(bench, path)
+    path.add(bench.run(sft, SftSettings(**_sft(bench), max_tokens=MAX_TOKENS), model=path.model, samples=first))
+    hard = _not_easy(bench, first)
+    rounds_of_rejection(bench, path, hard, round(0.4 * bench.world.budget), rounds=3)
+    second = profile(bench, path, hard)
+    policy_gradient(
+        bench,
+        path,
+        rate,
+        samples=16,
+        profile=second,
+        problems=hard,
+        form=OURS,
+        refill=2,
+        curriculum=CurriculumSettings(over=0.5),
+    )
+
+
+def gold(bench: Bench, path: Path, rate: float, then_learn: bool = False) -> None:
+    """SFT on solutions of the target level beside the start's own; then policy gradient on the pool, or nothing."""
+    solved = [*bench.world.splits["solved"], *bench.world.splits["gold"]]
+    given = bench.asked(bench.world.splits["prompts"], "gold", solved)
+    path.add(bench.run(sft, SftSettings(**_sft(bench), max_tokens=MAX_TOKENS), model=path.model, problems=given))
+    if then_learn:
+        policy_gradient(bench, path, rate, samples=16, form=OURS)
+
+
+ARMS: dict[str, Arm] = {
+    "target_grpo": on_target,
+    "pool_grpo": policy_gradient,
+    "ours": ours,
+    # Levers, each alone on top of `pool_grpo`.
+    "large_groups": partial(policy_gradient, samples=16, form=OURS),
+    "filter": filtered,
+    "curriculum": partial(policy_gradient, curriculum=CurriculumSettings(over=0.5)),
+    "refill": partial(policy_gradient, refill=4),
+    "rejection": rejection_only,
+    # Apart: with gold solutions of the target level.
+    "gold_sft": gold,
+    "gold_then_rl": partial(gold, then_learn=True),
+}
+
+
+def profile(bench: Bench, path: Path, problems: Artifact | None = None) -> Artifact:
+    """A few samples of some prompts of each level, by the newest model."""
+    settings = SampleSettings(
+        rollouts=RolloutSettings(samples=PROFILE_SAMPLES, max_tokens=MAX_TOKENS),
+        prompts_per_level=bench.world.profiled,
+        group_size=PROFILE_SAMPLES,
+    )
+    made = bench.run(sample, settings, model=path.model, problems=problems or bench.problems)
+    return path.add(made)
+
+
+def rounds_of_rejection(bench: Bench, path: Path, problems: Artifact, budget: int, rounds: int) -> None:
+    """Each round samples from the newest model and learns all that was accepted so far."""
+    settings = RejectionSamplingSettings(
+        **_sft(bench),
+        rollouts=RolloutSettings(samples=PROFILE_SAMPLES, max_tokens=MAX_TOKENS),
+        prompts=_affordable(problems, COMPLETIONS // PROFILE_SAMPLES),
+        token_budget=budget,
+        rounds=rounds,
+        restart=False,
+        solved=False,
+    )
+    path.add(bench.run(rejection_sampling, settings, model=path.model, problems=problems))
+
+
+def _sft(bench: Bench) -> dict[str, Any]:
+    steps = bench.world.sft_steps
+    return {
+        "steps": steps,
+        "batch_rows": 64,
+        "learning_rate": 1e-3,
+        "schedule": "wsd",
+        "warmup_steps": min(10, steps - 1),
+        "validate_every": min(25, steps),
+    }
+
+
+def _live_groups(log: Sequence[Row]) -> list[list[float]]:
+    """[sampled tokens so far, share of live groups] over ten stretches of the steps."""
+    stretches: list[list[float]] = []
+    spent = 0.0
+    for place in range(10):
+        rows = log[len(log) * place // 10 : len(log) * (place + 1) // 10]
+        if rows:
+            spent += sum(row["sampled_tokens"] for row in rows)
+            stretches.append([round(spent), round(sum(row["live_groups"] for row in rows) / len(rows), 4)])
+    return stretches
+
+
+def _only(bench: Bench, wanted: Callable[[Row], bool]) -> Artifact:
+    return bench.asked([row for row in bench.problems.read_jsonl("prompts.jsonl") if wanted(row)], "some")
+
+
+def _not_easy(bench: Bench, samples: Artifact) -> Artifact:
+    """The pool without its easy prompts, but for one in ten of them, so that they are not forgotten. A prompt that was
+    not sampled is taken at the mean of its level."""
+    rates, prompts = pass_rates_of(samples), bench.problems.read_jsonl("prompts.jsonl")
+    levels: dict[Any, list[float]] = defaultdict(list)
+    for row in prompts:
+        if row["id"] in rates:
+            levels[row["level"]].append(rates[row["id"]])
+    means = {level: sum(values) / len(values) for level, values in levels.items()}
+    easy = [row["id"] for row in prompts if rates.get(row["id"], means[row["level"]]) > EASY_FROM]
+    left_out = set(easy) - set(easy[::10])
+    return _only(bench, lambda row: row["id"] not in left_out)
+
+
+def _affordable(artifact: Artifact, wanted: int) -> int:
+    """The most prompts of a step, `wanted` or fewer, that leave no level rehearsed too often."""
+    levels: dict[Any, int] = defaultdict(int)
+    if artifact.kind == "samples":
+        low, high = RlvrSettings.model_fields["pass_rates"].default
+        rates = pass_rates_of(artifact)
+        for row in artifact.read_jsonl("profile.jsonl"):
+            levels[row["level"]] += low <= rates.get(row["id"], -1.0) <= high
+    else:
+        for row in artifact.read_jsonl("prompts.jsonl"):
+            levels[row["level"]] += 1
+    return max(1, min(wanted, sum(max(1, size // REHEARSAL) for size in levels.values() if size)))
