@@ -57,7 +57,7 @@ class World:
     """
 
     digits: tuple[tuple[int, int], ...] = ((1, 1), (2, 1), (2, 2), (3, 2), (3, 3))
-    solved: tuple[int, ...] = (24, 300, 400, 120, 12)
+    solved: tuple[int, ...] = (24, 300, 400, 250, 12)
     """What the start learns from; no arm sees it again but for the cold start."""
     selection: tuple[int, ...] = (1, 1, 1, 1, 100)
     """Only the target level's are looked at."""
@@ -67,7 +67,7 @@ class World:
     gold: int = 100
     """Pairs of the target level whose solutions the cold start gets beside what the start had."""
     shape: ModelShape = SHAPE
-    start_steps: int = 800
+    start_steps: int = 900
     start_rate: float = 2e-3
     start_success: float = 0.015
     """Of the target level's samples, at which the start is done."""
