@@ -7,6 +7,6 @@ HEAD_CHUNK = {"cpu": 1 << 21, "cuda": 1 << 28}  # model/loss.py: logits of one c
 SHELF = 64  # generation/engine.py: prompts prefilled together
 EVALUATION_TOKENS = {"cpu": 2048, "cuda": 65_536}  # evaluation/scoring.py: TOKENS_PER_PASS
 EVALUATION_HEAD_ROWS = 256  # evaluation/scoring.py: HEAD_ROWS
-EVALUATION_CACHE = 1 << 30  # generation/engine.py: CACHE_BYTES
+EVALUATION_CACHE = {"cpu": 2 << 30, "cuda": 16 << 30}  # generation/engine.py: CACHE_BYTES
 PROMPT_TOKENS = 64
 """Tokens of a prompt that plans assume for answers to problems: nobody knows them before the tokenizer is made."""

@@ -138,7 +138,7 @@ def evaluation_memory(model: ModelSettings, device: str) -> int:
     queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
     layer = 4 * model.width + max(4 * model.ffn_width, 4 * queries + 2 * keys)
     scoring = FLOAT * (EVALUATION_TOKENS[device] * layer + 3 * EVALUATION_HEAD_ROWS * model.vocabulary)
-    return FLOAT * model.parameter_count() + scoring + EVALUATION_CACHE
+    return FLOAT * model.parameter_count() + scoring + EVALUATION_CACHE[device]
 
 
 def _inner_parameters(model: ModelSettings) -> int:
