@@ -16,12 +16,12 @@ import torch
 
 from bench.gpu_posttraining_world import Subject, World
 from bench.gpu_world import make_context, rounded
-from pocketlm.posttraining.curriculum import Draws
 from pocketlm.posttraining.examples import Prompt
-from pocketlm.posttraining.policy_gradient import PolicyGradientObjective
-from pocketlm.posttraining.rlvr_settings import RlvrSettings
-from pocketlm.posttraining.rollouts import Sampler
-from pocketlm.posttraining.rollouts_batches import RolloutBatches
+from pocketlm.posttraining.rlvr.policy_gradient import PolicyGradientObjective
+from pocketlm.posttraining.rlvr.rlvr_settings import RlvrSettings
+from pocketlm.posttraining.rollouts.batches import RolloutBatches
+from pocketlm.posttraining.rollouts.curriculum import Draws
+from pocketlm.posttraining.rollouts.sampler import Sampler
 from pocketlm.posttraining.settings import RolloutSettings
 from pocketlm.problems.rewards import Scored
 from pocketlm.training.device import compute_type

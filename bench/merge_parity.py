@@ -31,8 +31,8 @@ from bench.common import write_result
 from pocketlm.model.config import ModelSettings
 from pocketlm.model.formats.hugging_face import export_weights
 from pocketlm.model.transformer import Transformer
-from pocketlm.posttraining.interpolation import StateDict, interpolate_weights, linear, slerp
-from pocketlm.posttraining.merging import dare, task_arithmetic, ties, trimmed
+from pocketlm.posttraining.merging.interpolation import StateDict, interpolate_weights, linear, slerp
+from pocketlm.posttraining.merging.methods import dare, task_arithmetic, ties, trimmed
 
 SETTINGS = ModelSettings(
     vocabulary=512, width=96, layers=3, heads=4, kv_heads=2, head_dim=24, ffn_width=256, context=128

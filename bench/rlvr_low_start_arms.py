@@ -13,9 +13,9 @@ from typing import Any
 
 from bench.rlvr_low_start_world import MAX_TOKENS, Bench, Row
 from pocketlm.pipeline.artifact import Artifact
-from pocketlm.posttraining.curriculum import REHEARSAL
-from pocketlm.posttraining.profile import pass_rates_of
-from pocketlm.posttraining.rlvr_settings import CurriculumSettings
+from pocketlm.posttraining.rlvr.rlvr_settings import CurriculumSettings
+from pocketlm.posttraining.rollouts.curriculum import REHEARSAL
+from pocketlm.posttraining.rollouts.profile import pass_rates_of
 from pocketlm.posttraining.settings import RolloutSettings
 from pocketlm.stages.rejection_sampling import RejectionSamplingSettings, rejection_sampling
 from pocketlm.stages.rlvr import RlvrSettings, rlvr

@@ -25,9 +25,9 @@ from pocketlm.pipeline.seeds import derive_seed
 from pocketlm.pipeline.settings import Runtime, Settings
 from pocketlm.pipeline.stage import Inputs, StageDefinition
 from pocketlm.posttraining.examples import asked_prompts, solved_examples
-from pocketlm.posttraining.rollouts import Sampler
+from pocketlm.posttraining.rollouts.sampler import Sampler
 from pocketlm.posttraining.settings import RolloutSettings
-from pocketlm.posttraining.sft import SupervisedBatches, SupervisedObjective
+from pocketlm.posttraining.sft.supervised import SupervisedBatches, SupervisedObjective
 from pocketlm.problems.arithmetic import Rung, deal, problems
 from pocketlm.problems.rewards import RewardSettings, Scorer
 from pocketlm.problems.verifier import verify

@@ -21,8 +21,8 @@ from pocketlm.pipeline.context import Context, StopRequest
 from pocketlm.pipeline.progress import Progress
 from pocketlm.pipeline.settings import Runtime
 from pocketlm.posttraining.examples import solved_examples
-from pocketlm.posttraining.interpolation import copy_weights
-from pocketlm.posttraining.sft import SupervisedBatches, SupervisedObjective
+from pocketlm.posttraining.merging.interpolation import copy_weights
+from pocketlm.posttraining.sft.supervised import SupervisedBatches, SupervisedObjective
 from tests.toy import Silent
 
 TEXTS = ["user assistant " + " ".join(f"number {index} and {index * 3}" for index in range(60))]

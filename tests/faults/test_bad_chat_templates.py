@@ -11,8 +11,8 @@ from pocketlm.data.tokens import chat_template_process
 from pocketlm.data.tokens.chat import encode_chat
 from pocketlm.data.tokens.chat_template_process import TemplateRefusal
 from pocketlm.errors import InputError
-from pocketlm.posttraining.example_store import Account, conversation_examples
 from pocketlm.posttraining.examples import asked_prompts, solved_examples
+from pocketlm.posttraining.sft.example_store import Account, conversation_examples
 from tests.chat_templates import DEFAULT_SYSTEM, tokenizer_with
 
 MESSAGES = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]

@@ -6,7 +6,7 @@ import pytest
 
 from pocketlm.errors import InputError
 from pocketlm.pipeline.stage import Inputs
-from pocketlm.posttraining import profile
+from pocketlm.posttraining.rollouts.sampler import profile
 from pocketlm.posttraining.settings import RolloutSettings
 from pocketlm.problems.rewards import RewardSettings
 from pocketlm.stages.rejection_sampling import rejection_sampling
@@ -111,7 +111,7 @@ def test_a_profile_that_is_killed_samples_the_rest(inputs, tmp_path, monkeypatch
             sampled.append(len(prompts))
             return super().sample(model, prompts, seed, progress)
 
-    monkeypatch.setattr("pocketlm.posttraining.rollouts_inputs.Sampler", Counting)
+    monkeypatch.setattr("pocketlm.posttraining.rollouts.inputs.Sampler", Counting)
     resumed, _ = killed_and_resumed(sample, PROFILE, inputs, tmp_path / "killed", at=2)
     assert sampled == [16, 16, 16, 12], "no part twice"
     assert resumed.digest == whole.digest

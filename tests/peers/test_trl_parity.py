@@ -25,12 +25,10 @@ from pocketlm.model.formats.hugging_face import NAMING, export_weights
 from pocketlm.model.formats.naming import split_rows
 from pocketlm.model.loss import IGNORE
 from pocketlm.model.transformer import Transformer
-from pocketlm.posttraining.distillation import TeacherObjective
+from pocketlm.posttraining.distillation.objectives import TeacherObjective
 from pocketlm.posttraining.log_probabilities import target_log_probabilities
 from pocketlm.posttraining.packing import Branch, example_tree, group_tree, pack
-from pocketlm.posttraining.policy_gradient import PolicyGradientObjective
-from pocketlm.posttraining.preference import PairObjective, SingleObjective
-from pocketlm.posttraining.preference_batches import (
+from pocketlm.posttraining.preferences.batches import (
     Judged,
     Mismatches,
     PreferenceBatches,
@@ -38,8 +36,10 @@ from pocketlm.posttraining.preference_batches import (
     references,
     singles,
 )
+from pocketlm.posttraining.preferences.losses import PairObjective, SingleObjective
+from pocketlm.posttraining.rlvr.policy_gradient import PolicyGradientObjective
 from pocketlm.posttraining.settings import PolicyGradientSettings, PreferenceLossSettings
-from pocketlm.posttraining.sft import SupervisedObjective
+from pocketlm.posttraining.sft.supervised import SupervisedObjective
 from pocketlm.training.batches import Batch
 from tests import posttraining_world as world
 

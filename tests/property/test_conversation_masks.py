@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pocketlm.data.tokens.chat import encode_chat, encode_chats
 from pocketlm.data.tokens.tokenizer import Tokenizer
-from pocketlm.posttraining.example_store import Account, conversation_examples
+from pocketlm.posttraining.sft.example_store import Account, conversation_examples
 from tests.chat_templates import BARS, DEFAULT_SYSTEM, GENERATION_BLOCKS, tokenizer_with
 
 TEMPLATES = {"default": "", "system": DEFAULT_SYSTEM, "bars": BARS, "generation": GENERATION_BLOCKS}

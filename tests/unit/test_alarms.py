@@ -2,8 +2,8 @@
 
 import pytest
 
-from pocketlm.posttraining.alarms import RlvrWatcher
-from pocketlm.posttraining.rlvr_settings import AlarmSettings
+from pocketlm.posttraining.rlvr.alarms import RlvrWatcher
+from pocketlm.posttraining.rlvr.rlvr_settings import AlarmSettings
 
 HEALTHY = {
     "live_groups": 0.6, "entropy": 1.0, "completion_tokens": 20.0, "truncated": 0.05, "verifier_failures": 0.0,

@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 
 from pocketlm.errors import InputError
-from pocketlm.posttraining.curriculum import Draws, easiest_first, keep_by_pass_rate, level_shares
 from pocketlm.posttraining.examples import Prompt
-from pocketlm.posttraining.rlvr_settings import CurriculumSettings
+from pocketlm.posttraining.rlvr.rlvr_settings import CurriculumSettings
+from pocketlm.posttraining.rollouts.curriculum import Draws, easiest_first, keep_by_pass_rate, level_shares
 
 
 def prompts(**sizes):

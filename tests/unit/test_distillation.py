@@ -11,14 +11,14 @@ from pocketlm.model import loss as chunked
 from pocketlm.model.config import ModelSettings
 from pocketlm.model.head_rows import head_likeliest, head_row_loss
 from pocketlm.model.transformer import Transformer
-from pocketlm.posttraining.distillation import (
+from pocketlm.posttraining.distillation.batches import LikeliestBatches
+from pocketlm.posttraining.distillation.cache import EXAMPLES_A_BLOCK, TeacherCache
+from pocketlm.posttraining.distillation.objectives import (
     LikeliestObjective,
     TeacherObjective,
     generalised_divergence,
     likeliest_divergence,
 )
-from pocketlm.posttraining.distillation_batches import LikeliestBatches
-from pocketlm.posttraining.distillation_cache import EXAMPLES_A_BLOCK, TeacherCache
 from pocketlm.posttraining.examples import Example
 from pocketlm.posttraining.packing import Branch, example_tree, group_tree, pack
 from pocketlm.training.batches import Batch

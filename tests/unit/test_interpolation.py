@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pocketlm.errors import InputError
 from pocketlm.model.config import ModelSettings
 from pocketlm.model.transformer import Transformer
-from pocketlm.posttraining.interpolation import copy_weights, interpolate_weights, linear, slerp
-from pocketlm.posttraining.selection import Candidate, Rule, unbeaten
+from pocketlm.posttraining.merging.interpolation import copy_weights, interpolate_weights, linear, slerp
+from pocketlm.posttraining.merging.selection import Candidate, Rule, unbeaten
 
 TINY = ModelSettings(vocabulary=32, width=16, layers=2, heads=2, kv_heads=1, head_dim=8, ffn_width=24, context=64)
 

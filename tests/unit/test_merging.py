@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from pocketlm.errors import InputError
 from pocketlm.model.formats.hugging_face import to_hugging_face
-from pocketlm.posttraining.interpolation import linear
-from pocketlm.posttraining.merging import dare, dropped, task_arithmetic, ties, trimmed
-from pocketlm.posttraining.merging_grid import greedy_soup, method_grid
-from pocketlm.posttraining.merging_sources import matrices
+from pocketlm.posttraining.merging.grid import greedy_soup, method_grid
+from pocketlm.posttraining.merging.interpolation import linear
+from pocketlm.posttraining.merging.methods import dare, dropped, task_arithmetic, ties, trimmed
+from pocketlm.posttraining.merging.sources import matrices
 from tests import posttraining_world as world
 
 SHAPES = {"matrix": (6, 9), "gain": (7,), "one": (1,)}

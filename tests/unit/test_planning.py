@@ -31,7 +31,7 @@ from pocketlm.planning.memory import activation_bytes, cache_bytes_per_token, tr
 from pocketlm.planning.peaks import peak_of
 from pocketlm.planning.plan import plan, preflight
 from pocketlm.planning.work import Work, works_of
-from pocketlm.posttraining.sft import SupervisedObjective
+from pocketlm.posttraining.sft.supervised import SupervisedObjective
 from pocketlm.stages import registry
 from pocketlm.training import checkpoint
 from pocketlm.training.batches import Batch

@@ -12,8 +12,8 @@ from pocketlm.model.loss import IGNORE
 from pocketlm.model.transformer import Transformer
 from pocketlm.posttraining.log_probabilities import target_log_probabilities
 from pocketlm.posttraining.packing import Branch, group_tree, pack
-from pocketlm.posttraining.policy_gradient import PolicyGradientObjective, advantages
-from pocketlm.posttraining.profile_estimates import pass_at
+from pocketlm.posttraining.rlvr.policy_gradient import PolicyGradientObjective, advantages
+from pocketlm.posttraining.rollouts.profile_estimates import pass_at
 from pocketlm.posttraining.settings import PolicyGradientSettings
 from pocketlm.training.batches import Batch
 

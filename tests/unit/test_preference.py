@@ -11,8 +11,7 @@ from torch.nn.functional import logsigmoid
 from pocketlm.errors import InputError
 from pocketlm.model.config import ModelSettings
 from pocketlm.model.transformer import Transformer
-from pocketlm.posttraining.preference import PairObjective, SingleObjective, _log_1_minus_exp
-from pocketlm.posttraining.preference_batches import (
+from pocketlm.posttraining.preferences.batches import (
     Judged,
     Mismatches,
     PreferenceBatches,
@@ -21,6 +20,7 @@ from pocketlm.posttraining.preference_batches import (
     references,
     singles,
 )
+from pocketlm.posttraining.preferences.losses import PairObjective, SingleObjective, _log_1_minus_exp
 from pocketlm.posttraining.settings import PreferenceLossSettings
 
 TINY = ModelSettings(vocabulary=32, width=16, layers=2, heads=2, kv_heads=1, head_dim=8, ffn_width=24, context=24)

@@ -7,9 +7,9 @@ import pytest
 from pocketlm.errors import InputError, Interrupted
 from pocketlm.model.storage import load_model
 from pocketlm.pipeline.stage import Inputs
-from pocketlm.posttraining.preference_batches import PreferenceBatches, references
-from pocketlm.posttraining.preference_rows import Unusable, comparison_of, encoded, read_comparisons
-from pocketlm.posttraining.preference_samples import judged_samples
+from pocketlm.posttraining.preferences.batches import PreferenceBatches, references
+from pocketlm.posttraining.preferences.own_samples import judged_samples
+from pocketlm.posttraining.preferences.rows import Unusable, comparison_of, encoded, read_comparisons
 from pocketlm.posttraining.settings import PreferenceLossSettings
 from pocketlm.stages.preference import PreferenceSettings, identity, preference
 from tests import posttraining_world as world

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocketlm.errors import InputError
-from pocketlm.posttraining.profile import PromptProfile
-from pocketlm.posttraining.profile_estimates import (
+from pocketlm.posttraining.rollouts.profile import PromptProfile
+from pocketlm.posttraining.rollouts.profile_estimates import (
     live_chance,
     live_shares,
     mean_over_levels,
@@ -18,7 +18,7 @@ from pocketlm.posttraining.profile_estimates import (
     suggested_size,
     verdict,
 )
-from pocketlm.posttraining.profile_figures import prospects_of, rate_rows, sample_metrics
+from pocketlm.posttraining.rollouts.profile_figures import prospects_of, rate_rows, sample_metrics
 
 REWARDS = st.lists(st.sampled_from([0.0, 0.1, 1.0]), min_size=1, max_size=9)
 

@@ -6,7 +6,7 @@ import pytest
 
 from pocketlm.errors import InputError
 from pocketlm.model.storage import load_model
-from pocketlm.posttraining.rlvr_settings import AlarmSettings, CurriculumSettings
+from pocketlm.posttraining.rlvr.rlvr_settings import AlarmSettings, CurriculumSettings
 from pocketlm.posttraining.settings import RolloutSettings
 from pocketlm.problems.rewards import RewardSettings
 from pocketlm.stages.rejection_sampling import RejectionSamplingSettings, rejection_sampling
@@ -179,7 +179,7 @@ def test_rounds_share_the_budget_and_sample_from_the_newest_model(inputs, tmp_pa
 
 
 def test_hard_prompts_keep_more_of_their_completions():
-    from pocketlm.posttraining.rejection import Accepted, Tried
+    from pocketlm.posttraining.rollouts.rejection import Accepted, Tried
 
     sequences = [(name, [place], [True]) for place in range(6) for name in ("hard", "easy")]
     accepted = Accepted(problems={"hard": Tried(100, 6), "easy": Tried(100, 95)}, sequences=sequences)

@@ -8,12 +8,12 @@ import torch
 from pocketlm.errors import InputError
 from pocketlm.generation.requests import Completion
 from pocketlm.model.loss import IGNORE
-from pocketlm.posttraining.curriculum import Draws
 from pocketlm.posttraining.examples import asked_prompts
-from pocketlm.posttraining.policy_gradient import PolicyGradientObjective
-from pocketlm.posttraining.rollouts import Group, Sampler, group_figures, sequence_tokens, spread
-from pocketlm.posttraining.rollouts_batches import NoLiveGroups, RolloutBatches
-from pocketlm.posttraining.rollouts_files import group_of, group_row
+from pocketlm.posttraining.rlvr.policy_gradient import PolicyGradientObjective
+from pocketlm.posttraining.rollouts.batches import NoLiveGroups, RolloutBatches
+from pocketlm.posttraining.rollouts.curriculum import Draws
+from pocketlm.posttraining.rollouts.files import group_of, group_row
+from pocketlm.posttraining.rollouts.sampler import Group, Sampler, group_figures, sequence_tokens, spread
 from pocketlm.posttraining.scoring import bits_per_byte, divergence_from, exact_match, first_documents, pass_profile
 from pocketlm.posttraining.settings import PolicyGradientSettings, RolloutSettings
 from pocketlm.problems.calculator_tool import CalculatorTool

@@ -6,7 +6,7 @@ import torch
 from pocketlm.errors import InputError
 from pocketlm.model.loss import IGNORE
 from pocketlm.posttraining.examples import asked_prompts, solved_example, solved_examples
-from pocketlm.posttraining.sft import SupervisedBatches, SupervisedObjective
+from pocketlm.posttraining.sft.supervised import SupervisedBatches, SupervisedObjective
 from tests import posttraining_world as world
 
 

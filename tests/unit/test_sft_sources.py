@@ -17,12 +17,12 @@ from pocketlm.errors import InputError
 from pocketlm.model.loss import IGNORE
 from pocketlm.pipeline.artifact import Artifact, Draft
 from pocketlm.pipeline.stage import Inputs
-from pocketlm.posttraining.example_store import Account, Replay, conversation_examples, sample_examples
 from pocketlm.posttraining.examples import asked_prompts, solved_example, solved_examples
 from pocketlm.posttraining.folder import open_model
-from pocketlm.posttraining.sft import SupervisedBatches, SupervisedObjective
-from pocketlm.posttraining.sft_sources import CONVERSATIONS, INSTRUCTIONS, SAMPLES, SOLVED, example_counts
-from pocketlm.posttraining.sft_validation import conversation_loss
+from pocketlm.posttraining.sft.example_store import Account, Replay, conversation_examples, sample_examples
+from pocketlm.posttraining.sft.sources import CONVERSATIONS, INSTRUCTIONS, SAMPLES, SOLVED, example_counts
+from pocketlm.posttraining.sft.supervised import SupervisedBatches, SupervisedObjective
+from pocketlm.posttraining.sft.validation import conversation_loss
 from pocketlm.problems.calculator_tool import CalculatorTool
 from pocketlm.stages.sft import SftSettings, sft
 from tests import posttraining_world as world

@@ -10,7 +10,7 @@ import torch
 from pocketlm.generation.engine import Completion, Engine, Request
 from pocketlm.generation.shadow import Shadow
 from pocketlm.posttraining.examples import asked_prompts
-from pocketlm.posttraining.rollouts import Sampler
+from pocketlm.posttraining.rollouts.sampler import Sampler
 from pocketlm.posttraining.settings import RolloutSettings
 from pocketlm.problems.rewards import RewardSettings, Scorer
 from tests.generation_reference import tiny_model

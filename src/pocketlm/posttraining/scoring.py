@@ -17,9 +17,9 @@ from pocketlm.model.loss import IGNORE, head_cross_entropy
 from pocketlm.posttraining.examples import Prompt, Row, asked_prompts, solved_examples
 from pocketlm.posttraining.log_probabilities import target_log_probabilities
 from pocketlm.posttraining.packing import example_tree, group_tree, pack
-from pocketlm.posttraining.profile_estimates import pass_at
-from pocketlm.posttraining.rollouts import Group, Sampler
-from pocketlm.posttraining.sft import SupervisedObjective
+from pocketlm.posttraining.rollouts.profile_estimates import pass_at
+from pocketlm.posttraining.rollouts.sampler import Group, Sampler
+from pocketlm.posttraining.sft.supervised import SupervisedObjective
 from pocketlm.training.batches import Batch
 from pocketlm.training.validation import Validation
 

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.stage import Inputs, optional, stage
-from pocketlm.posttraining.distillation_settings import DistilSettings
+from pocketlm.posttraining.distillation.distillation_settings import DistilSettings
 from pocketlm.problems.rewards import reward_identity
 
 
@@ -35,15 +35,15 @@ from pocketlm.problems.rewards import reward_identity
 )
 def distil(settings: DistilSettings, inputs: Inputs, context: Context) -> Artifact:
     """Draw the student's distributions, or its texts, to the teacher's."""
-    from pocketlm.posttraining.distillation_figures import distil_blocks, distil_metrics
-    from pocketlm.posttraining.distillation_methods import (
+    from pocketlm.posttraining.distillation.figures import distil_blocks, distil_metrics
+    from pocketlm.posttraining.distillation.methods import (
         data_digest,
         plan_on_examples,
         plan_on_policy,
         require_inputs,
     )
     from pocketlm.posttraining.folder import write_model
-    from pocketlm.posttraining.rollouts_inputs import opened
+    from pocketlm.posttraining.rollouts.inputs import opened
     from pocketlm.training.trainer import Trainer
 
     require_inputs(settings.method, inputs)

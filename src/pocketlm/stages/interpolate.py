@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.stage import Inputs, optional, stage
-from pocketlm.posttraining.selection_settings import SelectionSettings
+from pocketlm.posttraining.merging.selection_settings import SelectionSettings
 
 WEIGHT = "weight of the tuned model"
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -54,9 +54,9 @@ class InterpolateSettings(SelectionSettings):
 )
 def interpolate(settings: InterpolateSettings, inputs: Inputs, context: Context) -> Artifact:
     """Score a mixture of base and tuned for every weight, and keep one."""
-    from pocketlm.posttraining.candidates import Candidates
-    from pocketlm.posttraining.interpolation import interpolate_weights, slerp
-    from pocketlm.posttraining.merging_sources import open_sources
+    from pocketlm.posttraining.merging.candidates import Candidates
+    from pocketlm.posttraining.merging.interpolation import interpolate_weights, slerp
+    from pocketlm.posttraining.merging.sources import open_sources
 
     base, tuned = open_sources({name: inputs[name] for name in ("base", "tuned")}).values()
     mix = slerp if settings.method == "slerp" else interpolate_weights

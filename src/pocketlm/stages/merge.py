@@ -18,7 +18,7 @@ from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.stage import Inputs, many, optional, stage
-from pocketlm.posttraining.selection_settings import SelectionSettings
+from pocketlm.posttraining.merging.selection_settings import SelectionSettings
 
 AVERAGED = ("linear", "greedy_soup")
 BASE = "the base"
@@ -67,9 +67,9 @@ class MergeSettings(SelectionSettings):
 )
 def merge(settings: MergeSettings, inputs: Inputs, context: Context) -> Artifact:
     """Score mixtures of several models made from one base, and keep one."""
-    from pocketlm.posttraining.candidates import Candidates
-    from pocketlm.posttraining.merging_grid import MIXTURE, greedy_soup, method_grid, uniform
-    from pocketlm.posttraining.merging_sources import open_sources
+    from pocketlm.posttraining.merging.candidates import Candidates
+    from pocketlm.posttraining.merging.grid import MIXTURE, greedy_soup, method_grid, uniform
+    from pocketlm.posttraining.merging.sources import open_sources
 
     models = open_sources({BASE: inputs["base"], **inputs.many("models")}, settings.milestones)
     base = models.pop(BASE)

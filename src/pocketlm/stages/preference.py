@@ -73,9 +73,9 @@ def identity(settings: PreferenceSettings) -> str:
 def preference(settings: PreferenceSettings, inputs: Inputs, context: Context) -> Artifact:
     """Make better answers likelier than worse ones, held to the start."""
     from pocketlm.posttraining.folder import open_model, write_model
-    from pocketlm.posttraining.preference_figures import preference_blocks, preference_metrics
-    from pocketlm.posttraining.preference_scoring import held_out_score, preference_validation, split_by_prompt
-    from pocketlm.posttraining.preference_sources import BatchMaker, preferences_of_file, preferences_of_samples
+    from pocketlm.posttraining.preferences.figures import preference_blocks, preference_metrics
+    from pocketlm.posttraining.preferences.scoring import held_out_score, preference_validation, split_by_prompt
+    from pocketlm.posttraining.preferences.sources import BatchMaker, preferences_of_file, preferences_of_samples
     from pocketlm.posttraining.scoring import selection_validation
     from pocketlm.problems.verifier import verify
     from pocketlm.training.device import compute_type, prepare

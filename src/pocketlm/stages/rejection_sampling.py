@@ -57,14 +57,20 @@ class RejectionSamplingSettings(TrainingSettings):
 )
 def rejection_sampling(settings: RejectionSamplingSettings, inputs: Inputs, context: Context) -> Artifact:
     """Fine-tune on the model's own verified answers to the RL prompts."""
-    from pocketlm.posttraining.curriculum import Draws
     from pocketlm.posttraining.examples import solved_examples
     from pocketlm.posttraining.folder import write_model
-    from pocketlm.posttraining.interpolation import copy_weights
-    from pocketlm.posttraining.rejection import Accepted, sample_round, sampling_budget
-    from pocketlm.posttraining.rejection_figures import Round, best_of, rejection_blocks, rejection_metrics, running_on
-    from pocketlm.posttraining.rollouts_inputs import opened
-    from pocketlm.posttraining.sft import SupervisedBatches, SupervisedObjective
+    from pocketlm.posttraining.merging.interpolation import copy_weights
+    from pocketlm.posttraining.rollouts.curriculum import Draws
+    from pocketlm.posttraining.rollouts.inputs import opened
+    from pocketlm.posttraining.rollouts.rejection import Accepted, sample_round, sampling_budget
+    from pocketlm.posttraining.rollouts.rejection_figures import (
+        Round,
+        best_of,
+        rejection_blocks,
+        rejection_metrics,
+        running_on,
+    )
+    from pocketlm.posttraining.sft.supervised import SupervisedBatches, SupervisedObjective
     from pocketlm.training.trainer import Trainer
 
     budget = sampling_budget(settings.token_budget, inputs.get("budget"))

@@ -17,7 +17,7 @@ from __future__ import annotations
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.stage import Inputs, optional, stage
-from pocketlm.posttraining.rlvr_settings import RlvrSettings
+from pocketlm.posttraining.rlvr.rlvr_settings import RlvrSettings
 from pocketlm.problems.rewards import reward_identity
 
 
@@ -30,10 +30,10 @@ from pocketlm.problems.rewards import reward_identity
 def rlvr(settings: RlvrSettings, inputs: Inputs, context: Context) -> Artifact:
     """Sample answers, verify them, and make right ones likelier than their group's mean."""
     from pocketlm.posttraining.folder import open_model, write_model
-    from pocketlm.posttraining.rlvr_figures import rlvr_blocks, rlvr_metrics
-    from pocketlm.posttraining.rlvr_run import drawn_prompts, train
-    from pocketlm.posttraining.rollouts import spread
-    from pocketlm.posttraining.rollouts_inputs import opened
+    from pocketlm.posttraining.rlvr.figures import rlvr_blocks, rlvr_metrics
+    from pocketlm.posttraining.rlvr.run import drawn_prompts, train
+    from pocketlm.posttraining.rollouts.inputs import opened
+    from pocketlm.posttraining.rollouts.sampler import spread
     from pocketlm.posttraining.scoring import divergence_from
 
     with opened(settings.rollouts, settings.reward, inputs, context) as given:

@@ -42,10 +42,10 @@ class SampleSettings(Settings):
 )
 def sample(settings: SampleSettings, inputs: Inputs, context: Context) -> Artifact:
     """Ask every prompt many times, and predict what policy gradients would see."""
-    from pocketlm.posttraining.profile import PROFILE, PromptProfile, rows_of, sampled_in_parts
-    from pocketlm.posttraining.profile_figures import prospects_of, sample_blocks, sample_metrics
-    from pocketlm.posttraining.rollouts import spread
-    from pocketlm.posttraining.rollouts_inputs import opened
+    from pocketlm.posttraining.rollouts.inputs import opened
+    from pocketlm.posttraining.rollouts.profile import PROFILE, PromptProfile, rows_of, sampled_in_parts
+    from pocketlm.posttraining.rollouts.profile_figures import prospects_of, sample_blocks, sample_metrics
+    from pocketlm.posttraining.rollouts.sampler import spread
 
     with opened(settings.rollouts, settings.reward, inputs, context) as given:
         each = settings.prompts_per_level

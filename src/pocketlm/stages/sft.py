@@ -71,12 +71,12 @@ class SftSettings(TrainingSettings):
 )
 def sft(settings: SftSettings, inputs: Inputs, context: Context) -> Artifact:
     """Learn from problems and conversations, assistant tokens only, until the selection split stops improving."""
-    from pocketlm.posttraining import sft_sources
     from pocketlm.posttraining.folder import open_model, write_model
     from pocketlm.posttraining.scoring import selection_validation
-    from pocketlm.posttraining.sft import SupervisedBatches, SupervisedObjective
-    from pocketlm.posttraining.sft_figures import sft_blocks, sft_metrics
-    from pocketlm.posttraining.sft_validation import with_conversations
+    from pocketlm.posttraining.sft import sources as sft_sources
+    from pocketlm.posttraining.sft.figures import sft_blocks, sft_metrics
+    from pocketlm.posttraining.sft.supervised import SupervisedBatches, SupervisedObjective
+    from pocketlm.posttraining.sft.validation import with_conversations
     from pocketlm.problems.calculator_tool import CalculatorTool
     from pocketlm.problems.verifier import verify
     from pocketlm.training.device import prepare

@@ -1,0 +1,1 @@
+"""Reinforcement learning from verifiable rewards: advantages and loss, the run, its alarms."""

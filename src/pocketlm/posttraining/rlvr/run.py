@@ -1,0 +1,144 @@
+"""The run of the stage `rlvr`: what it draws from, whether it starts, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pocketlm.errors import InputError
+from pocketlm.posttraining.merging.interpolation import copy_weights
+from pocketlm.posttraining.rlvr.alarms import RlvrWatcher
+from pocketlm.posttraining.rlvr.policy_gradient import PolicyGradientObjective
+from pocketlm.posttraining.rollouts.batches import NoLiveGroups, RolloutBatches
+from pocketlm.posttraining.rollouts.curriculum import Draws, keep_by_pass_rate
+from pocketlm.posttraining.rollouts.profile import pass_rates_of, with_pass_at_k
+from pocketlm.posttraining.rollouts.sampler import Group, live_share, spread
+from pocketlm.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from pocketlm.model.transformer import Transformer
+    from pocketlm.pipeline.artifact import Artifact
+    from pocketlm.pipeline.context import Context
+    from pocketlm.posttraining.examples import Prompt
+    from pocketlm.posttraining.rlvr.rlvr_settings import RlvrSettings
+    from pocketlm.posttraining.rollouts.inputs import RolloutInputs
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The prompts that a run draws from. `draws` is None, and `told` says why, when they do not make a step."""
+
+    prompts: list[Prompt]
+    draws: Draws | None
+    told: str = ""
+
+
+def drawn_prompts(
+    settings: RlvrSettings, prompts: Sequence[Prompt], profile: Artifact | None, context: Context
+) -> Drawn:
+    """All prompts, or those that the profile says are neither too hard nor too easy.
+
+    Raises InputError when there are too few even without a filter.
+    """
+    rates = {} if profile is None else pass_rates_of(profile)
+    pool, told = list(prompts), ""
+    if profile is not None:
+        kept = keep_by_pass_rate(prompts, rates, *settings.pass_rates)
+        low, high = settings.pass_rates
+        pool, told = kept.prompts, f"The profile keeps {kept} with a pass rate of {low:g} to {high:g}."
+        context.event("prompts_filtered", kept=len(pool), hard=len(kept.hard), easy=len(kept.easy))
+    try:
+        draws = Draws(
+            pool,
+            settings.batch_rows // settings.rollouts.samples,
+            context.seed("rollouts"),
+            settings.steps,
+            settings.curriculum,
+            rates,
+        )
+    except InputError as error:
+        if profile is None or pool == list(prompts):
+            raise
+        return Drawn(pool or list(prompts), None, f"{told} {error}")
+    return Drawn(pool, draws, told)
+
+
+@dataclass(frozen=True)
+class RlvrResult:
+    """What a run made. `curve` begins with the score of the start, `chosen` is the score of the weights it ended with.
+
+    `ended` says why training ended, `stopped` whether that was before its time.
+    """
+
+    log: list[dict[str, Any]]
+    curve: list[dict[str, Any]]
+    chosen: dict[str, Any]
+    tokens: int
+    ended: str
+    stopped: bool
+    alarms: list[str]
+
+
+def train(
+    settings: RlvrSettings,
+    given: RolloutInputs,
+    drawn: Drawn,
+    before: Sequence[Group],
+    start: Transformer,
+    context: Context,
+) -> RlvrResult:
+    """Train the model in place, unless its start gives no hope; it ends with the weights that scored best.
+
+    Args:
+        before: groups of the start, which say how many would be live.
+        start: the frozen start, the reference of a KL penalty.
+    """
+    model, sampler = given.model, given.sampler
+    validation = given.validation(settings.validate_every)
+    if settings.held_prompts:
+        held = spread(given.selection, settings.held_prompts)
+        validation = with_pass_at_k(validation, sampler, held, context.seed("held-out prompts"))
+    first = {"step": 0, **validation.score(model)}
+    if drawn.draws is None or live_share(before) < settings.minimum_live_groups:
+        ended = f"not trained: {live_share(before):.1%} of the start's groups are live"
+        if drawn.draws is None:
+            ended = f"not trained: {drawn.told}"
+        context.warn(ended)
+        return RlvrResult([], [first], first, 0, ended, True, [])
+    batches = RolloutBatches(
+        sampler,
+        drawn.draws,
+        settings,
+        context.seed("rollouts"),
+        context.work,
+        settings.steps,
+        settings.refill,
+        start if settings.kl_coefficient else None,
+        context.runtime.micro_batch,
+    )
+    rollouts = settings.rollouts
+    trainer = Trainer(
+        model,
+        PolicyGradientObjective(settings, settings.batch_rows, rollouts.max_tokens, rollouts.temperature),
+        batches,
+        settings,
+        context,
+        validation,
+        data_digest=given.problems.digest,
+        watcher=RlvrWatcher(settings.alarms, first, settings.token_budget, settings.updates_per_batch),
+    )
+    dead = ""
+    try:
+        trainer.run()
+    except NoLiveGroups as error:
+        dead = str(error)
+        context.warn(dead)
+    scored = trainer.validation_state
+    if scored.best_weights:
+        copy_weights(model, scored.best_weights)
+    chosen = next((row for row in scored.rows if row["step"] == scored.best_step), first)
+    log = trainer.log.rows
+    alarms = sorted({name for row in log for name in row.get("alarms", [])})
+    ended = dead or trainer.ended or "ran all steps"
+    return RlvrResult(log, [first, *scored.rows], chosen, trainer.tokens, ended, bool(dead), alarms)

@@ -1,0 +1,1 @@
+"""Supervised fine-tuning: examples from problems, conversations, samples and replayed text; batches and the loss."""
