@@ -127,9 +127,10 @@ class Bench:
     def run(self, stage: StageDefinition, settings: Settings, **inputs: Artifact) -> Artifact:
         """A stage with the bench's problems, unless others are given."""
         self._made += 1
-        folder = self.folder / f"{self._made}-{stage.name}"
-        (folder / "work").mkdir(parents=True)
-        context = _context(folder / "work", derive_seed(self.seed, "low start", self._made), folder / "made", stage)
+        work = self.folder / f"work-{self._made}"
+        work.mkdir()
+        made = self.folder / str(self._made) / stage.name
+        context = _context(work, derive_seed(self.seed, "low start", self._made), made, stage)
         return stage.function(settings, Inputs({"problems": self.problems, **inputs}), context)
 
 
