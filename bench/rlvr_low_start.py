@@ -101,7 +101,7 @@ def run_arm(world: Any, run: Path, arm: str, rate: float, seed: int) -> None:
         start = make_start(world, seed, run / f"start-{seed}", Path(work) / "start")
         begun = run / f"start-{seed}.json"
         if not begun.exists():
-            scored = {"seed": seed, "steps_with_target": start.metrics["steps_with_target"], **score_model(world, start, seed)}
+            scored = {"seed": seed, **start.metrics, **score_model(world, start, seed)}
             write_bytes_atomic(begun, json_bytes(scored))
             print("start", seed, {name: round(value, 4) for name, value in scored["success"].items()}, flush=True)
         bench, path = Bench(world, start, seed, Path(work)), ArmPath(start)

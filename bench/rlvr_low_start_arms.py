@@ -110,7 +110,7 @@ def filtered(bench: Bench, path: Path, rate: float) -> None:
 
 def rejection_only(bench: Bench, path: Path, rate: float) -> None:
     """Rounds of rejection sampling from the pool, without policy gradient."""
-    rounds_of_rejection(bench, path, bench.problems, bench.world.budget, rounds=4)
+    rounds_of_rejection(bench, path, bench.problems, bench.world.budget)
 
 
 def ours(bench: Bench, path: Path, rate: float) -> None:
@@ -118,7 +118,7 @@ def ours(bench: Bench, path: Path, rate: float) -> None:
     first = profile(bench, path)
     path.add(bench.run(sft, SftSettings(**_sft(bench), max_tokens=MAX_TOKENS), model=path.model, samples=first))
     hard = _not_easy(bench, first)
-    rounds_of_rejection(bench, path, hard, round(0.4 * bench.world.budget), rounds=3)
+    rounds_of_rejection(bench, path, hard, round(0.55 * bench.world.budget))
     second = profile(bench, path, hard)
     policy_gradient(
         bench,
@@ -159,24 +159,24 @@ ARMS: dict[str, Arm] = {
 
 
 def profile(bench: Bench, path: Path, problems: Artifact | None = None) -> Artifact:
-    """A few samples of some prompts of each level, by the newest model."""
+    """A few samples, by the newest model, of some prompts of each level of the pool, or of all of these problems."""
     settings = SampleSettings(
         rollouts=RolloutSettings(samples=PROFILE_SAMPLES, max_tokens=MAX_TOKENS),
-        prompts_per_level=bench.world.profiled,
+        prompts_per_level=bench.world.profiled if problems is None else None,
         group_size=PROFILE_SAMPLES,
     )
     made = bench.run(sample, settings, model=path.model, problems=problems or bench.problems)
     return path.add(made)
 
 
-def rounds_of_rejection(bench: Bench, path: Path, problems: Artifact, budget: int, rounds: int) -> None:
+def rounds_of_rejection(bench: Bench, path: Path, problems: Artifact, budget: int) -> None:
     """Each round samples from the newest model and learns all that was accepted so far."""
     settings = RejectionSamplingSettings(
         **_sft(bench),
         rollouts=RolloutSettings(samples=PROFILE_SAMPLES, max_tokens=MAX_TOKENS),
         prompts=_affordable(problems, COMPLETIONS // PROFILE_SAMPLES),
         token_budget=budget,
-        rounds=rounds,
+        rounds=bench.world.rounds,
         restart=False,
         solved=False,
     )

@@ -57,7 +57,7 @@ class World:
     """
 
     digits: tuple[tuple[int, int], ...] = ((1, 1), (2, 1), (2, 2), (3, 2), (3, 3))
-    solved: tuple[int, ...] = (24, 300, 400, 120, 12)
+    solved: tuple[int, ...] = (24, 300, 400, 120, 40)
     """What the start learns from; no arm sees it again but for the cold start."""
     selection: tuple[int, ...] = (1, 1, 1, 1, 100)
     """Only the target level's are looked at."""
@@ -71,12 +71,14 @@ class World:
     start_rate: float = 2e-2
     start_success: float = 0.02
     """Of the target level's samples, at which the start is done."""
-    budget: int = 1_000_000
+    budget: int = 2_000_000
     """Tokens that each arm samples, every sequence with its prompt."""
     profiled: int = 400
-    """Prompts of each level in a profile, at most."""
+    """Prompts of each level in a profile of the whole pool, at most."""
     sft_steps: int = 120
     """Steps of each SFT of an arm: on right samples of a profile, in a round of rejection sampling, on solutions."""
+    rounds: int = 6
+    """Of rejection sampling."""
     samples: int = 16
     """Samples of each held-out problem."""
 
@@ -158,7 +160,7 @@ def make_start(world: World, seed: int, folder: Path, work: Path) -> Artifact:
     Trainer(model, SupervisedObjective(), first, settings, _context(work / "first", seed)).run()
 
     second = SupervisedBatches([(examples["easy"], EASY), (examples["target"], TARGET)], context, order + 1)
-    settings = _sft(steps // 2, learning_rate=3e-4, schedule="constant", weight_decay=0.0)
+    settings = _sft(steps // 4, learning_rate=3e-4, schedule="constant", weight_decay=0.0)
 
     def score(model: Transformer) -> dict[str, float]:
         held = outcomes(world, model, world.of_target("selection"), seed)
@@ -170,7 +172,7 @@ def make_start(world: World, seed: int, folder: Path, work: Path) -> Artifact:
         second,
         settings,
         _context(work / "second", seed),
-        Validation(every=2, score=score, keep_best=False),
+        Validation(every=4, score=score, keep_best=False),
         watcher=_Reached(world.start_success),
     )
     trainer.run()

@@ -1,32 +1,33 @@
 """The benchmark of low starts runs from end to end on a toy world, and its interval is right where it is known."""
 
-import json
-
 from bench import rlvr_low_start
 from bench.rlvr_low_start_arms import ARMS
 from bench.rlvr_low_start_world import World
 from pocketlm.model.config import ModelShape
 
 TOY = World(
-    digits=((1, 1), (1, 1)), solved=(20, 20), selection=(1, 6), report=(4, 8), pool=40, gold=3, start_steps=80,
-    start_rate=1e-2, start_success=0.01, budget=3000, profiled=6, sft_steps=2, samples=4,
+    digits=((1, 1), (1, 1)), solved=(20, 20), selection=(1, 6), report=(4, 8), pool=9, gold=3, start_steps=80,
+    start_rate=1e-2, start_success=0.01, budget=4000, profiled=6, sft_steps=2, rounds=1, samples=4,
     shape=ModelShape(width=32, layers=1, heads=2, kv_heads=1, head_dim=16, ffn_width=64, context=64),
 )  # fmt: skip
 
 
 def test_every_arm_runs_and_the_table_states_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(rlvr_low_start, "RATES", (1e-4, 3e-4))
+    monkeypatch.setattr(rlvr_low_start, "RATES", (3e-4,))
     rlvr_low_start.run_all(TOY, tmp_path, (1,))
     made = {path.name for path in tmp_path.glob("*.json")}
-    assert len(made) == len(ARMS) + 2 + 1
+    assert len(made) == len(ARMS) + 1
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
     rlvr_low_start.run_all(TOY, tmp_path, (1,))
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
     record = rlvr_low_start.table(tmp_path)
     assert {row["arm"] for row in record["arms"]} == set(ARMS)
     assert len(record["differences"]) == len(rlvr_low_start.COMPARED)
-    for path in tmp_path.glob("target_grpo*.json"):
-        assert json.loads(path.read_text())["sampled_tokens"] > 0
+    spent = {row["arm"]: row["sampled_tokens"][0] for row in record["arms"]}
+    assert spent.pop("gold_sft") == 0
+    assert all(TOY.budget <= tokens < 1.3 * TOY.budget for tokens in spent.values()), spent
+    for row in record["starts"]:
+        assert row["success"]["2"] > 0, "arms of a start that never succeeds would learn nothing here"
 
 
 def test_a_difference_is_over_equal_seeds_and_its_interval_covers_seeds_and_pairs():
