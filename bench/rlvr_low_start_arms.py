@@ -69,7 +69,7 @@ def policy_gradient(
 ) -> None:
     """The stage `rlvr` with what is left of the budget."""
     problems = problems or bench.problems
-    budget = bench.world.budget - path.sampled
+    budget = max(1, bench.world.budget - path.sampled)
     groups = _affordable(profile or problems, COMPLETIONS // samples)
     rows = groups * samples
     prompts = problems.read_jsonl("prompts.jsonl")

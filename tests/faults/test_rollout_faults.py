@@ -6,7 +6,7 @@ import pytest
 
 from pocketlm.errors import InputError
 from pocketlm.pipeline.stage import Inputs
-from pocketlm.posttraining.rollouts.sampler import profile
+from pocketlm.posttraining.rollouts import profile
 from pocketlm.posttraining.settings import RolloutSettings
 from pocketlm.problems.rewards import RewardSettings
 from pocketlm.stages.rejection_sampling import rejection_sampling

@@ -9,8 +9,8 @@ from pocketlm.data.tokens.tokenizer import Tokenizer, train_tokenizer
 from pocketlm.errors import InputError, Interrupted
 from pocketlm.model.storage import load_model
 from pocketlm.pipeline.stage import Inputs
+from pocketlm.posttraining.distillation import cache as distillation_cache
 from pocketlm.posttraining.distillation.distillation_settings import DistilSettings
-from pocketlm.posttraining.distillation.objectives import cache as distillation_cache
 from pocketlm.posttraining.settings import RolloutSettings
 from pocketlm.stages.distil import distil
 from tests import posttraining_world as world

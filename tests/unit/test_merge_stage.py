@@ -13,8 +13,8 @@ from pocketlm.model.storage import load_model, save_model
 from pocketlm.model.transformer import Transformer
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.stage import Inputs
+from pocketlm.posttraining.merging import candidates
 from pocketlm.posttraining.merging.interpolation import copy_weights, linear
-from pocketlm.posttraining.merging.methods import candidates
 from pocketlm.stages.interpolate import InterpolateSettings, interpolate
 from pocketlm.stages.merge import MergeSettings, merge
 from tests import posttraining_world as world
