@@ -25,7 +25,8 @@ def test_every_arm_runs_and_the_table_states_them(tmp_path, monkeypatch):
     assert len(record["differences"]) == len(rlvr_low_start.COMPARED)
     spent = {row["arm"]: row["sampled_tokens"][0] for row in record["arms"]}
     assert spent.pop("gold_sft") == 0
-    assert all(TOY.budget <= tokens < 1.3 * TOY.budget for tokens in spent.values()), spent
+    # The step that reaches the budget is finished, with its redraws: at toy size half a budget.
+    assert all(TOY.budget <= tokens < 1.6 * TOY.budget for tokens in spent.values()), spent
     for row in record["starts"]:
         assert row["success"]["2"] > 0, "arms of a start that never succeeds would learn nothing here"
 
