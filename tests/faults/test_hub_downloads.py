@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pocketlm.data.sources import remote
+from pocketlm.data.sources import remote, sources
 from pocketlm.data.sources.row_forms import Fault
 from pocketlm.data.sources.source_settings import SourceSettings
 from pocketlm.data.sources.sources import Account, content_identity, read_source
@@ -27,6 +27,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(remote, "WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(sources, "_identified", {})  # of the hubs of other tests
     with hub_server() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.address)
         server.files = {
