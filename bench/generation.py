@@ -1,6 +1,6 @@
 """The generation engine beside transformers: same exported weights, same process, rounds in turn.
 
-    python -m bench.generation [--workload rlvr ...] [--threads N] [--rounds N] [--prompts N] [--samples N]
+    python -m bench.generation [--workload rlvr ...] [--dtype bfloat16] [--threads N] [--rounds N] [--prompts N]
     python -m bench.generation --gguf MODEL.gguf --tokenizer TOKENIZER.json --questions QUESTIONS.jsonl
 
 Workloads: `rlvr` (64 prompts x 8 samples, up to 256 tokens, temperature 1, lengths as the model stops), `short` (twice
@@ -12,10 +12,10 @@ little: ratios are of tokens per second in the same round, and the quantiles of 
 counted are those up to and with the stop token. The first round of each is not timed.
 
 `stream` also gives the share of the memory-bandwidth floor: bytes of weights that a token needs (every matrix once, the
-tied embedding as the head, 4 bytes a number) / read bandwidth / seconds a token. The bandwidth is the best of ten sums
-over 512 MiB with the same threads, before and after the rounds.
+tied embedding as the head) / read bandwidth / seconds a token. The bandwidth is the best of ten sums over 512 MiB with
+the same threads, before and after the rounds.
 
-What it does not cover: accelerators (`bench/gpu.py`), CPU types below fp32.
+What it does not cover: accelerators (`bench/gpu.py`).
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ def read_bandwidth() -> float:
     return memory.numel() * memory.element_size() / fastest
 
 
-def weight_bytes(model: Transformer) -> int:
-    """Bytes of fp32 weights that one decoded token needs."""
+def weight_bytes(model: Transformer, dtype: torch.dtype) -> int:
+    """Bytes of weights of that type that one decoded token needs."""
     count = model.settings.parameter_count()
     looked_up = 0 if model.settings.tie_embeddings else model.embedding.weight.numel()
-    return 4 * (count - looked_up)
+    return dtype.itemsize * (count - looked_up)
 
 
 def measure(subject: Subject, workload: Workload, peers: dict[str, list[int]], rounds: int, slots: int | None) -> Any:
@@ -80,7 +80,7 @@ def measure(subject: Subject, workload: Workload, peers: dict[str, list[int]], r
         fastest = max((name for name in speeds if name.startswith(kind)), key=lambda name: median(speeds[name]))
         row["ratio"][fastest] = round(paired_ratio(speeds["engine"], speeds[fastest]), 2)
     if largest == 1:
-        floor = weight_bytes(subject.ours) / bandwidth
+        floor = weight_bytes(subject.ours, subject.dtype) / bandwidth
         row["read_gigabytes_per_second"] = round(bandwidth / 1e9, 1)
         row["share_of_bandwidth_floor"] = {name: round(floor * median(speed), 3) for name, speed in speeds.items()}
     return row
@@ -89,12 +89,13 @@ def measure(subject: Subject, workload: Workload, peers: dict[str, list[int]], r
 def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
+    dtype = getattr(torch, arguments.dtype)
     with tempfile.TemporaryDirectory() as scratch:
         if arguments.gguf is None:
-            subject = quickstart(Path(scratch), arguments.prompts)
+            subject = quickstart(Path(scratch), arguments.prompts, dtype)
         else:
             subject = from_gguf(
-                arguments.gguf, arguments.tokenizer, arguments.questions, Path(scratch), arguments.prompts
+                arguments.gguf, arguments.tokenizer, arguments.questions, Path(scratch), arguments.prompts, dtype
             )
     known = workloads(subject, arguments.samples, arguments.max_tokens)
     peers = {"generate": arguments.static_batches, "continuous": arguments.continuous_batches}
@@ -105,7 +106,13 @@ def main() -> None:
         )
         print(rows[-1], flush=True)
     shape = {**subject.ours.settings.model_dump(), "parameters": subject.ours.settings.parameter_count()}
-    payload = {"model": subject.name, "shape": shape, "slots": arguments.slots, "rounds": arguments.rounds}
+    payload = {
+        "model": subject.name,
+        "shape": shape,
+        "dtype": arguments.dtype,
+        "slots": arguments.slots,
+        "rounds": arguments.rounds,
+    }
     print(write_result(arguments.name, {**payload, "rows": rows}, ("transformers",)))
 
 
@@ -123,6 +130,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--continuous-batches", type=int, nargs="*", default=[16, 64], help="none leaves the peer out")
     parser.add_argument("--slots", type=int, help="slots of the engine; its own default without")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of both sides")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--name", default="generation", help="of the file in bench/results")
     arguments = parser.parse_args()

@@ -8,13 +8,15 @@ import torch
 
 from bench.generation_workloads import Subject, Workload
 from pocketlm.generation.engine import Engine, Request
+from pocketlm.generation.shadow import Shadow
 
 
 class Ours:
     """The engine, kept between rounds as a training run keeps it."""
 
     def __init__(self, subject: Subject, workload: Workload, slots: int | None) -> None:
-        self.engine, self.workload = Engine(subject.ours, slots=slots), workload
+        self.shadow = Shadow(subject.ours, subject.dtype)
+        self.engine, self.workload = Engine(self.shadow.model, slots=slots), workload
         self.lengths: list[int] = []
 
     def __call__(self) -> None:
@@ -23,7 +25,8 @@ class Ours:
             Request(prompt, work.max_tokens, 1.0, number, work.samples, work.stop)
             for number, prompt in enumerate(work.prompts)
         ]
-        results = self.engine.generate(requests)
+        with self.shadow.products():
+            results = self.engine.generate(requests)
         self.lengths = [len(one.log_probabilities) for completions in results for one in completions]
 
 

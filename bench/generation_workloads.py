@@ -37,6 +37,7 @@ class Subject:
     Attributes:
         stop: ids that end a text of this model.
         prompts: some of its usual prompts, as many as asked for.
+        dtype: what both sides decode in; ours from a copy of its fp32 weights, as a training run does.
     """
 
     name: str
@@ -44,25 +45,28 @@ class Subject:
     theirs: Any
     stop: tuple[int, ...]
     prompts: list[list[int]]
+    dtype: torch.dtype
 
 
-def quickstart(scratch: Path, count: int) -> Subject:
+def quickstart(scratch: Path, count: int, dtype: torch.dtype) -> Subject:
     """Random weights of the preset `quickstart`: speeds do not depend on weights, lengths do (see `STOPS`)."""
     made = Transformer(preset("quickstart"))
     made.init_weights(0)
     random = torch.Generator().manual_seed(0)
     vocabulary = made.settings.vocabulary
     prompts = [torch.randint(100, vocabulary, (4 + number % 40,), generator=random).tolist() for number in range(count)]
-    return _subject("quickstart, random weights", made, scratch, STOPS, prompts)
+    return _subject("quickstart, random weights", made, scratch, STOPS, prompts, dtype)
 
 
-def from_gguf(weights: Path, tokenizer_file: Path, questions: Path, scratch: Path, count: int) -> Subject:
-    """A GGUF file in fp32, asked the first questions of a JSONL file in the chat form."""
+def from_gguf(
+    weights: Path, tokenizer_file: Path, questions: Path, scratch: Path, count: int, dtype: torch.dtype
+) -> Subject:
+    """A GGUF file, its numbers spread out, asked the first questions of a JSONL file in the chat form."""
     from pocketlm.evaluation.loading import load_gguf_file
 
     model, tokenizer = load_gguf_file(weights, tokenizer_file)
     stop = (tokenizer.im_end, tokenizer.end_of_text)
-    return _subject(weights.name, model, scratch, stop, chat_prompts(tokenizer, questions, count))
+    return _subject(weights.name, model, scratch, stop, chat_prompts(tokenizer, questions, count), dtype)
 
 
 def chat_prompts(tokenizer: Tokenizer, questions: Path, count: int) -> list[list[int]]:
@@ -87,9 +91,16 @@ def workloads(subject: Subject, samples: int, max_tokens: int) -> dict[str, Work
     }
 
 
-def _subject(name: str, model: Transformer, scratch: Path, stop: tuple[int, ...], prompts: list[list[int]]) -> Subject:
+def _subject(
+    name: str,
+    model: Transformer,
+    scratch: Path,
+    stop: tuple[int, ...],
+    prompts: list[list[int]],
+    dtype: torch.dtype,
+) -> Subject:
     from transformers import AutoModelForCausalLM
 
     export_weights(model, scratch, end_of_text=0, end_of_turn=stop[0])
-    theirs = AutoModelForCausalLM.from_pretrained(scratch, dtype=torch.float32).eval()
-    return Subject(name, load_hugging_face(scratch).requires_grad_(False), theirs, stop, prompts)
+    theirs = AutoModelForCausalLM.from_pretrained(scratch, dtype=dtype).eval()
+    return Subject(name, load_hugging_face(scratch).requires_grad_(False), theirs, stop, prompts, dtype)

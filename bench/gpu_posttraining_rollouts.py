@@ -101,10 +101,10 @@ def _measured(world: World, slots: int, theirs: Any, reason: str) -> dict[str, A
     }
     if theirs is not None:
         continuous = GraphedContinuousBatches if world.device.type == "cuda" else ContinuousBatches
-        stood_for = Pair(subject.name, subject.model, OnDevice(theirs), subject.stops, subject.prompts)
+        stood_for = Pair(subject.name, subject.model, OnDevice(theirs), subject.stops, subject.prompts, compute)
         candidates["generate"] = lambda: StaticBatches(stood_for, work, slots)
         candidates["continuous"] = lambda: continuous(
-            Pair(subject.name, subject.model, theirs, subject.stops, subject.prompts), work, slots
+            Pair(subject.name, subject.model, theirs, subject.stops, subject.prompts, compute), work, slots
         )
     speeds: dict[str, float] = {}
     lengths: dict[str, Any] = {}
@@ -135,12 +135,11 @@ def _measured(world: World, slots: int, theirs: Any, reason: str) -> dict[str, A
 
 
 def _engine(kind: type[Engine], shadow: Shadow, work: Workload, slots: int) -> Callable[[], list[int]]:
-    run = Ours(Pair("", shadow.model, None, work.stop, work.prompts), work, slots)
+    run = Ours(Pair("", shadow.model, None, work.stop, work.prompts, shadow.dtype), work, slots)
     run.engine = kind(shadow.model, slots=slots)
 
     def timed() -> list[int]:
-        with shadow.products():
-            run()
+        run()
         return run.lengths
 
     return timed

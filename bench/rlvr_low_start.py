@@ -1,27 +1,30 @@
 """Where plain GRPO fails at a low start, and what it takes instead: arms with equal sampled tokens, on one CPU core.
 
     python -m bench.rlvr_low_start all RUN                   # starts, rates, arms and seeds; goes on where it was ended
-    python -m bench.rlvr_low_start run RUN --arm ours --rate 3e-4 --seed 1
+    python -m bench.rlvr_low_start run RUN --arm ours --rate 6e-4 --completions 384 --seed 1
     python -m bench.rlvr_low_start table RUN
 
-The task is addition in five levels, the last one, three digits plus three digits, the target (`World`). The start of a
-seed is a 0.36M-parameter model taught by few solved problems: it is sure of the first three levels, middling on the
-fourth, and right in 1-3 % of its samples on the target. All arms go from the same start, may ask the same pool of
-problems without solutions, earn 1 for the exact answer and the end of the turn, sample the same number of tokens (every
-sequence with its prompt, profiles included), and end with the weights that were best on the target's selection split.
-Tokens of scoring on that split are not counted: all arms are scored alike.
+The task is addition in three levels, the last one, two digits plus two digits, the target (`World`). The start of a
+seed is a 0.36M-parameter model taught by few solved problems: it solves the first two levels mostly, and is right in
+1-3 % of its samples on the target. All arms go from the same start, may ask the same pool of problems without
+solutions, earn 1 for the exact answer and the end of the turn, sample the same number of tokens (every sequence with
+its prompt, profiles included), and end with the weights that were best on the target's selection split. Tokens of
+scoring on that split are not counted: all arms are scored alike. What differs is what they compute beside: tokens
+optimised stand in the record.
 
-`target_grpo` is the reference's form (groups of 4, standardised) on the target level, but with 96 prompts a step where
-the reference had 2, and without its KL penalty and rewards for form: each would hold it back further. `pool_grpo` is
-the same on all levels. Both get the best of three learning rates, chosen on the first seed's selection split. Levers
-are single changes to `pool_grpo` at its rate; `ours` takes RATE. The figure is the share of right samples at
-temperature 1 on held-out problems; the interval is of a bootstrap over seeds and operand pairs together.
+`target_grpo` is the reference's form (groups of 4, standardised) on the target level, but with 24 or 96 prompts a step
+where the reference had 2, and without its KL penalty and rewards for form: each would hold it back further.
+`pool_grpo` is the same on all levels. Both get the best of three learning rates at each of two sizes of a step, chosen
+on the first seed's selection split; the others get nothing of the kind. Levers are single changes to `pool_grpo` as
+tuned; `ours` takes RATE. The figure is the share of right samples at temperature 1 on held-out problems; the interval
+is of a bootstrap over seeds and operand pairs together.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
@@ -33,18 +36,23 @@ import numpy as np
 from bench.common import write_result
 
 SEEDS = (1, 2, 3)
-RATE = 3e-4
-RATES = (1e-4, 3e-4, 6e-4)
+RATE = 6e-4
+RATES = (1e-4, 3e-4, 1e-3)
+SIZES = (96, 384)
+"""Completions of a step."""
 TUNED = ("target_grpo", "pool_grpo")
-LEVERS = ("large_groups", "filter", "curriculum", "refill", "rejection")
+LEVERS = ("large_groups", "filter", "curriculum", "refill", "rejection", "filter_and_rejection")
 COMPARED = (
     ("ours", "target_grpo"),
     ("ours", "pool_grpo"),
+    ("ours", "filter_and_rejection"),
     ("pool_grpo", "target_grpo"),
     *((lever, "pool_grpo") for lever in LEVERS),
     ("gold_then_rl", "gold_sft"),
 )
 RESAMPLES = 10_000
+
+Step = tuple[float, int]
 
 
 def main() -> None:
@@ -57,6 +65,7 @@ def main() -> None:
         if name == "run":
             command.add_argument("--arm", required=True)
             command.add_argument("--rate", type=float, required=True)
+            command.add_argument("--completions", type=int, required=True)
             command.add_argument("--seed", type=int, required=True)
     arguments = parser.parse_args()
     from bench.rlvr_low_start_world import World
@@ -64,27 +73,30 @@ def main() -> None:
     if arguments.command == "all":
         run_all(World(), arguments.run, SEEDS)
     elif arguments.command == "run":
-        run_arm(World(), arguments.run, arguments.arm, arguments.rate, arguments.seed)
+        run_arm(World(), arguments.run, arguments.arm, (arguments.rate, arguments.completions), arguments.seed)
     else:
         write_result("rlvr_low_start", table(arguments.run))
 
 
 def run_all(world: Any, run: Path, seeds: tuple[int, ...]) -> None:
     """Everything, the headline first. What is there is not run again."""
-    from bench.rlvr_low_start_arms import ARMS
+    from bench.rlvr_low_start_arms import ARMS, COMPLETIONS
 
     for arm in TUNED:
-        for rate in RATES:
-            run_arm(world, run, arm, rate, seeds[0])
-    best = {arm: best_rate(read_runs(run), arm) for arm in TUNED}
+        for tried in product(RATES, SIZES):
+            run_arm(world, run, arm, tried, seeds[0])
+    best = {arm: tuned(read_runs(run), arm) for arm in TUNED}
     for arm in ("ours", *TUNED, *(name for name in ARMS if name not in ("ours", *TUNED))):
         for seed in seeds:
-            rate = best.get(arm, best["pool_grpo"] if arm in LEVERS else RATE)
-            run_arm(world, run, arm, rate, seed)
+            step = best.get(arm, best["pool_grpo"] if arm in LEVERS else (RATE, COMPLETIONS))
+            run_arm(world, run, arm, step, seed)
 
 
-def run_arm(world: Any, run: Path, arm: str, rate: float, seed: int) -> None:
-    """One arm from one start; its figures as RUN/ARM-RATE-SEED.json. The start is made if it is not there."""
+def run_arm(world: Any, run: Path, arm: str, step: Step, seed: int) -> None:
+    """One arm from one start; its figures as RUN/ARM-RATE-COMPLETIONS-SEED.json. The start is made if it is not there.
+
+    `step`: learning rate and completions of a step of policy gradient.
+    """
     import torch
 
     from bench.rlvr_low_start_arms import ARMS
@@ -92,7 +104,8 @@ def run_arm(world: Any, run: Path, arm: str, rate: float, seed: int) -> None:
     from bench.rlvr_low_start_world import Bench, make_start, score_model
     from pocketlm.pipeline.storage import json_bytes, write_bytes_atomic
 
-    target = run / f"{arm}-{rate:g}-{seed}.json"
+    rate, completions = step
+    target = run / f"{arm}-{rate:g}-{completions}-{seed}.json"
     if target.exists():
         return
     torch.set_num_threads(1)
@@ -106,12 +119,13 @@ def run_arm(world: Any, run: Path, arm: str, rate: float, seed: int) -> None:
             print("start", seed, {name: round(value, 4) for name, value in scored["success"].items()}, flush=True)
         bench, path = Bench(world, start, seed, Path(work)), ArmPath(start)
         started = perf_counter()
-        ARMS[arm](bench, path, rate)
+        ARMS[arm](bench, path, rate, completions)
         seconds = perf_counter() - started
         figures = score_model(world, path.model, seed)
     record = {
         "arm": arm,
         "rate": rate,
+        "completions": completions,
         "seed": seed,
         "sampled_tokens": path.sampled,
         "optimized_tokens": path.optimized,
@@ -122,7 +136,7 @@ def run_arm(world: Any, run: Path, arm: str, rate: float, seed: int) -> None:
     }
     write_bytes_atomic(target, json_bytes(record))
     levels = {level: round(value, 4) for level, value in figures["success"].items()}
-    print(arm, rate, seed, levels, f"{path.sampled:,} tokens, {seconds:.0f} s", flush=True)
+    print(arm, rate, completions, seed, levels, f"{path.sampled:,} tokens, {seconds:.0f} s", flush=True)
 
 
 def table(run: Path) -> dict[str, Any]:
@@ -133,12 +147,15 @@ def table(run: Path) -> dict[str, Any]:
     arms: dict[str, list[dict[str, Any]]] = {}
     rows = []
     for arm in dict.fromkeys(one["arm"] for one in runs):
-        rate = best_rate(runs, arm)
-        own = arms[arm] = [one for one in runs if (one["arm"], one["rate"]) == (arm, rate)]
+        rate, completions = tuned(runs, arm)
+        own = arms[arm] = [
+            one for one in runs if (one["arm"], one["rate"], one["completions"]) == (arm, rate, completions)
+        ]
         rows.append(
             {
                 "arm": arm,
                 "rate": rate,
+                "completions": completions,
                 "seeds": [one["seed"] for one in own],
                 "success": round(mean(one["success"][target] for one in own), 4),
                 "by_seed": [round(one["success"][target], 4) for one in own],
@@ -150,7 +167,11 @@ def table(run: Path) -> dict[str, Any]:
                 "seconds": [one["seconds"] for one in own],
             }
         )
-        print(json.dumps({name: rows[-1][name] for name in ("arm", "rate", "success", "by_seed", "greedy")}))
+        print(
+            json.dumps(
+                {name: rows[-1][name] for name in ("arm", "rate", "completions", "success", "by_seed", "greedy")}
+            )
+        )
     differences = [
         {"first": first, "second": second, **difference(arms[first], arms[second])}
         for first, second in COMPARED
@@ -162,6 +183,7 @@ def table(run: Path) -> dict[str, Any]:
         {
             "arm": one["arm"],
             "rate": one["rate"],
+            "completions": one["completions"],
             "selection": one["selection"],
             "success": round(one["success"][target], 4),
         }
@@ -169,7 +191,7 @@ def table(run: Path) -> dict[str, Any]:
         if one["arm"] in TUNED and one["seed"] == min(run["seed"] for run in runs)
     ]
     begun = [{name: one[name] for name in ("seed", "success", "greedy")} for one in starts]
-    return {"target_level": target, "starts": begun, "arms": rows, "differences": differences, "rates_tried": tried}
+    return {"target_level": target, "starts": begun, "arms": rows, "differences": differences, "tried": tried}
 
 
 def read_runs(run: Path) -> list[dict[str, Any]]:
@@ -178,11 +200,11 @@ def read_runs(run: Path) -> list[dict[str, Any]]:
     return sorted(runs, key=lambda one: one["seed"])
 
 
-def best_rate(runs: list[dict[str, Any]], arm: str) -> float:
-    """The rate that the arm's first seed did best with on the selection split."""
+def tuned(runs: list[dict[str, Any]], arm: str) -> Step:
+    """The rate and the completions that the arm's first seed did best with on the selection split."""
     own = [one for one in runs if one["arm"] == arm]
-    first = [one for one in own if one["seed"] == own[0]["seed"]]
-    return float(max(first, key=lambda one: one["selection"])["rate"])
+    best = max((one for one in own if one["seed"] == own[0]["seed"]), key=lambda one: one["selection"])
+    return best["rate"], best["completions"]
 
 
 def difference(runs: list[dict[str, Any]], others: list[dict[str, Any]]) -> dict[str, Any]:

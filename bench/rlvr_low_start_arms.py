@@ -23,10 +23,12 @@ from pocketlm.stages.sample import SampleSettings, sample
 from pocketlm.stages.sft import SftSettings, sft
 
 COMPLETIONS = 384
-"""Completions that a step of policy gradient samples, refills aside, in all arms."""
+"""Completions that a step samples, refills aside, where no other number is tried."""
 PROFILE_SAMPLES = 4
-EASY_FROM = 0.8
+EASY_FROM = 0.5
 """Pass rate above which a prompt has little left to teach."""
+REJECTION_SHARE = 0.75
+"""Of the budget, until which ours samples by rejection."""
 GRPO: dict[str, Any] = {"advantage": "standardised", "normalisation": "sequence"}
 """The reference's form: advantages over the group's standard deviation, each completion divided by its length."""
 OURS: dict[str, Any] = {"advantage": "mean", "normalisation": "constant"}
@@ -54,15 +56,16 @@ class Path:
         return made
 
 
-Arm = Callable[[Bench, Path, float], None]
+Arm = Callable[[Bench, Path, float, int], None]
+"""Takes the learning rate of its policy gradient and the completions of a step of it."""
 
 
 def policy_gradient(
     bench: Bench,
     path: Path,
     rate: float,
+    completions: int,
     samples: int = 4,
-    profile: Artifact | None = None,
     problems: Artifact | None = None,
     form: Mapping[str, Any] = GRPO,
     **settings: Any,
@@ -70,7 +73,7 @@ def policy_gradient(
     """The stage `rlvr` with what is left of the budget."""
     problems = problems or bench.problems
     budget = max(1, bench.world.budget - path.sampled)
-    groups = _affordable(profile or problems, COMPLETIONS // samples)
+    groups = _affordable(problems, completions // samples)
     rows = groups * samples
     prompts = problems.read_jsonl("prompts.jsonl")
     # Role names and markers are 10 tokens; an answer and its end are as long as the longer operand and two more.
@@ -92,54 +95,56 @@ def policy_gradient(
         ),
         model=path.model,
         problems=problems,
-        **({"profile": profile} if profile is not None else {}),
     )
     log = made.read_jsonl("log.jsonl")
     path.add(made, ended=made.metrics["stopped"], groups=groups, live=_live_groups(log))
 
 
-def on_target(bench: Bench, path: Path, rate: float) -> None:
+def on_target(bench: Bench, path: Path, rate: float, completions: int) -> None:
     """Plain GRPO on the target level alone, as in the reference."""
-    policy_gradient(bench, path, rate, problems=_only(bench, lambda row: str(row["level"]) == bench.world.target))
+    only = _only(bench, lambda row: str(row["level"]) == bench.world.target)
+    policy_gradient(bench, path, rate, completions, problems=only)
 
 
-def filtered(bench: Bench, path: Path, rate: float) -> None:
-    """Plain GRPO on the prompts that a profile of the start keeps."""
-    policy_gradient(bench, path, rate, profile=profile(bench, path))
+def filtered(bench: Bench, path: Path, rate: float, completions: int) -> None:
+    """Plain GRPO on the prompts that a profile of the start finds not easy."""
+    policy_gradient(bench, path, rate, completions, problems=not_easy(bench, path))
 
 
-def rejection_only(bench: Bench, path: Path, rate: float) -> None:
+def rejection_only(bench: Bench, path: Path, rate: float, completions: int) -> None:
     """Rounds of rejection sampling from the pool, without policy gradient."""
     rounds_of_rejection(bench, path, bench.problems, bench.world.budget)
 
 
-def ours(bench: Bench, path: Path, rate: float) -> None:
-    """Profile, rejection sampling on what is not easy, another profile, filtered curriculum of policy gradient."""
-    first = profile(bench, path)
-    path.add(bench.run(sft, SftSettings(**_sft(bench), max_tokens=MAX_TOKENS), model=path.model, samples=first))
-    hard = _not_easy(bench, first)
-    rounds_of_rejection(bench, path, hard, round(0.55 * bench.world.budget))
-    second = profile(bench, path, hard)
+def ours(bench: Bench, path: Path, rate: float, completions: int) -> None:
+    """Profile; rejection sampling on what is not easy; there, level after level, policy gradient with refill."""
+    hard = not_easy(bench, path)
+    rounds_of_rejection(bench, path, hard, round(REJECTION_SHARE * bench.world.budget))
     policy_gradient(
         bench,
         path,
         rate,
+        completions,
         samples=16,
-        profile=second,
         problems=hard,
         form=OURS,
-        refill=2,
+        refill=4,
         curriculum=CurriculumSettings(over=0.5),
     )
 
 
-def gold(bench: Bench, path: Path, rate: float, then_learn: bool = False) -> None:
+def filtered_rejection(bench: Bench, path: Path, rate: float, completions: int) -> None:
+    """Ours without its policy gradient: the whole budget for rejection sampling on what is not easy."""
+    rounds_of_rejection(bench, path, not_easy(bench, path), bench.world.budget)
+
+
+def gold(bench: Bench, path: Path, rate: float, completions: int, then_learn: bool = False) -> None:
     """SFT on solutions of the target level beside the start's own; then policy gradient on the pool, or nothing."""
     solved = [*bench.world.splits["solved"], *bench.world.splits["gold"]]
     given = bench.asked(bench.world.splits["prompts"], "gold", solved)
     path.add(bench.run(sft, SftSettings(**_sft(bench), max_tokens=MAX_TOKENS), model=path.model, problems=given))
     if then_learn:
-        policy_gradient(bench, path, rate, samples=16, form=OURS)
+        policy_gradient(bench, path, rate, completions, samples=16, form=OURS)
 
 
 ARMS: dict[str, Arm] = {
@@ -152,21 +157,30 @@ ARMS: dict[str, Arm] = {
     "curriculum": partial(policy_gradient, curriculum=CurriculumSettings(over=0.5)),
     "refill": partial(policy_gradient, refill=4),
     "rejection": rejection_only,
+    # Two of them together: ours without policy gradient.
+    "filter_and_rejection": filtered_rejection,
     # Apart: with gold solutions of the target level.
     "gold_sft": gold,
     "gold_then_rl": partial(gold, then_learn=True),
 }
 
 
-def profile(bench: Bench, path: Path, problems: Artifact | None = None) -> Artifact:
-    """A few samples, by the newest model, of some prompts of each level of the pool, or of all of these problems."""
+def not_easy(bench: Bench, path: Path) -> Artifact:
+    """The pool without its easy prompts, by a few samples of some prompts of each level; the others count as easy as
+    their level is on the mean."""
     settings = SampleSettings(
         rollouts=RolloutSettings(samples=PROFILE_SAMPLES, max_tokens=MAX_TOKENS),
-        prompts_per_level=bench.world.profiled if problems is None else None,
+        prompts_per_level=bench.world.profiled,
         group_size=PROFILE_SAMPLES,
     )
-    made = bench.run(sample, settings, model=path.model, problems=problems or bench.problems)
-    return path.add(made)
+    samples = path.add(bench.run(sample, settings, model=path.model, problems=bench.problems))
+    rates, prompts = pass_rates_of(samples), bench.problems.read_jsonl("prompts.jsonl")
+    levels: dict[Any, list[float]] = defaultdict(list)
+    for row in prompts:
+        if row["id"] in rates:
+            levels[row["level"]].append(rates[row["id"]])
+    means = {level: sum(values) / len(values) for level, values in levels.items()}
+    return _only(bench, lambda row: rates.get(row["id"], means[row["level"]]) <= EASY_FROM)
 
 
 def rounds_of_rejection(bench: Bench, path: Path, problems: Artifact, budget: int) -> None:
@@ -177,7 +191,6 @@ def rounds_of_rejection(bench: Bench, path: Path, problems: Artifact, budget: in
         prompts=_affordable(problems, COMPLETIONS // PROFILE_SAMPLES),
         token_budget=budget,
         rounds=bench.world.rounds,
-        restart=False,
         solved=False,
     )
     path.add(bench.run(rejection_sampling, settings, model=path.model, problems=problems))
@@ -211,29 +224,9 @@ def _only(bench: Bench, wanted: Callable[[Row], bool]) -> Artifact:
     return bench.asked([row for row in bench.problems.read_jsonl("prompts.jsonl") if wanted(row)], "some")
 
 
-def _not_easy(bench: Bench, samples: Artifact) -> Artifact:
-    """The pool without its easy prompts, but for one in ten of them, so that they are not forgotten. A prompt that was
-    not sampled is taken at the mean of its level."""
-    rates, prompts = pass_rates_of(samples), bench.problems.read_jsonl("prompts.jsonl")
-    levels: dict[Any, list[float]] = defaultdict(list)
-    for row in prompts:
-        if row["id"] in rates:
-            levels[row["level"]].append(rates[row["id"]])
-    means = {level: sum(values) / len(values) for level, values in levels.items()}
-    easy = [row["id"] for row in prompts if rates.get(row["id"], means[row["level"]]) > EASY_FROM]
-    left_out = set(easy) - set(easy[::10])
-    return _only(bench, lambda row: row["id"] not in left_out)
-
-
-def _affordable(artifact: Artifact, wanted: int) -> int:
+def _affordable(problems: Artifact, wanted: int) -> int:
     """The most prompts of a step, `wanted` or fewer, that leave no level rehearsed too often."""
     levels: dict[Any, int] = defaultdict(int)
-    if artifact.kind == "samples":
-        low, high = RlvrSettings.model_fields["pass_rates"].default
-        rates = pass_rates_of(artifact)
-        for row in artifact.read_jsonl("profile.jsonl"):
-            levels[row["level"]] += low <= rates.get(row["id"], -1.0) <= high
-    else:
-        for row in artifact.read_jsonl("prompts.jsonl"):
-            levels[row["level"]] += 1
-    return max(1, min(wanted, sum(max(1, size // REHEARSAL) for size in levels.values() if size)))
+    for row in problems.read_jsonl("prompts.jsonl"):
+        levels[row["level"]] += 1
+    return max(1, min(wanted, sum(max(1, size // REHEARSAL) for size in levels.values())))

@@ -56,28 +56,28 @@ class World:
     A pair of different operands gives two problems.
     """
 
-    digits: tuple[tuple[int, int], ...] = ((1, 1), (2, 1), (2, 2), (3, 2), (3, 3))
-    solved: tuple[int, ...] = (24, 300, 400, 120, 40)
+    digits: tuple[tuple[int, int], ...] = ((1, 1), (2, 1), (2, 2))
+    solved: tuple[int, ...] = (24, 400, 12)
     """What the start learns from; no arm sees it again but for the cold start."""
-    selection: tuple[int, ...] = (1, 1, 1, 1, 100)
+    selection: tuple[int, ...] = (1, 1, 100)
     """Only the target level's are looked at."""
-    report: tuple[int, ...] = (8, 60, 100, 150, 250)
-    pool: int = 700
+    report: tuple[int, ...] = (8, 100, 400)
+    pool: int = 5000
     """Pairs of each level that the arms may sample, at most."""
-    gold: int = 100
+    gold: int = 50
     """Pairs of the target level whose solutions the cold start gets beside what the start had."""
     shape: ModelShape = SHAPE
     start_steps: int = 500
     start_rate: float = 2e-2
     start_success: float = 0.02
     """Of the target level's samples, at which the start is done."""
-    budget: int = 2_000_000
+    budget: int = 4_000_000
     """Tokens that each arm samples, every sequence with its prompt."""
     profiled: int = 400
-    """Prompts of each level in a profile of the whole pool, at most."""
-    sft_steps: int = 120
-    """Steps of each SFT of an arm: on right samples of a profile, in a round of rejection sampling, on solutions."""
-    rounds: int = 6
+    """Prompts of each level in the profile, at most."""
+    sft_steps: int = 250
+    """Steps of each SFT of an arm: in a round of rejection sampling, on solutions."""
+    rounds: int = 8
     """Of rejection sampling."""
     samples: int = 16
     """Samples of each held-out problem."""

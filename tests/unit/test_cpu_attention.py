@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from pocketlm.model.cpu_attention import BLOCK, BLOCKS, CausalAttention
 from pocketlm.model.transformer import attend
@@ -69,3 +70,25 @@ def test_compiled_attention_takes_it_and_equals_what_runs_uncompiled() -> None:
         torch.autograd.grad(compiled, inputs, given_BHTE), torch.autograd.grad(plain, inputs, given_BHTE), strict=True
     ):
         assert relative_error(mine, other.double()) <= BACKWARD[1.0]
+
+
+def test_decoding_reads_keys_and_values_as_they_are_and_equals_float64() -> None:
+    generator = torch.Generator().manual_seed(2)
+    mask_B1TS = (torch.arange(70) <= torch.tensor([[69], [40], [7], [0], [33]])).view(5, 1, 1, 70)
+    query_BHTE, key_BKSE, value_BKSE = (
+        heads(generator, 5, number, length, 1.0) for number, length in ((6, 1), (2, 70), (2, 70))
+    )
+    converted: list[torch.Size] = []
+
+    class Conversions(TorchFunctionMode):
+        def __torch_function__(self, function, types, arguments=(), options=None):
+            if function is torch.Tensor.float:
+                converted.append(arguments[0].shape)
+            return function(*arguments, **(options or {}))
+
+    with torch.no_grad(), Conversions():
+        mixed_BHTE = attend(query_BHTE, key_BKSE, value_BKSE, mask_B1TS)
+    assert not converted, "keys and values of a whole cache are not written out again in float32"
+    exact_BHTE = attend(query_BHTE.double(), key_BKSE.double(), value_BKSE.double(), mask_B1TS)
+    assert mixed_BHTE.dtype == torch.bfloat16
+    assert relative_error(mixed_BHTE, exact_BHTE) <= FORWARD

@@ -14,6 +14,7 @@ TOY = World(
 
 def test_every_arm_runs_and_the_table_states_them(tmp_path, monkeypatch):
     monkeypatch.setattr(rlvr_low_start, "RATES", (3e-4,))
+    monkeypatch.setattr(rlvr_low_start, "SIZES", (384,))
     rlvr_low_start.run_all(TOY, tmp_path, (1,))
     made = {path.name for path in tmp_path.glob("*.json")}
     assert len(made) == len(ARMS) + 1

@@ -26,17 +26,20 @@ class Shadow:
     Args:
         source: whose weights are copied.
         dtype: type of the copy; None, or that of the source, makes none.
+
+    Attributes:
+        dtype: what is sampled in.
     """
 
     def __init__(self, source: Transformer, dtype: torch.dtype | None = None) -> None:
         weight = source.head_weight_VD
         self._source = source
-        self._dtype = weight.dtype if dtype is None else dtype
+        self.dtype = weight.dtype if dtype is None else dtype
         self.model = source
-        if self._dtype != weight.dtype:
+        if self.dtype != weight.dtype:
             self.model = deepcopy(source).requires_grad_(False)
             for parameter in self.model.parameters():
-                parameter.data = parameter.data.to(self._dtype)
+                parameter.data = parameter.data.to(self.dtype)
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -47,8 +50,8 @@ class Shadow:
 
     def products(self) -> AbstractContextManager[None]:
         """Within it products take the copy's type, and norms what they give back in fp32, as in training."""
-        reduced = self._dtype in REDUCED
+        reduced = self.dtype in REDUCED
         context: AbstractContextManager[None] = torch.autocast(
-            self.model.head_weight_VD.device.type, self._dtype if reduced else None, enabled=reduced
+            self.model.head_weight_VD.device.type, self.dtype if reduced else None, enabled=reduced
         )
         return context

@@ -191,7 +191,8 @@ class RMSNorm(nn.Module):
 def attend(query_BHTE: Tensor, key_BKSE: Tensor, value_BKSE: Tensor, mask_B1TS: Tensor | None) -> Tensor:
     """Scaled dot-product attention, [B, H, T, E]; causal without a mask; K may divide H (grouped queries)."""
     lowered = query_BHTE.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
-    if query_BHTE.device.type == "cpu" and lowered:
+    decoding = query_BHTE.shape[2] == 1 and not torch.is_grad_enabled()  # reads each key once: half the bytes count
+    if query_BHTE.device.type == "cpu" and lowered and not decoding:
         return _attend_in_bfloat16_on_cpu(query_BHTE, key_BKSE, value_BKSE, mask_B1TS)
     batch, heads, length, channels = query_BHTE.shape
     groups = heads // key_BKSE.shape[1]
