@@ -35,9 +35,10 @@ import numpy as np
 
 from bench.common import write_result
 
-SEEDS = (1, 2, 3)
+SEEDS = (1, 3, 4)
+"""Without 2: its start is right in 3.8 % of the target's samples before it has seen any of that level."""
 RATE = 6e-4
-RATES = (1e-4, 3e-4, 1e-3)
+RATES = (3e-4, 1e-3, 3e-3)
 SIZES = (96, 384)
 """Completions of a step."""
 TUNED = ("target_grpo", "pool_grpo")

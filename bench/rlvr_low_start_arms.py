@@ -29,6 +29,9 @@ EASY_FROM = 0.5
 """Pass rate above which a prompt has little left to teach."""
 REJECTION_SHARE = 0.75
 """Of the budget, until which ours samples by rejection."""
+REDRAWS = 200
+"""Steps of policy gradient in a row that may find no live group. Each costs its tokens and changes nothing; in all arms
+the next draw stands for the next step."""
 GRPO: dict[str, Any] = {"advantage": "standardised", "normalisation": "sequence"}
 """The reference's form: advantages over the group's standard deviation, each completion divided by its length."""
 OURS: dict[str, Any] = {"advantage": "mean", "normalisation": "constant"}
@@ -88,6 +91,7 @@ def policy_gradient(
             warmup_steps=min(5, steps - 1),
             rollouts=RolloutSettings(samples=samples, max_tokens=MAX_TOKENS),
             token_budget=budget,
+            redraws=REDRAWS,
             minimum_live_groups=0.0,
             profile_prompts=1,
             **form,

@@ -1,14 +1,14 @@
 """Our verifier of final answers against math-verify: every disagreement listed and classed.
 
     python -m bench.verifier_agreement answers --train gsm8k/train.jsonl --forms 9700 --out answers.jsonl
-    python -m bench.verifier_agreement answers --train gsm8k/train.jsonl --generate 300 --model MODEL.gguf \
+    python -m bench.verifier_agreement answers --train gsm8k/train.jsonl --generate 10000 --model MODEL.gguf \
         --tokenizer tokenizer.json --out answers.jsonl          # appended
     python -m bench.verifier_agreement compare answers.jsonl    # needs math-verify
 
 `answers` writes rows {"gold", "completion", "origin"}: gold rationales in many surface forms, right and wrong, or what
-a model writes after three solved examples (with the calculator tool, temperature 0.7). `compare` prints a table and
-writes bench/results/verifier_agreement.json, and every disagreement into verifier_agreement.jsonl beside it. It fails
-when a disagreement has no class below: ours is stricter on purpose, so most are answers that are not in the form.
+a model writes after a solved example (in bfloat16, with the calculator tool, temperature 0.7). `compare` prints a table
+and writes bench/results/verifier_agreement.json, and every disagreement into verifier_agreement.jsonl beside it. It
+fails when a disagreement has no class below: ours is stricter on purpose, so most are answers that are not in the form.
 """
 
 from __future__ import annotations
@@ -31,9 +31,12 @@ from pocketlm.problems.verifier import verify
 from pocketlm.problems.written_numbers import write_number
 
 Answer = dict[str, str]
-SHOTS, POOL = 3, 50
+SHOTS, POOL = 1, 50
 """Solved examples before a question: the shortest of a pool."""
-SLOTS = 16
+SAMPLES = 8
+"""Answers to a question."""
+QUESTIONS = 64
+"""Asked together."""
 SHOWN = 200
 """Characters of a generated answer that are kept of a disagreement, from its end. Of a surface form, which can be made
 again, only its name and line are kept: its text is the data set's."""
@@ -144,14 +147,17 @@ def in_forms(items: Sequence[WordProblem], count: int, seed: int) -> Iterator[An
 
 
 def generated(items: Sequence[WordProblem], arguments: argparse.Namespace) -> Iterator[Answer]:
-    """What the model writes to questions of the training split, after three solved ones."""
+    """What the model writes to questions of the training split, after a solved one."""
+    import torch
+
     from pocketlm.data.tokens.chat import encode_chat
     from pocketlm.evaluation.loading import load_gguf_file
     from pocketlm.generation.engine import Engine, Request
+    from pocketlm.generation.shadow import Shadow
 
     model, tokenizer = load_gguf_file(arguments.model, arguments.tokenizer)
     tool = CalculatorTool(tokenizer)
-    drawn = random.Random(arguments.seed).sample(items, POOL + arguments.generate)
+    drawn = random.Random(arguments.seed).sample(items, POOL + -(-arguments.generate // SAMPLES))
     examples = sorted(drawn[:POOL], key=lambda item: len(item.question) + len(item.rationale))[:SHOTS]
     shots = [
         message
@@ -161,23 +167,30 @@ def generated(items: Sequence[WordProblem], arguments: argparse.Namespace) -> It
             {"role": "assistant", "content": item.solution("rationale")},
         )
     ]
-    engine = Engine(model, slots=SLOTS)
-    for start in range(POOL, len(drawn), SLOTS):
-        asked = drawn[start : start + SLOTS]
+    shadow = Shadow(model, torch.bfloat16)
+    shadow.refresh()
+    engine, left = Engine(shadow.model), arguments.generate
+    for start in range(POOL, len(drawn), QUESTIONS):
+        asked = drawn[start : start + QUESTIONS]
         requests = [
             Request(
                 encode_chat(tokenizer, [*shots, {"role": "user", "content": item.question}], True)[0],
                 arguments.max_tokens,
                 temperature=0.7,
                 seed=start + at,
+                samples=SAMPLES,
                 stop_tokens=(tokenizer.im_end,),
                 tool=tool,
             )
             for at, item in enumerate(asked)
         ]
-        for item, [completion] in zip(asked, engine.generate(requests), strict=True):
-            text = tokenizer.decode(completion.tokens)
-            yield {"gold": write_number(item.answer), "completion": text, "origin": "generated"}
+        with shadow.products():
+            answers = engine.generate(requests)
+        for item, completions in zip(asked, answers, strict=True):
+            for completion in completions[:left]:
+                text = tokenizer.decode(completion.tokens)
+                yield {"gold": write_number(item.answer), "completion": text, "origin": "generated"}
+            left -= len(completions[:left])
 
 
 def compare(arguments: argparse.Namespace) -> None:

@@ -7,10 +7,13 @@ import torch
 
 from pocketlm.data.tokens.tokenizer import Tokenizer, train_tokenizer
 from pocketlm.errors import InputError, Interrupted
+from pocketlm.model.loss import IGNORE
 from pocketlm.model.storage import load_model
 from pocketlm.pipeline.stage import Inputs
 from pocketlm.posttraining.distillation import cache as distillation_cache
 from pocketlm.posttraining.distillation.distillation_settings import DistilSettings
+from pocketlm.posttraining.distillation.methods import plan_on_examples
+from pocketlm.posttraining.scoring import ExactMatch
 from pocketlm.posttraining.settings import RolloutSettings
 from pocketlm.stages.distil import distil
 from tests import posttraining_world as world
@@ -121,6 +124,40 @@ def test_right_samples_are_what_a_teacher_is_asked_about(inputs, tmp_path):
     assert made.metrics["teacher.positions"] == sum(
         len(row["completions"][0]["tokens"]) for row in inputs["samples"].read_jsonl("samples.jsonl")
     )
+
+
+@pytest.mark.parametrize("method", ["top_k", "sequence"])
+def test_what_a_calculator_writes_is_not_learned(inputs, tmp_path, method, monkeypatch):
+    """A solution is asked about, or learned, without the value that the tool puts in; the tool answers with it too."""
+    tokenizer, solution = world.small_tokenizer(), "<<3*4=12>>12"
+    row = {"id": "w", "task": "gsm8k", "level": 1, "prompt": "number?", "answer": "12", "solution": solution}
+    inputs["problems"] = world.artifact(tmp_path / "words", "problems", {
+        "solved.jsonl": [row], "selection.jsonl": [{**row, "id": "s", "prompt": "and?"}]
+    })  # fmt: skip
+    if method == "sequence":
+        del inputs["teacher"]
+        one = {"text": solution, "correct": True, "finish": "stop"}
+        inputs["samples"] = world.artifact(tmp_path / "drawn", "samples", {"samples.jsonl": [
+            {"row": row, "completions": [one]}
+        ]})  # fmt: skip
+    learned, tools = {}, []
+    monkeypatch.setattr(
+        "pocketlm.posttraining.scoring.exact_match",
+        lambda *given: tools.append(given[-1]) or ExactMatch({"1": 0.0}, {"1": 1}),
+    )
+    for tool in ("calculator", None):
+        chosen = settings(method=method, steps=2, batch_rows=1, rollouts=ROLLOUTS.model_copy(update={"tool": tool}))
+        plan = plan_on_examples(
+            chosen, Inputs(inputs), lambda row, text: False, world.World(tmp_path / str(tool), "distil").context
+        )
+        learned[tool] = int((plan.batches.batch(0, None).targets_BT != IGNORE).sum())
+        plan.validation.score(plan.model)
+    written = tokenizer.encode("12>>")
+    assert learned[None] == len(tokenizer.encode(solution)) + 1
+    apart = [*tokenizer.encode("<<3*4="), *tokenizer.encode("12")]
+    assert learned["calculator"] == len(apart) + 1
+    assert tools[0].call(tokenizer.encode("<<3*4=")) == written
+    assert tools[1] is None
 
 
 def test_the_budget_sets_the_steps(inputs, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, one_hot
 
 from pocketlm.errors import InputError
 from pocketlm.model.config import ModelSettings
@@ -113,6 +113,31 @@ def test_orpo_equals_its_formula():
     expected = -torch.cat(likelihood).mean() - settings.beta * sum(ratios) / 3
     batch = PreferenceBatches(PAIRS, None, 3, CAPACITY, seed=0, learn_prompt=True).batch(0)
     require_equal(PairObjective(settings, 3), policy, batch, expected, {})
+
+
+@pytest.mark.parametrize("certain", [0, 1], ids=["chosen", "rejected"])
+def test_orpo_learns_on_where_a_response_is_certain(certain):
+    """In fp32 the mean log-probability of a sure short answer is exactly 0, where odds have no value."""
+    item = Judged("sure", [1, 2], (Response([3], True), Response([4], False)))
+    batch = PreferenceBatches([item], None, 1, CAPACITY, seed=0, learn_prompt=True).batch(0)
+    policy = model(1).float()
+
+    class Sure:
+        """Every logit of the policy, and 60 more for the token that is certain."""
+
+        head_weight_VD = torch.eye(32)
+
+        def hidden(self, tokens_BT, positions_BT, mask_B1TS):
+            logits_BTV = policy.hidden(tokens_BT, positions_BT, mask_B1TS) @ policy.head_weight_VD.T
+            sure = batch.extra["sequences_BT"] == certain
+            return logits_BTV + 60 * sure[..., None] * one_hot(torch.tensor(3 + certain), 32)
+
+    loss, figures = PairObjective(PreferenceLossSettings(form="orpo", beta=0.7), 1).loss(Sure(), batch)
+    gradients = torch.autograd.grad(loss, list(policy.parameters()))
+    assert loss.isfinite()
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert max(float(gradient.abs().max()) for gradient in gradients) > 1e-3, "the other response still teaches"
+    assert float(figures["accuracy"]) == 1 - certain
 
 
 def test_kto_equals_its_formula():

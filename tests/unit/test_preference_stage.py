@@ -196,15 +196,16 @@ def test_turns_before_the_last_belong_to_the_prompt():
 def test_bad_rows_are_counted_by_reason_and_kept(tmp_path):
     path = file_of(tmp_path, [*ROWS, *BAD.values()])
     with path.open("ab") as file:
-        file.write(b'{"prompt": "\xff"}\n{"prompt": \n\n')
+        file.write(b'{"prompt": "\xff"}\n{"prompt": \n\n{"prompt": ' + b"1" * 5000 + b"}\n")
+        file.write(b'{"prompt": "number", "chosen": "and \\ud800", "rejected": "number"}\n')
     made, surroundings = run(settings(path=str(path)), {"model": model_of(tmp_path)}, tmp_path)
     rejected = made.read_jsonl("rejected.jsonl")
-    expected = [*BAD, "the line is no JSON in UTF-8", "the line is no JSON in UTF-8"]
+    expected = [*BAD, *["the line is no JSON in UTF-8"] * 3, "a text holds half of a surrogate pair"]
     assert [row["reason"] for row in rejected] == expected
     assert rejected[0]["id"] == "line 6"
-    assert made.metrics["rejected"] == 12
+    assert made.metrics["rejected"] == 14
     assert made.metrics["preferences"] + made.metrics["preferences.held_out"] == 5
-    assert sum(body["rows"] for kind, body in surroundings.events if kind == "preferences_rejected") == 12
+    assert sum(body["rows"] for kind, body in surroundings.events if kind == "preferences_rejected") == 14
 
 
 def test_what_cannot_work_is_refused_by_name(tmp_path):

@@ -1,14 +1,19 @@
 """The stages that sample on a tiny world: profile, filter and curriculum, budgets, rounds, tools and stops."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from pocketlm.errors import InputError
 from pocketlm.model.storage import load_model
+from pocketlm.posttraining.examples import asked_prompts
 from pocketlm.posttraining.rlvr.rlvr_settings import AlarmSettings, CurriculumSettings
+from pocketlm.posttraining.rollouts.sampler import Sampler, sequence_tokens
+from pocketlm.posttraining.scoring import exact_match
 from pocketlm.posttraining.settings import RolloutSettings
 from pocketlm.problems.rewards import RewardSettings
+from pocketlm.problems.verifier import verify
 from pocketlm.stages.rejection_sampling import RejectionSamplingSettings, rejection_sampling
 from pocketlm.stages.rlvr import RlvrSettings, rlvr
 from pocketlm.stages.sample import SampleSettings, sample
@@ -119,6 +124,39 @@ def test_an_alarm_is_said_once_and_may_end_the_run(inputs, tmp_path):
     first = next(step for step, row in enumerate(named, start=1) if row)
     assert ended.metrics["steps"] == first
     assert ended.metrics["stopped"] == f"stopped at step {first} by the alarm truncated"
+
+
+@pytest.mark.parametrize("log_every", [1, 2])
+def test_a_run_that_dead_groups_end_is_scored_and_counted_to_its_last_step(inputs, tmp_path, monkeypatch, log_every):
+    """Three steps are made, the fourth finds no live group: its tokens count, and the weights have a score."""
+    sampled = []
+
+    class Dying(Sampler):
+        def sample(self, model, prompts, seed, progress=1.0):
+            groups = super().sample(model, prompts, seed, progress)
+            if progress < 1:
+                sampled.append(sequence_tokens(groups, self))
+            dead = 0.5 <= progress < 1
+            return [replace(one, rewards=[0.0] * 8) for one in groups] if dead else groups
+
+    monkeypatch.setattr("pocketlm.posttraining.rollouts.inputs.Sampler", Dying)
+    settings = changed(RL, steps=6, validate_every=50, log_every=log_every, learning_rate=3e-3)
+    made, surroundings = run(rlvr, settings, _without_profile(inputs), tmp_path)
+    assert made.metrics["stopped"].startswith("step 3: all 4 groups were dead after 8 redraws")
+    assert warnings(surroundings)[-1] == made.metrics["stopped"]
+    assert made.metrics["steps"] == made.metrics["chosen_step"] == 3
+    assert [row["step"] for row in made.read_jsonl("log.jsonl")] == ([1, 2, 3] if log_every == 1 else [2, 3])
+    assert made.metrics["sampled_tokens"] == sum(sampled)
+    assert len(sampled) >= 3 + 9
+    scored = made.read_jsonl("validation.jsonl")
+    assert [row["step"] for row in scored] == [0, 3]
+    prompts = asked_prompts(world.small_tokenizer(), inputs["problems"].read_jsonl("selection.jsonl"))
+    again = exact_match(
+        load_model(made.path), world.small_tokenizer(), prompts, lambda row, text: verify(row, text).correct, 4
+    )
+    assert again.macro == scored[1]["exact_match"] == made.metrics["selection.exact_match"]["value"]
+    start = load_model(inputs["model"].path)
+    assert any((a != b).any() for a, b in zip(start.parameters(), load_model(made.path).parameters(), strict=True))
 
 
 def test_held_out_prompts_are_sampled_with_every_score(inputs, tmp_path):

@@ -113,11 +113,11 @@ class Scripted(Sampler):
 def test_dead_groups_are_redrawn_and_then_end_training(tokenizer, pool, tmp_path):
     hopeless = Scripted(tokenizer, [[[0.0, 0.0]]])
     with pytest.raises(NoLiveGroups, match=r"step 4: all 6 groups were dead after 8 redraws \(mean reward 0.000\)"):
-        batches(hopeless, pool, 6, tmp_path).batch(4, model=None)
+        batches(hopeless, pool, 6, tmp_path, redraws=8).batch(4, model=None)
     assert len(hopeless.asked) == 9
     assert len({name for asked in hopeless.asked for name in asked}) == 54, "other prompts each time"
     late = Scripted(tokenizer, [[[1.0, 1.0]], [[0.0, 0.0]], [[1.0, 0.0]]])
-    batch = batches(late, pool, 6, tmp_path).batch(4, model=None)
+    batch = batches(late, pool, 6, tmp_path, redraws=8).batch(4, model=None)
     one_draw = 6 * 2 * len(pool[0].tokens) + 6 * 5
     assert float(batch.extra["sampled_tokens"]) == 3 * one_draw, "what was sampled in vain is counted"
     assert batch.consumed == one_draw
@@ -340,6 +340,22 @@ def test_divergence_is_zero_from_itself_and_positive_from_another(tokenizer, poo
     groups = sampler.sample(model, spread(pool, 6), seed=2)
     assert abs(divergence_from(model, groups, sampler)) < 1e-5
     assert divergence_from(world.small_model(3), groups, sampler) > 0.5
+
+
+class Arrived(Exception):
+    """Says on which device a model got its tokens."""
+
+
+def test_text_is_scored_where_the_model_is(tokenizer):
+    class Elsewhere:
+        settings = world.small_model().settings
+        head_weight_VD = torch.empty(world.VOCABULARY, 32, device="meta")
+
+        def hidden(self, tokens_BT):
+            raise Arrived(tokens_BT.device.type)
+
+    with pytest.raises(Arrived, match="meta"):
+        bits_per_byte(Elsewhere(), tokenizer, ["and number"])
 
 
 def test_bits_per_byte_of_a_uniform_model(tokenizer, tmp_path):

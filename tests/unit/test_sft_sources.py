@@ -94,6 +94,15 @@ def test_impossible_shares_are_refused() -> None:
         example_counts(64, {INSTRUCTIONS: 0.7, CONVERSATIONS: 0.6}, {SOLVED: 1, INSTRUCTIONS: 1, CONVERSATIONS: 1})
     with pytest.raises(InputError, match="no examples to learn from"):
         example_counts(64, {CONVERSATIONS: 0.0}, {CONVERSATIONS: 3})
+    some = {INSTRUCTIONS: 0.25, CONVERSATIONS: 0.1}
+    with pytest.raises(InputError, match=r"of the 4 examples of a step none would be of conversations; raise batch"):
+        example_counts(4, some, {SOLVED: 1, INSTRUCTIONS: 1, CONVERSATIONS: 1})
+    assert example_counts(4, {**some, CONVERSATIONS: 0.0}, {SOLVED: 1, INSTRUCTIONS: 1, CONVERSATIONS: 1}) == {
+        SOLVED: 3,
+        INSTRUCTIONS: 1,
+    }
+    with pytest.raises(InputError, match=r"of the 2 examples of a step none would be of conversations"):
+        example_counts(2, SHARES, {INSTRUCTIONS: 1, SAMPLES: 1, CONVERSATIONS: 1})
 
 
 def test_a_solution_is_taught_instead_of_the_answer(tokenizer) -> None:

@@ -152,7 +152,21 @@ def test_a_teacher_and_its_samples_are_free(world: dict[str, Artifact], tmp_path
     samples = made(tmp_path, "drawn", 2, {"model": teacher}, sampled_tokens=100)
     read = {"model": world["base"], "teacher": teacher, "samples": samples}
     taught = made(tmp_path, "taught", 3, read, kind="distil", optimized_tokens=5)
-    assert spent(taught, {world["base"].digest}, {taught.digest: taught}) == Spent(0, 5)
+    for handed in ([taught], [taught, samples]):
+        assert spent(taught, {world["base"].digest}, {one.digest: one for one in handed}) == Spent(0, 5)
+
+
+def test_samples_that_an_arm_drew_itself_are_not_a_teachers(world: dict[str, Artifact], tmp_path: Path) -> None:
+    """`distil` from samples of the start, or of the very model that learns from them."""
+    half = made(tmp_path, "half", 4, {"model": world["base"]}, optimized_tokens=10)
+    for origin, way in (("base", []), ("half", [half])):
+        samples = made(tmp_path, f"of_{origin}", 1, {"model": {"base": world["base"], "half": half}[origin]},
+                       sampled_tokens=100)  # fmt: skip
+        student = way[0] if way else world["base"]
+        read = {"model": student, "samples": samples}
+        taught = made(tmp_path, f"from_{origin}", 3, read, kind="distil", optimized_tokens=5)
+        known = {one.digest: one for one in (taught, samples, *way)}
+        assert spent(taught, {world["base"].digest}, known) == Spent(100, 5 + 10 * len(way))
 
 
 def test_the_report_gets_one_table_one_plot_and_sentences(artifact: Artifact) -> None:

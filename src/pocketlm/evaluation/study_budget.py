@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 FREE = ("budget", "teacher", "problems", "documents", "tokens", "tokenizer", "conversations")
 """Inputs that cost an arm nothing, by name."""
 TAUGHT = "distil"
-"""The stage whose `samples` are those of a teacher, which are free as well."""
+"""The stage whose `samples` may be those of a teacher, which are free as well. Not free are those of the model that
+learns from them, or of a start: an arm drew them itself."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def spent(model: Artifact, starts: Collection[str], known: Mapping[str, Artifact
 
     Args:
         starts: digests of the models that the study starts from.
-        known: digest -> every artifact that the study was handed.
+        known: digest -> every artifact that the study was handed. Whose the samples of a `distil` stage are is seen of
+            those alone that are in it.
 
     Raises:
         InputError: something on the way is not known, so that what it cost cannot be counted.
@@ -50,7 +52,7 @@ def spent(model: Artifact, starts: Collection[str], known: Mapping[str, Artifact
         if artifact.digest in starts or artifact.digest in way:
             continue
         way[artifact.digest] = artifact
-        for reference in _read(artifact):
+        for reference in _read(artifact, starts, known):
             if reference["digest"] in starts:
                 continue
             if reference["digest"] not in known:
@@ -69,8 +71,17 @@ def _count(artifact: Artifact, name: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _read(artifact: Artifact) -> Iterator[Mapping[str, Any]]:
-    free = (*FREE, "samples") if artifact.manifest["identity"]["stage"] == TAUGHT else FREE
-    for name, entry in artifact.manifest["inputs"].items():
-        if name not in free:
-            yield from [entry] if "digest" in entry else entry.values()
+def _read(artifact: Artifact, starts: Collection[str], known: Mapping[str, Artifact]) -> Iterator[Mapping[str, Any]]:
+    inputs = artifact.manifest["inputs"]
+    taught = artifact.manifest["identity"]["stage"] == TAUGHT
+    own = {*starts, inputs["model"]["digest"]} if taught else set()
+    for name, entry in inputs.items():
+        if name in FREE or (taught and name == "samples" and _sampled_model(entry, known) not in own):
+            continue
+        yield from [entry] if "digest" in entry else entry.values()
+
+
+def _sampled_model(samples: Mapping[str, Any], known: Mapping[str, Artifact]) -> str | None:
+    """Digest of the model that drew samples, None where the study was not handed them."""
+    drawn = known.get(samples["digest"])
+    return None if drawn is None else str(drawn.manifest["inputs"]["model"]["digest"])

@@ -60,7 +60,13 @@ def exact_match(
     """Greedy answers; right is what the verifier accepts and the model ended with <|im_end|>."""
     if not prompts:
         raise InputError("the selection split holds no problems to score; raise selection_pairs in the problems stage")
-    stops = (tokenizer.turn_end,)
+    stops, context = (tokenizer.turn_end,), model.settings.context
+    for prompt in prompts:
+        if len(prompt.tokens) >= context:
+            raise InputError(
+                f"selection split: the prompt of {prompt.row.get('id')!r} has {len(prompt.tokens)} tokens, which "
+                f"leaves no room to answer in a context of {context}; shorten it, or leave the problem out"
+            )
     requests = [Request(prompt.tokens, max_tokens, stop_tokens=stops, tool=tool) for prompt in prompts]
     outcomes: dict[str, list[bool]] = {}
     for prompt, [completion] in zip(prompts, Engine(model, slots=SLOTS).generate(requests), strict=True):
@@ -85,20 +91,30 @@ def selection_validation(
     Figures of a score: greedy exact match by level and its mean over levels, and the loss in nats per answer token.
     `by` says which of the two is the `value` that stops training and chooses the weights. What the `tool`, a
     calculator, writes counts in neither.
+
+    The loss is over the rows that state an answer (those of a reward function need not; without any there is no loss)
+    and whose answer fits the context with its prompt; `loss_left_out` counts the others where there are some.
     """
     prompts = asked_prompts(tokenizer, rows)
-    examples = solved_examples(tokenizer, rows, "selection.jsonl", calculator=tool is not None)
+    solved = [row for row in rows if row.get("solution") is not None or row.get("answer") is not None]
+    examples = solved_examples(tokenizer, solved, "selection.jsonl", calculator=tool is not None)
     trees = [example_tree(example.tokens, example.trained) for example in examples]
 
     def score(model: Transformer) -> dict[str, float]:
         result = exact_match(model, tokenizer, prompts, reward, max_tokens, tool)
-        packed = pack(trees, model.settings.context)
-        batch = Batch(packed.tokens_BT, packed.targets_BT, packed.positions_BT, packed.mask_B1TS)
-        with torch.no_grad():
-            loss = float(SupervisedObjective().loss(model, batch.to(model.head_weight_VD.device))[0])
+        figures = {"exact_match": result.macro}
+        fitting = [tree for tree in trees if len(tree) <= model.settings.context]
+        if fitting:
+            packed = pack(fitting, model.settings.context)
+            batch = Batch(packed.tokens_BT, packed.targets_BT, packed.positions_BT, packed.mask_B1TS)
+            with torch.no_grad():
+                figures["loss"] = float(SupervisedObjective().loss(model, batch.to(model.head_weight_VD.device))[0])
+        elif by == "loss":
+            raise InputError("selection.jsonl states no answer that fits the context; choose by exact_match")
         by_level = {f"level_{level}": share for level, share in result.levels.items()}
-        value = loss if by == "loss" else 1 - result.macro
-        return {"value": value, "exact_match": result.macro, "loss": loss, **by_level}
+        left_out = {"loss_left_out": len(rows) - len(fitting)} if len(fitting) < len(rows) else {}
+        value = figures["loss"] if by == "loss" else 1 - result.macro
+        return {"value": value, **figures, **by_level, **left_out}
 
     return Validation(every=every, patience=patience, score=score)
 
@@ -115,9 +131,10 @@ def share_rows(rows: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
 
 
 def loss_rows(log: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Training log and validation rows as chart rows of the two losses."""
+    """Training log and validation rows, where they have one, as chart rows of the two losses."""
     training = [{"step": row["step"], "loss": row["loss"], "on": "training batches"} for row in log]
-    return training + [{"step": row["step"], "loss": row["loss"], "on": "selection split"} for row in curve]
+    scored = [row for row in curve if "loss" in row]
+    return training + [{"step": row["step"], "loss": row["loss"], "on": "selection split"} for row in scored]
 
 
 def pass_profile(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -147,7 +164,7 @@ def bits_per_byte(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str]
     stream: list[int] = [tokenizer.end_of_text]
     for tokens in tokenizer.encode_batch(texts):
         stream.extend([*tokens, tokenizer.end_of_text])
-    width = model.settings.context
+    width, device = model.settings.context, model.head_weight_VD.device
     count = math.ceil((len(stream) - 1) / width)
     padded = torch.full((count * width + 1,), IGNORE)
     padded[: len(stream)] = torch.tensor(stream)
@@ -155,8 +172,9 @@ def bits_per_byte(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str]
     tokens_BT = padded[:-1].view(count, width).clamp(min=0)
     nats = 0.0
     for start in range(0, count, rows):
-        hidden_BTD = model.hidden(tokens_BT[start : start + rows])
-        nats += float(head_cross_entropy(hidden_BTD, model.head_weight_VD, targets_BT[start : start + rows])[0])
+        part = slice(start, start + rows)
+        hidden_BTD = model.hidden(tokens_BT[part].to(device))
+        nats += float(head_cross_entropy(hidden_BTD, model.head_weight_VD, targets_BT[part].to(device))[0])
     return nats / math.log(2) / sum(len(text.encode()) for text in texts)
 
 

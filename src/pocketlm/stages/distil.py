@@ -22,7 +22,7 @@ from pocketlm.problems.rewards import reward_identity
 
 
 @stage(
-    version=1,
+    version=2,
     inputs={
         "model": "model",
         "problems": "problems",
@@ -43,6 +43,7 @@ def distil(settings: DistilSettings, inputs: Inputs, context: Context) -> Artifa
         require_inputs,
     )
     from pocketlm.posttraining.folder import write_model
+    from pocketlm.posttraining.judging import selection_judge
     from pocketlm.posttraining.rollouts.inputs import opened
     from pocketlm.training.trainer import Trainer
 
@@ -52,7 +53,8 @@ def distil(settings: DistilSettings, inputs: Inputs, context: Context) -> Artifa
             given = stack.enter_context(opened(settings.rollouts, settings.reward, inputs, context))
             plan = plan_on_policy(settings, given, inputs, context)
         else:
-            plan = plan_on_examples(settings, inputs, context)
+            right = stack.enter_context(selection_judge(inputs["problems"], context))
+            plan = plan_on_examples(settings, inputs, right, context)
         settings = settings.model_copy(update={"steps": plan.steps})
         start = {"step": 0, **plan.validation.score(plan.model)}
         result = Trainer(

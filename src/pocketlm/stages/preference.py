@@ -10,9 +10,8 @@ of `sample` and `preference` stages. It does not judge answers: samples were ver
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -65,7 +64,7 @@ def identity(settings: PreferenceSettings) -> str:
 
 
 @stage(
-    version=1,
+    version=2,
     inputs={"model": "model", "samples": optional("samples"), "problems": optional("problems")},
     output="model",
     external=identity,
@@ -73,16 +72,13 @@ def identity(settings: PreferenceSettings) -> str:
 def preference(settings: PreferenceSettings, inputs: Inputs, context: Context) -> Artifact:
     """Make better answers likelier than worse ones, held to the start."""
     from pocketlm.posttraining.folder import open_model, write_model
+    from pocketlm.posttraining.judging import selection_judge
     from pocketlm.posttraining.preferences.figures import preference_blocks, preference_metrics
     from pocketlm.posttraining.preferences.scoring import held_out_score, preference_validation, split_by_prompt
     from pocketlm.posttraining.preferences.sources import BatchMaker, preferences_of_file, preferences_of_samples
     from pocketlm.posttraining.scoring import selection_validation
-    from pocketlm.problems.verifier import verify
     from pocketlm.training.device import compute_type, prepare
     from pocketlm.training.trainer import Trainer
-
-    def reward(row: Mapping[str, Any], text: str) -> bool:
-        return verify(row, text).correct
 
     def scored(done: int) -> None:
         context.check_stop()
@@ -108,15 +104,16 @@ def preference(settings: PreferenceSettings, inputs: Inputs, context: Context) -
     score = held_out_score(
         maker.objective(len(held_out)), maker.make(held_out, len(held_out), context.seed("held-out batch"))
     )
-    selection, chosen_by = [], None
-    if (problems := inputs.get("problems")) is not None:
-        selection = problems.read_jsonl("selection.jsonl")
-        chosen_by = selection_validation(tokenizer, selection, reward, settings.max_tokens, settings.validate_every)
-    validation = preference_validation(score, chosen_by, settings.validate_every, settings.patience)
-    start = {"step": 0, **validation.score(model)}
     digest = samples.digest if samples is not None else identity(settings)
     objective = maker.objective(settings.batch_rows)
-    result = Trainer(model, objective, batches, settings, context, validation, data_digest=digest).run()
+    selection, chosen_by, problems = [], None, inputs.get("problems")
+    with selection_judge(problems, context) as right:
+        if problems is not None:
+            selection = problems.read_jsonl("selection.jsonl")
+            chosen_by = selection_validation(tokenizer, selection, right, settings.max_tokens, settings.validate_every)
+        validation = preference_validation(score, chosen_by, settings.validate_every, settings.patience)
+        start = {"step": 0, **validation.score(model)}
+        result = Trainer(model, objective, batches, settings, context, validation, data_digest=digest).run()
 
     draft = context.draft("model")
     write_model(draft, model, inputs["model"])

@@ -70,6 +70,8 @@ def rejection_sampling(settings: RejectionSamplingSettings, inputs: Inputs, cont
         rejection_metrics,
         running_on,
     )
+    from pocketlm.posttraining.sft.example_store import Account
+    from pocketlm.posttraining.sft.sources import fitting
     from pocketlm.posttraining.sft.supervised import SupervisedBatches, SupervisedObjective
     from pocketlm.training.trainer import Trainer
 
@@ -77,7 +79,12 @@ def rejection_sampling(settings: RejectionSamplingSettings, inputs: Inputs, cont
     with opened(settings.rollouts, settings.reward, inputs, context) as given:
         model, problems = given.model, given.problems
         solved = problems.read_jsonl("solved.jsonl") if settings.solved else []
-        taught = solved_examples(given.tokenizer, solved, "solved.jsonl", given.sampler.tool is not None)
+        account, longest = Account(), model.settings.context
+        taught = fitting(
+            solved_examples(given.tokenizer, solved, "solved.jsonl", given.sampler.tool is not None), longest, account
+        )
+        if account.too_long:
+            context.warn(f"{account.too_long} solved problems do not fit a context of {longest} and are left out")
         # The seed of `rlvr`: the same prompts in the same order.
         draws = Draws(given.prompts, settings.prompts, context.seed("rollouts"))
         validation = given.validation(settings.validate_every, settings.patience)
@@ -91,9 +98,7 @@ def rejection_sampling(settings: RejectionSamplingSettings, inputs: Inputs, cont
             own = accepted.examples(settings.keep_per_prompt)
             if settings.restart:
                 copy_weights(model, beginning)
-            source = SupervisedBatches(
-                [([*taught, *own], settings.batch_rows)], model.settings.context, context.seed("sft")
-            )
+            source = SupervisedBatches([([*taught, *own], settings.batch_rows)], longest, context.seed("sft"))
             result = Trainer(
                 model, SupervisedObjective(), source, settings, part, validation, data_digest=problems.digest
             ).run()

@@ -22,7 +22,7 @@ from pocketlm.problems.rewards import reward_identity
 
 
 @stage(
-    version=2,
+    version=3,
     inputs={"model": "model", "problems": "problems", "profile": optional("samples")},
     output="model",
     external=lambda settings: reward_identity(settings.reward),

@@ -15,7 +15,6 @@ It does not see the prompts of RL nor the report split.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -72,13 +71,13 @@ class SftSettings(TrainingSettings):
 def sft(settings: SftSettings, inputs: Inputs, context: Context) -> Artifact:
     """Learn from problems and conversations, assistant tokens only, until the selection split stops improving."""
     from pocketlm.posttraining.folder import open_model, write_model
+    from pocketlm.posttraining.judging import selection_judge
     from pocketlm.posttraining.scoring import selection_validation
     from pocketlm.posttraining.sft import sources as sft_sources
     from pocketlm.posttraining.sft.figures import sft_blocks, sft_metrics
     from pocketlm.posttraining.sft.supervised import SupervisedBatches, SupervisedObjective
     from pocketlm.posttraining.sft.validation import with_conversations
     from pocketlm.problems.calculator_tool import CalculatorTool
-    from pocketlm.problems.verifier import verify
     from pocketlm.training.device import prepare
     from pocketlm.training.trainer import Trainer
 
@@ -100,20 +99,20 @@ def sft(settings: SftSettings, inputs: Inputs, context: Context) -> Artifact:
         steps = batches.steps_for(token_budget(budget, "optimized_tokens"))
         settings = settings.model_copy(update={"steps": steps})
 
-    def reward(row: Mapping[str, Any], text: str) -> bool:
-        return verify(row, text).correct
-
-    scored: Any = None
-    if inputs.get("problems") is not None:
-        by: Literal["exact_match", "loss"] = "loss" if settings.choose_by == "loss" else "exact_match"
-        rows, every = sources.selection_problems, settings.validate_every
-        scored = selection_validation(tokenizer, rows, reward, settings.max_tokens, every, settings.patience, by, tool)
-    validation = with_conversations(
-        scored, sources.selection_conversations, settings.validate_every, settings.patience, settings.choose_by
-    )
-    start = {"step": 0, **validation.score(model)}
-    data = sft_sources.data_digest(inputs)
-    result = Trainer(model, SupervisedObjective(), batches, settings, context, validation, data_digest=data).run()
+    with selection_judge(inputs.get("problems"), context) as right:
+        scored: Any = None
+        if inputs.get("problems") is not None:
+            by: Literal["exact_match", "loss"] = "loss" if settings.choose_by == "loss" else "exact_match"
+            rows, every = sources.selection_problems, settings.validate_every
+            scored = selection_validation(
+                tokenizer, rows, right, settings.max_tokens, every, settings.patience, by, tool
+            )
+        validation = with_conversations(
+            scored, sources.selection_conversations, settings.validate_every, settings.patience, settings.choose_by
+        )
+        start = {"step": 0, **validation.score(model)}
+        data = sft_sources.data_digest(inputs)
+        result = Trainer(model, SupervisedObjective(), batches, settings, context, validation, data_digest=data).run()
 
     draft = context.draft("model")
     write_model(draft, model, inputs["model"])

@@ -60,7 +60,7 @@ def recheck(settings: StudySettings, artifact: Artifact, inputs: Inputs, context
 
 
 @stage(
-    version=1,
+    version=2,
     inputs={
         "models": many("model"),
         "start": many("model"),

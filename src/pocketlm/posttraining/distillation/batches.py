@@ -100,19 +100,22 @@ class StudentBatches:
         return Batch(rows.tokens_BT, rows.targets_BT, rows.positions_BT, rows.mask_B1TS, extra, token_count=tokens)
 
 
-def verified_texts(tokenizer: Tokenizer, rows: Iterable[Mapping[str, Any]], longest: int) -> tuple[list[Example], int]:
+def verified_texts(
+    tokenizer: Tokenizer, rows: Iterable[Mapping[str, Any]], longest: int, calculator: bool = False
+) -> tuple[list[Example], int]:
     """A teacher's right completions, each text of a prompt once, in the student's tokens and chat form; and how many
     were left out for being longer than `longest` positions. The teacher may have any tokenizer.
 
     Args:
         rows: of a `samples` artifact.
+        calculator: what that tool writes into them is not learned.
     """
     examples: list[Example] = []
     too_long = 0
     for row in rows:
         right = [one["text"] for one in row["completions"] if one["correct"] and one["finish"] == "stop"]
         for text in dict.fromkeys(text.strip() for text in right):
-            example = solved_example(tokenizer, row["row"]["prompt"], text)
+            example = solved_example(tokenizer, row["row"]["prompt"], text, calculator)
             if len(example.tokens) - 1 > longest:
                 too_long += 1
             else:

@@ -28,7 +28,8 @@ class DistilSettings(TrainingSettings):
     """`on_policy`: 0 is KL(teacher || student), 1 is KL(student || teacher), between them the generalised
     Jensen-Shannon divergence."""
     rollouts: RolloutSettings = RolloutSettings(samples=4)
-    """`on_policy`: how the student samples. `max_tokens` is also that of answers on the selection split."""
+    """`on_policy`: how the student samples. With every method `max_tokens` and `tool` are also those of answers on the
+    selection split, and what the tool writes is not learned."""
     reward: RewardSettings = RewardSettings()
     """`on_policy`: how answers are scored, for the log and the selection split; nothing is learned from it."""
     validate_every: int = Field(default=25, gt=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,11 @@ from pocketlm.posttraining.distillation.cache import TeacherCache
 from pocketlm.posttraining.distillation.objectives import LikeliestObjective, TeacherObjective
 from pocketlm.posttraining.examples import Example, solved_examples
 from pocketlm.posttraining.folder import open_model
-from pocketlm.posttraining.scoring import selection_validation
+from pocketlm.posttraining.scoring import Reward, selection_validation
 from pocketlm.posttraining.settings import token_budget
 from pocketlm.posttraining.sft.example_store import Account, sample_examples
 from pocketlm.posttraining.sft.supervised import SupervisedBatches, SupervisedObjective
-from pocketlm.problems.verifier import verify
+from pocketlm.problems.calculator_tool import CalculatorTool
 from pocketlm.training.device import compute_type, prepare
 
 if TYPE_CHECKING:
@@ -85,11 +84,12 @@ def plan_on_policy(settings: DistilSettings, given: RolloutInputs, inputs: Input
     return Plan(given.model, objective, batches, validation, len(given.selection), settings.steps, facts)
 
 
-def plan_on_examples(settings: DistilSettings, inputs: Inputs, context: Context) -> Plan:
-    """Methods `top_k` and `sequence`: a fixed set of examples."""
+def plan_on_examples(settings: DistilSettings, inputs: Inputs, right: Reward, context: Context) -> Plan:
+    """Methods `top_k` and `sequence`: a fixed set of examples. `right` judges answers on the selection split."""
     model, tokenizer = open_model(inputs["model"], prepare(context.runtime))
     longest = model.settings.context
-    examples, left_out = _examples(settings.method, inputs, tokenizer, longest)
+    tool = CalculatorTool(tokenizer) if settings.rollouts.tool == "calculator" else None
+    examples, left_out = _examples(settings.method, inputs, tokenizer, longest, tool is not None)
     facts: dict[str, Any] = {"examples": len(examples), "examples.left_out": left_out}
     batches: LikeliestBatches | SupervisedBatches
     objective: Objective
@@ -113,9 +113,8 @@ def plan_on_examples(settings: DistilSettings, inputs: Inputs, context: Context)
     if (budget := inputs.get("budget")) is not None:
         steps = batches.steps_for(token_budget(budget, "optimized_tokens"))
     selection = inputs["problems"].read_jsonl("selection.jsonl")
-    validation = selection_validation(
-        tokenizer, selection, _right, settings.rollouts.max_tokens, settings.validate_every, settings.patience
-    )
+    every, most = settings.validate_every, settings.rollouts.max_tokens
+    validation = selection_validation(tokenizer, selection, right, most, every, settings.patience, tool=tool)
     return Plan(model, objective, batches, validation, len(selection), steps, facts)
 
 
@@ -125,17 +124,19 @@ def data_digest(inputs: Inputs) -> str:
     return " ".join(f"{name} {artifact.digest}" for name, artifact in named if artifact is not None)
 
 
-def _examples(method: str, inputs: Inputs, tokenizer: Tokenizer, longest: int) -> tuple[list[Example], int]:
+def _examples(
+    method: str, inputs: Inputs, tokenizer: Tokenizer, longest: int, calculator: bool
+) -> tuple[list[Example], int]:
     samples, problems = inputs.get("samples"), inputs["problems"]
     if samples is not None and method == "sequence":
-        examples, left_out = verified_texts(tokenizer, samples.read_jsonl("samples.jsonl"), longest)
+        examples, left_out = verified_texts(tokenizer, samples.read_jsonl("samples.jsonl"), longest, calculator)
     elif samples is not None:
         account = Account()
         examples = list(sample_examples(tokenizer, samples.read_jsonl("samples.jsonl"), longest, account))
         left_out = account.too_long
     else:
         rows = problems.read_jsonl("solved.jsonl") if "solved.jsonl" in problems.manifest["files"] else []
-        solved = solved_examples(tokenizer, rows, "solved.jsonl")
+        solved = solved_examples(tokenizer, rows, "solved.jsonl", calculator)
         examples = [one for one in solved if len(one.tokens) - 1 <= longest]
         left_out = len(solved) - len(examples)
     if not examples:
@@ -154,7 +155,3 @@ def _teacher(artifact: Artifact, student: Transformer) -> Transformer:
             f"{student.settings.context}; a teacher must be able to read all that its student can"
         )
     return teacher.requires_grad_(False)
-
-
-def _right(row: Mapping[str, Any], text: str) -> bool:
-    return verify(row, text).correct

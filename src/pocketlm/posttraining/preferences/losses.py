@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from pocketlm.training.batches import Batch
 
 
+CERTAIN = 1e-8
+"""Nats below 0 from which on odds count a response as certain: fp32 rounds nothing but such to 0."""
+
+
 class PairObjective:
     """DPO or ORPO, averaged over the pairs of a step.
 
@@ -45,8 +49,11 @@ class PairObjective:
         chosen_P, rejected_P, length_P2 = self._rewards(log_probability_N, batch)
         present_P = length_P2[:, 0] > 0  # the pairs of this part of the step
         if self._settings.form == "orpo":
-            # Odds have no value where there is no response; what is put in is not counted.
-            chosen_P, rejected_P = (reward_P.where(present_P, -1.0) for reward_P in (chosen_P, rejected_P))
+            # Odds have no value where there is no response; what is put in is not counted. Nor have they where a
+            # response is certain, as short answers become in fp32: a mean log-probability of 0 is held just below it.
+            chosen_P, rejected_P = (
+                reward_P.where(present_P, -1.0).clamp(max=-CERTAIN) for reward_P in (chosen_P, rejected_P)
+            )
             odds_P = chosen_P - rejected_P - (_log_1_minus_exp(chosen_P) - _log_1_minus_exp(rejected_P))
             loss = -self._settings.beta * self._mean(F.logsigmoid(odds_P), present_P)
             loss = loss + self._likelihood(log_probability_N, batch)

@@ -53,10 +53,10 @@ def read_comparisons(path: Path) -> Iterator[tuple[int, Comparison | Unusable]]:
                 continue
             try:
                 yield number, comparison_of(json.loads(line), f"line {number}")
-            except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
-                yield number, Unusable("the line is no JSON in UTF-8")
             except Unusable as fault:
                 yield number, fault
+            except (ValueError, RecursionError):  # ValueError: of the bytes, of the JSON, and of a number too long
+                yield number, Unusable("the line is no JSON in UTF-8")
 
 
 def comparison_of(row: object, name: str) -> Comparison:
@@ -76,6 +76,9 @@ def comparison_of(row: object, name: str) -> Comparison:
 
 def encoded(tokenizer: Tokenizer, comparison: Comparison, longest: int) -> Judged:
     """The tokens of a comparison in the tokenizer's chat form; Unusable when it has none, or they are too many."""
+    texts = [*(message["content"] for message in comparison.messages), *(text for text, _ in comparison.answers)]
+    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+        raise Unusable("a text holds half of a surrogate pair")
     try:
         prompt, _ = encode_chat(tokenizer, comparison.messages, add_generation_prompt=True)
         responses = []

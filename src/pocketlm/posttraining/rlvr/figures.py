@@ -42,7 +42,7 @@ def rlvr_metrics(
         "steps": log[-1]["step"] if log else 0,
         "chosen_step": result.chosen["step"],
         "optimized_tokens": result.tokens,
-        "sampled_tokens": total(log, "sampled_tokens"),
+        "sampled_tokens": result.sampled_tokens,
         "packed_tokens": total(log, "packed_tokens"),
         "selection.exact_match.before": figure(curve[0]["exact_match"], n=selection),
         "selection.exact_match": figure(result.chosen["exact_match"], n=selection),

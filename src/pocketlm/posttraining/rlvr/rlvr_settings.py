@@ -67,6 +67,9 @@ class RlvrSettings(TrainingSettings, PolicyGradientSettings):
     """With a profile: the lowest and the highest pass rate of the prompts that are drawn."""
     curriculum: CurriculumSettings | None = None
     """From easy to hard; unset draws alike from beginning to end."""
+    redraws: int = Field(default=8, ge=0)
+    """Further draws of a step, at most, while every one of its groups is dead; when they are dead too, training ends.
+    From a low start it takes many: a step without a live group would change nothing."""
     refill: int = Field(default=0, ge=0)
     """Further draws of a step, at most, to have as many live groups as it draws prompts (DAPO); 0: none."""
     token_budget: int | None = Field(default=None, gt=0)

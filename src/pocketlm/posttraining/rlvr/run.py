@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pocketlm.errors import InputError
 from pocketlm.posttraining.merging.interpolation import copy_weights
 from pocketlm.posttraining.rlvr.alarms import RlvrWatcher
+from pocketlm.posttraining.rlvr.figures import total
 from pocketlm.posttraining.rlvr.policy_gradient import PolicyGradientObjective
 from pocketlm.posttraining.rollouts.batches import NoLiveGroups, RolloutBatches
 from pocketlm.posttraining.rollouts.curriculum import Draws, keep_by_pass_rate
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pocketlm.posttraining.examples import Prompt
     from pocketlm.posttraining.rlvr.rlvr_settings import RlvrSettings
     from pocketlm.posttraining.rollouts.inputs import RolloutInputs
+    from pocketlm.training.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,15 @@ def drawn_prompts(
 class RlvrResult:
     """What a run made. `curve` begins with the score of the start, `chosen` is the score of the weights it ended with.
 
-    `ended` says why training ended, `stopped` whether that was before its time.
+    `ended` says why training ended, `stopped` whether that was before its time. `sampled_tokens` are of all steps, and
+    of one that found no live group.
     """
 
     log: list[dict[str, Any]]
     curve: list[dict[str, Any]]
     chosen: dict[str, Any]
     tokens: int
+    sampled_tokens: int
     ended: str
     stopped: bool
     alarms: list[str]
@@ -105,7 +109,7 @@ def train(
         if drawn.draws is None:
             ended = f"not trained: {drawn.told}"
         context.warn(ended)
-        return RlvrResult([], [first], first, 0, ended, True, [])
+        return RlvrResult([], [first], first, 0, 0, ended, True, [])
     batches = RolloutBatches(
         sampler,
         drawn.draws,
@@ -113,6 +117,7 @@ def train(
         context.seed("rollouts"),
         context.work,
         settings.steps,
+        settings.redraws,
         settings.refill,
         start if settings.kl_coefficient else None,
         context.runtime.micro_batch,
@@ -128,12 +133,13 @@ def train(
         data_digest=given.problems.digest,
         watcher=RlvrWatcher(settings.alarms, first, settings.token_budget, settings.updates_per_batch),
     )
-    dead = ""
+    dead, unused_tokens = "", 0
     try:
         trainer.run()
     except NoLiveGroups as error:
-        dead = str(error)
+        dead, unused_tokens = str(error), error.sampled_tokens
         context.warn(dead)
+        _close(trainer, validation)
     scored = trainer.validation_state
     if scored.best_weights:
         copy_weights(model, scored.best_weights)
@@ -141,4 +147,14 @@ def train(
     log = trainer.log.rows
     alarms = sorted({name for row in log for name in row.get("alarms", [])})
     ended = dead or trainer.ended or "ran all steps"
-    return RlvrResult(log, [first, *scored.rows], chosen, trainer.tokens, ended, bool(dead), alarms)
+    sampled = total(log, "sampled_tokens") + unused_tokens
+    return RlvrResult(log, [first, *scored.rows], chosen, trainer.tokens, sampled, ended, bool(dead), alarms)
+
+
+def _close(trainer: Trainer, validation: Validation) -> None:
+    """What a trainer does at its end, for one that the batches ended: the last steps have a row of the log, and the
+    last weights are scored. Without, weights that no score has seen would stand under the score of others."""
+    if trainer.step and (not trainer.log.rows or trainer.log.rows[-1]["step"] < trainer.step):
+        trainer.log.close_row(trainer.step, tokens=trainer.tokens, learning_rate=trainer.rate(trainer.step - 1))
+    if trainer.step and trainer.validation_state.last_step != trainer.step:
+        trainer.validation_state.update(validation, trainer.step, trainer.model)

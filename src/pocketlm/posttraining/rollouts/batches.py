@@ -31,18 +31,20 @@ if TYPE_CHECKING:
     from pocketlm.posttraining.settings import PolicyGradientSettings
 
 PATTERN = "rollouts-{}.json.gz"
-REDRAWS = 8
-"""Times that a step draws other prompts when every one of its groups is dead."""
 
 
 class NoLiveGroups(Exception):
-    """Every group of a step, redrawn, was dead: the completions of each prompt earned the same. Training ends."""
+    """Every group of a step, redrawn, was dead: the completions of each prompt earned the same. Training ends.
 
-    def __init__(self, step: int, groups: int, redraws: int, mean_reward: float) -> None:
+    `sampled_tokens`: what the step sampled, of which nothing was learned.
+    """
+
+    def __init__(self, step: int, groups: int, redraws: int, mean_reward: float, sampled_tokens: int) -> None:
         super().__init__(
             f"step {step}: all {groups} groups were dead after {redraws} redraws (mean reward {mean_reward:.3f}): "
             "the completions of each prompt all earned the same, which teaches nothing"
         )
+        self.sampled_tokens = sampled_tokens
 
 
 class RolloutBatches:
@@ -56,8 +58,9 @@ class RolloutBatches:
         settings: advantages, and how often a batch is used.
         work: the stage's scratch space, for the rollouts of a batch that is used again.
         steps: of the whole run.
+        redraws: further draws of a step, at most, while every one of its groups is dead.
         refill: further draws of a step, at most, until it has as many live groups as it draws prompts (DAPO's dynamic
-            sampling, arXiv 2503.14476). 0: one draw, unless all of it is dead.
+            sampling, arXiv 2503.14476).
         reference: gives `reference_BT`, the log-probabilities of the frozen start, for a KL penalty.
         rows: that it takes in one forward pass; None: all.
     """
@@ -72,13 +75,14 @@ class RolloutBatches:
         seed: int,
         work: Path,
         steps: int = 1,
+        redraws: int = 0,
         refill: int = 0,
         reference: Transformer | None = None,
         rows: int | None = None,
     ) -> None:
         self._sampler, self._draws, self._settings, self._seed = sampler, draws, settings, seed
         self._work = work
-        self._steps, self._refill = steps, refill
+        self._steps, self._redraws, self._refill = steps, redraws, refill
         self._reference, self._rows = reference, rows
 
     def batch(self, step: int, model: Transformer) -> Batch:
@@ -100,7 +104,7 @@ class RolloutBatches:
     def _sample(self, step: int, model: Transformer) -> tuple[list[Group], dict[str, float]]:
         asked: list[Group] = []
         live: list[Group] = []
-        for attempt in range(max(self._refill, REDRAWS) + 1):
+        for attempt in range(max(self._refill, self._redraws) + 1):
             seed = derive_seed(self._seed, "rollouts", step, attempt)
             prompts = self._draws.draw(step, attempt)
             asked += self._sampler.sample(model, prompts, seed, step / self._steps)
@@ -109,7 +113,8 @@ class RolloutBatches:
                 break
         else:
             rewards = [reward for group in asked for reward in group.scored] or [0.0]
-            raise NoLiveGroups(step, self._draws.count, attempt, sum(rewards) / len(rewards))
+            spent = sequence_tokens(asked, self._sampler)
+            raise NoLiveGroups(step, self._draws.count, attempt, sum(rewards) / len(rewards), spent)
         figures = {**group_figures(asked), "sampled_tokens": sequence_tokens(asked, self._sampler)}
         return live[: self._draws.count], figures
 

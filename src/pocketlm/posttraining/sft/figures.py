@@ -50,7 +50,7 @@ def sft_metrics(
     if "exact_match" in chosen:
         metrics["selection.exact_match"] = figure(chosen["exact_match"], n=len(sources.selection_problems))
     if sources.selection_conversations:
-        loss = chosen.get("conversation_loss", chosen["loss"])
+        loss = chosen["conversation_loss"] if "conversation_loss" in chosen else chosen["loss"]
         count = len(sources.selection_conversations)
         metrics["selection.conversation_loss"] = figure(loss, n=count, unit="nats/token")
     return metrics

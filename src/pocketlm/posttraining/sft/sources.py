@@ -108,7 +108,7 @@ def example_counts(rows: int, shares: Mapping[str, float], there: Mapping[str, i
     one, and the last source takes what rounding leaves.
 
     Raises:
-        InputError: no source holds an example, or the shares sum to more than one.
+        InputError: no source holds an example, the shares sum to more than one, or a step is too small for one.
     """
     asked = {name: shares[name] for name in SOURCES if there.get(name) and shares.get(name)}
     if there.get(SOLVED):
@@ -117,6 +117,7 @@ def example_counts(rows: int, shares: Mapping[str, float], there: Mapping[str, i
         if left < 0:
             listed = ", ".join(f"{name} {share:g}" for name, share in asked.items())
             raise InputError(f"sft: the shares of a batch sum to more than one: {listed}; lower some")
+        _require_each(counts, rows)
         return {SOLVED: left, **counts}
     total = sum(asked.values())
     if not total:
@@ -127,4 +128,14 @@ def example_counts(rows: int, shares: Mapping[str, float], there: Mapping[str, i
     counts = {name: round(rows * share / total) for name, share in asked.items()}
     last = list(counts)[-1]
     counts[last] += rows - sum(counts.values())
+    _require_each(counts, rows)
     return counts
+
+
+def _require_each(counts: Mapping[str, int], rows: int) -> None:
+    """A share that rounds to nothing would leave out a whole source without a word."""
+    if absent := [name for name, count in counts.items() if count < 1]:
+        raise InputError(
+            f"sft: of the {rows} examples of a step none would be of {', '.join(absent)}; raise batch_rows, or set the "
+            "share to 0 to leave that out"
+        )
