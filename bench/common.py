@@ -37,9 +37,14 @@ def versions(*distributions: str) -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in named}}
 
 
-def alternate(candidates: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each candidate, run in turn `rounds` times after one warm-up each, so that load hits all alike."""
-    for run in candidates.values():
+def alternate(
+    candidates: Mapping[str, Callable[[], Any]], rounds: int, warm: Mapping[str, Callable[[], Any]] | None = None
+) -> dict[str, list[float]]:
+    """Seconds of each candidate, run in turn `rounds` times after one warm-up each, so that load hits all alike.
+
+    `warm`: what is run to warm up, where a whole candidate would take too long.
+    """
+    for run in (warm or candidates).values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):

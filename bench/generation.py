@@ -9,7 +9,7 @@ the samples, 8 tokens), `texts` (one sample each), `eight` (8 texts) and `stream
 Peers: `generate` in static batches of each size given, and continuous batching (`generate_batch`) with each number of
 sequences given; a ratio is to the fastest of each kind. All sides sample for themselves, so the lengths drawn differ a
 little: ratios are of tokens per second in the same round, and the quantiles of the lengths stand beside them. Tokens
-counted are those up to and with the stop token. The first round of each is not timed.
+counted are those up to and with the stop token. A warm-up comes first, `FEW` sequences or the whole round.
 
 `stream` also gives the share of the memory-bandwidth floor: bytes of weights that a token needs (every matrix once, the
 tied embedding as the head) / read bandwidth / seconds a token. The bandwidth is the best of ten sums over 512 MiB with
@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -36,6 +37,8 @@ from bench.generation_peers import Ours, make_peer
 from bench.generation_workloads import Subject, Workload, from_gguf, quickstart, workloads
 from pocketlm.model.transformer import Transformer
 
+FEW, WARM_TOKENS = 8, 32
+"""What warms up where a workload has more sequences than `FEW`: so many of the longest prompts, so many tokens."""
 QUANTILES = (0, 0.1, 0.25, 0.5, 0.75, 0.9, 1)
 
 
@@ -59,13 +62,16 @@ def weight_bytes(model: Transformer, dtype: torch.dtype) -> int:
 
 def measure(subject: Subject, workload: Workload, peers: dict[str, list[int]], rounds: int, slots: int | None) -> Any:
     """One row of the result: speeds, lengths, and ratios to the fastest of each kind of peer."""
-    candidates: dict[str, Any] = {"engine": Ours(subject, workload, slots)}
+    candidates = _candidates(subject, workload, peers, slots)
     largest = len(workload.prompts) * workload.samples
-    for kind, batches in peers.items():
-        for batch in sorted({min(batch, largest) for batch in batches}):
-            candidates[f"{kind} {batch}"] = make_peer(kind, subject, workload, batch)
+    warm = None
+    if largest > FEW:
+        prompts = sorted(workload.prompts, key=len)[-FEW // 2 :]
+        short = replace(workload, prompts=prompts, samples=2, max_tokens=min(WARM_TOKENS, workload.max_tokens))
+        warm = _candidates(subject, short, peers, slots)
     bandwidth = read_bandwidth()
-    seconds = alternate(candidates, rounds)
+    seconds = alternate(candidates, rounds, warm)
+    del warm
     bandwidth = max(bandwidth, read_bandwidth())
     speeds = {name: [sum(run.lengths) / one for one in seconds[name]] for name, run in candidates.items()}
     row: dict[str, Any] = {
@@ -84,6 +90,15 @@ def measure(subject: Subject, workload: Workload, peers: dict[str, list[int]], r
         row["read_gigabytes_per_second"] = round(bandwidth / 1e9, 1)
         row["share_of_bandwidth_floor"] = {name: round(floor * median(speed), 3) for name, speed in speeds.items()}
     return row
+
+
+def _candidates(subject: Subject, workload: Workload, peers: dict[str, list[int]], slots: int | None) -> dict[str, Any]:
+    candidates: dict[str, Any] = {"engine": Ours(subject, workload, slots)}
+    largest = len(workload.prompts) * workload.samples
+    for kind, batches in peers.items():
+        for batch in sorted({min(batch, largest) for batch in batches}):
+            candidates[f"{kind} {batch}"] = make_peer(kind, subject, workload, batch)
+    return candidates
 
 
 def main() -> None:
