@@ -58,6 +58,9 @@ BROKEN: Mapping[str, tuple[str, str]] = {
     "a note that is not closed": ("How many are 3 and 5?", "There are 3+5 = <<3+5=8 in all.\n#### 8"),
     "a value that is not written exactly": ("Share 10 among 3.", "Each gets 10/3 = <<10/3=3.33>>3.33.\n#### 3.33"),
     "an empty question": ("  ", "There are 3+4 = <<3+4=7>>7.\n#### 7"),
+    "a number of more than 40 digits": (f"How many are 3 and {'1' * 5000}?", "There are 3+4 = <<3+4=7>>7.\n#### 7"),
+    "half of a surrogate pair": ("How many are 3 and 4?", "There are \ud800 3+4 = <<3+4=7>>7.\n#### 7"),
+    "more than 20,000 characters": ("How many are 3 and 4?", f"{'3  +  ' * 40_000}3+4 = <<3+4=7>>7.\n#### 7"),
     "several final answers": ("How many are 30 and 4?", "There are 30+4 = <<30+4=34>>34.\n#### 34\n#### 34"),
 }
 """Reason -> an item that cannot be read."""

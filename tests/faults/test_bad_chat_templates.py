@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
 import pytest
 
-from pocketlm.data.tokens import chat_template_process
+from pocketlm.data.tokens import chat_template, chat_template_process
 from pocketlm.data.tokens.chat import encode_chat
 from pocketlm.data.tokens.chat_template_process import TemplateRefusal
 from pocketlm.errors import InputError
@@ -36,6 +37,7 @@ LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% end
         ("{{ cycler.__init__.__globals__.os.system('true') }}", "unsafe|SecurityError"),
         ("{{ ''|attr('__class__') }}{{ ('' | attr('__class__')).mro() }}", "unsafe|SecurityError"),
         ("{% include '/etc/passwd' %}", "no loader"),
+        ("{{ '\\ud800' }}", "half of a surrogate pair"),
         ("{% for a in messages %}", "TemplateSyntaxError"),
         ("{{ nowhere.content }}", "'nowhere' is undefined"),
         ("{{ messages[9].content }}", "UndefinedError"),
@@ -111,6 +113,52 @@ def test_without_a_closing_token_there_is_nothing_to_stop_at(tmp_path: Path) -> 
     tokenizer = tokenizer_with(tmp_path, "{% for m in messages %}{{ m.content ~ '\n' }}{% endfor %}")
     with pytest.raises(InputError, match="no special token follows an assistant's answer"):
         _ = tokenizer.turn_end
+
+
+def test_one_conversation_too_large_for_a_template_ends_nothing(tmp_path: Path) -> None:
+    tokenizer = tokenizer_with(tmp_path, DEFAULT_SYSTEM)
+    large = [{"role": "user", "content": "a " * chat_template_process.MOST_CHARACTERS}, *MESSAGES[1:]]
+    half = [{"role": "user", "content": "\ud800"}, *MESSAGES[1:]]
+    account = Account()
+    rows = [{"id": "1", "messages": large}, {"id": "2", "messages": half}, {"id": "3", "messages": MESSAGES}]
+    assert len(conversation_examples(tokenizer, rows, 100, account)) == 1
+    assert account.refused == 2
+
+
+def test_many_turns_are_rendered_in_several_requests_with_the_same_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = tokenizer_with(tmp_path, DEFAULT_SYSTEM)
+    messages = [{**turn, "content": turn["content"] * (number + 1)} for number in range(7) for turn in MESSAGES]
+    whole = encode_chat(tokenizer, messages)
+    assert tokenizer.chat_template is not None
+    process = tokenizer.chat_template._process
+    counts: list[int] = []
+    render = process.render
+    monkeypatch.setattr(process, "render", lambda given, cuts: (counts.append(len(cuts)), render(given, cuts))[1])
+    monkeypatch.setattr(chat_template, "CHARACTERS_TOGETHER", 4 * len(tokenizer.chat_template.render(messages)) + 4)
+    counts.clear()
+    assert encode_chat(tokenizer, messages) == whole
+    assert counts == [1, 4, 4, 4, 2]
+
+
+@pytest.mark.parametrize(
+    "given", [["x"], [1], [{"name": "other", "template": "x"}], [{"name": "default", "template": 5}], 5]
+)
+def test_a_template_of_another_type_is_named(tmp_path: Path, given: object) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": given}))
+    with pytest.raises(InputError, match="neither a text nor a list with one named default"):
+        chat_template.template_of(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="is damaged"):
+        chat_template.template_of(tmp_path)
+
+
+def test_a_turn_that_the_template_does_not_write_cannot_be_continued(tmp_path: Path) -> None:
+    tokenizer = tokenizer_with(tmp_path, "{{ messages[0].content }}</s>")
+    assert tokenizer.chat_template is not None
+    with pytest.raises(TemplateRefusal, match="does not write the last turn"):
+        tokenizer.chat_template.render_open(MESSAGES)
 
 
 def test_the_day_is_always_the_same(tmp_path: Path) -> None:

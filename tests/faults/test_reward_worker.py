@@ -4,7 +4,9 @@ silent zero. Reliability sheet, test 21."""
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
+import resource
 import socket
 import subprocess
 import sys
@@ -65,6 +67,18 @@ def reward(prompt, completion, row):
         return 9 ** 9 ** 8
     if completion == "raise":
         raise ValueError("no idea")
+    if completion == "exit":
+        sys.exit("enough")
+    if completion == "no message":
+        raise type("Mute", (Exception,), {"__str__": lambda self: 1})
+    if completion == "half a pair":
+        raise ValueError(chr(0xD800))
+    if completion.startswith("channel "):
+        for number in range(3, 9):
+            try: os.write(number, bytes.fromhex(completion.split()[1]))
+            except OSError: pass
+        time.sleep(0.1)
+        return 1
     if completion == "write":
         with open(row["file"], "w") as stream: stream.write("escaped")
     if completion == "read":
@@ -123,6 +137,9 @@ def test_values_come_back_and_prints_do_not(source: Path, monkeypatch: pytest.Mo
         ("memory", "raised", "raised MemoryError: "),
         ("recursion", "raised", "raised RecursionError: "),
         ("raise", "raised", "raised ValueError: no idea"),
+        ("exit", "raised", "raised SystemExit: enough"),
+        ("no message", "raised", "raised Mute: with a message that cannot be made"),
+        ("half a pair", "raised", "raised ValueError: \\ud800"),
         ("none", "raised", "raised TypeError"),
         ("text", "raised", "raised ValueError"),
         ("nan", "not finite", "returned nan"),
@@ -145,6 +162,46 @@ def test_a_fault_has_a_reason_is_counted_and_is_over(source: Path, completion: s
         assert reward.fault.startswith(message)
         assert worker.faults == {kind: 1}
         assert worker.score({}, "ok") == Reward(2.0)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *(b"hello\n", b"\xff\n", b"[1]\n", b"{}\n", b"[" * 4000 + b"\n", b'{"value": 7.0}\n', b'{"call": 1}\n'),
+        *(b'{"call": 2, "value": "7"}\n', b'{"call": 2, "value": null}\n', b'{"call": 2}\n', b"\n", b"1\n2\n"),
+    ],
+)
+def test_what_is_written_into_the_channel_is_no_answer_of_this_call_or_the_next(source: Path, written: bytes) -> None:
+    with RewardWorker(source) as worker:
+        assert worker.score({}, "warm") == Reward(4.0)
+        reward = worker.score({}, f"channel {written.hex()}")
+        assert reward == Reward(None, "wrote into the channel of its answers", "crashed")
+        assert worker.score({}, "ok") == Reward(2.0)
+        assert worker.faults == {"crashed": 1}
+
+
+def test_a_trainer_may_hold_more_than_1024_files_open(source: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1200:
+        pytest.skip("this machine allows no more files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    try:
+        with contextlib.ExitStack() as stack:
+            for _ in range(1100):
+                stack.enter_context(open(os.devnull))
+            assert stack.enter_context(RewardWorker(source)).score({}, "many") == Reward(4.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_process_that_cannot_be_started_is_a_fault(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RewardWorker(source) as worker:
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "executable", "/nowhere/python")
+            reward = worker.score({}, "a")
+            assert reward.kind == "not loaded"
+            assert "cannot be started: " in reward.fault
+        assert worker.score({}, "a") == Reward(1.0)
 
 
 def test_no_connection_reaches_a_listening_socket(source: Path) -> None:

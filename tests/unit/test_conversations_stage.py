@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,31 @@ TWO = said(("user", "Hi"), ("assistant", "Hello"))
 def test_forms_of_rows(settings: dict[str, Any], row: dict[str, Any], expected: Any) -> None:
     made = messages_of(row, ConversationSource(path="nowhere", **settings))
     assert (made.gate if isinstance(made, Fault) else made) == expected
+
+
+def test_marks_at_the_end_are_cut_off_at_once() -> None:
+    for inside in (" " * 300_000, "</s> " * 100_000):
+        for behind in ("", "</s> \n<|im_end|>\t"):
+            row = {"prompt": "Hi", "response": f"a{inside}b{behind}"}
+            started = time.monotonic()
+            made = messages_of(row, ConversationSource(path="nowhere", form="prompt_response"))
+            assert time.monotonic() - started < 2
+            if isinstance(made, Fault):
+                assert "</s>" in inside
+                assert made.gate == "chat_markup"
+            else:
+                assert made[-1]["content"] == f"a{inside}b"
+
+
+def test_a_text_file_among_the_conversations_is_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "chats"
+    folder.mkdir()
+    write(folder / "chats.jsonl", [chat(seed) for seed in range(8)])
+    (folder / "README.md").write_text("# My chats")
+    (folder / "count.txt").write_text("8")
+    made, _ = run(tmp_path, sources={"mine": {"path": str(folder)}})
+    assert rules(made) == {"no_row": 2}
+    assert made.metrics["read"] == 10
 
 
 def answers(*texts: str) -> list[dict[str, str]]:

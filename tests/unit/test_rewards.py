@@ -19,6 +19,8 @@ OWN = """
 def reward(prompt, completion, row):
     if completion == "raise": raise ValueError(prompt)
     if completion == "nan": return float("nan")
+    if completion == "huge": return -1e39  # finite here, infinite in fp32
+    if completion == "largest": return 1e308
     return len(completion) / row.get("wanted", 4)
 """
 
@@ -78,6 +80,25 @@ def test_a_failing_function_gives_no_value_and_is_counted(own: Path, completion:
         assert scorer.score(USER, "abcde") == Scored(1.0, True)
     with Scorer(RewardSettings(function=str(own))) as scorer:  # a right answer does not hide the fault of a part
         assert scorer.score({**ROW, "task": "answer", "answer": completion}, completion).value is None
+
+
+def test_a_reward_that_fp32_cannot_hold_is_a_fault(own: Path) -> None:
+    with Scorer(RewardSettings(function=str(own), function_weight=10.0)) as scorer:
+        for completion in ("huge", "largest"):  # ten times the second is infinite
+            scored = scorer.score(ROW, completion)
+            assert (scored.value, scored.correct) == (None, False)
+            assert scored.fault.endswith("is beyond 1e+09")
+        assert scorer.faults == {"not finite": 2}
+
+
+def test_a_reward_that_is_no_function_is_refused_before_training(tmp_path: Path) -> None:
+    number = tmp_path / "number.py"
+    number.write_text("reward = 5")
+    with (
+        Scorer(RewardSettings(function=str(number))) as scorer,
+        pytest.raises(InputError, match=r"number\.py cannot be loaded: TypeError: reward is no function"),
+    ):
+        scorer.check([ROW])
 
 
 def test_a_row_that_cannot_be_scored_ends_nothing_and_is_no_zero() -> None:

@@ -112,6 +112,25 @@ def test_rows_of_a_benchmark_are_left_out(tmp_path: Path) -> None:
         run(tmp_path / "b", own={"path": str(rows)}, benchmark=str(benchmark))
 
 
+@pytest.mark.parametrize("column", ["prompt", "answer", "id", "level", "note"])
+def test_half_of_a_surrogate_pair_is_rejected_with_its_row(own: Path, tmp_path: Path, column: str) -> None:
+    """JSON can spell it; no UTF-8 file, and no tokenizer, can hold it."""
+    before = len(run(tmp_path / "a", own={"path": str(own)}).read_jsonl("rejected.jsonl"))
+    with own.open("a") as stream:
+        stream.write(json.dumps({"prompt": "q", "answer": "z", column: "\ud800"}) + "\n")
+    rejected = run(tmp_path / "b", own={"path": str(own)}).read_jsonl("rejected.jsonl")
+    assert len(rejected) == before + 1
+    assert rejected[-1] == {"id": "own/\\ud800" if column == "id" else "own/29", "reason": NO_JSON}
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_brackets_without_end_are_named(tmp_path: Path, suffix: str) -> None:
+    rows = tmp_path / f"deep.{suffix}"
+    rows.write_text("[" * 100_000)
+    with pytest.raises(InputError, match=rf"deep\.{suffix}"):
+        run(tmp_path / "a", own={"path": str(rows)})
+
+
 def test_bad_input_is_named(own: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no task is given"):
         run(tmp_path / "a")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -90,6 +91,15 @@ def test_items_that_cannot_be_read_are_named(tmp_path: Path, reason: str) -> Non
     read = read_gsm8k([write_items(tmp_path / "a.jsonl", [BROKEN[reason], ITEMS[0]])], "train")
     assert read.rejected == [("gsm8k/train/1", reason)]
     assert [item.id for item in read.items] == ["gsm8k/train/2"]
+
+
+@pytest.mark.parametrize("part", ["= ", " ", "1  +  ", "1+$ ", "1,111,", "1+", "=$ (", "1 = ", "<<1+1=", "1/1 "])
+def test_a_long_rationale_takes_no_long_time(part: str) -> None:
+    text = f"={part * (15_000 // len(part))}x <<12/4=3>>3"
+    started = time.monotonic()
+    with contextlib.suppress(RationaleError):
+        template_of(WordProblem("x", "How many are 12 in 4?", read_rationale(text), Fraction(3)))
+    assert time.monotonic() - started < 10
 
 
 def test_programs_name_what_earlier_notes_found(problems: list[WordProblem]) -> None:

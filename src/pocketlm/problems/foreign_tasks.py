@@ -60,8 +60,8 @@ def reasoning_gym_rows(
         row = json.loads(json.dumps(row))
         if not isinstance(row["answer"], str):
             yield row, "no answer"
-        elif not scorer.score(row, row["answer"]).correct:
-            yield row, "its own answer gets no full marks"
+        elif not (scored := scorer.score(row, row["answer"])).correct:
+            yield row, scored.fault or "its own answer gets no full marks"
         else:
             yield row, ""
 
@@ -85,7 +85,8 @@ def own_rows(files: Sequence[Path], rewarded: bool) -> Iterator[Judged]:
             row: Row = {**values, "id": f"own/{values.get('id', number)}", "task": "user" if rewarded else "answer"}
             row["level"] = values.get("level", "own")
             reason = _fault(row, rewarded)
-            yield row if reason != NO_JSON else {"id": row["id"]}, reason
+            named = row["id"].encode("utf-8", "backslashreplace").decode()  # it may be what UTF-8 cannot hold
+            yield row if reason != NO_JSON else {"id": named}, reason
 
 
 def _fault(row: Row, rewarded: bool) -> str:
@@ -103,8 +104,8 @@ def _fault(row: Row, rewarded: bool) -> str:
 
 def _is_json(row: Row) -> bool:
     try:
-        json.dumps(row, allow_nan=False)
-    except (TypeError, ValueError):
+        json.dumps(row, allow_nan=False, ensure_ascii=False).encode()  # half of a surrogate pair has no UTF-8
+    except (TypeError, ValueError, RecursionError):
         return False
     return True
 

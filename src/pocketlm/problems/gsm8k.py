@@ -11,6 +11,7 @@ Source: Cobbe et al. 2021, arXiv 2110.14168.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,13 +24,16 @@ from pocketlm.problems.final_answer import MARK
 from pocketlm.problems.question_numbers import implied_numbers, stated_numbers
 from pocketlm.problems.rationale_programs import rationale_program
 from pocketlm.problems.rationales import RationaleError, read_rationale
-from pocketlm.problems.written_numbers import read_number, write_number
+from pocketlm.problems.written_numbers import LONGEST_NUMBER, read_number, write_number
 
 Form = Literal["rationale", "program"]
 TASKS: dict[Form, str] = {"rationale": "gsm8k", "program": "program"}
 """Form of a solution -> the task whose verifier scores it."""
 
 LINE_END = f"\n{MARK} "
+LONGEST_ITEM = 20_000
+"""Characters of question and rationale: what is longer is no word problem, and looking for its numbers takes long."""
+LONG_NUMBER = re.compile(rf"[0-9](?:,?[0-9]){{{LONGEST_NUMBER}}}")
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,12 @@ def _item(identity: str, question: str, answer: str) -> WordProblem:
     rationale, value = _final_answer(answer)
     if not question:
         raise RationaleError("an empty question")
+    if LONG_NUMBER.search(question) or LONG_NUMBER.search(rationale):
+        raise RationaleError("a number of more than 40 digits")
+    if not _is_unicode(question + rationale):
+        raise RationaleError("half of a surrogate pair")
+    if len(question) + len(rationale) > LONGEST_ITEM:
+        raise RationaleError(f"more than {LONGEST_ITEM:,} characters")
     rationale = read_rationale(rationale)
     if MARK in rationale:
         raise RationaleError("several final answers")
@@ -130,3 +140,11 @@ def _final_answer(answer: str) -> tuple[str, Fraction]:
     if value is None:
         raise RationaleError("no final answer that is a number")
     return rationale, value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

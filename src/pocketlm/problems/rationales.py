@@ -17,14 +17,15 @@ from pocketlm.problems.calculator import CalculatorError, evaluate
 from pocketlm.problems.calculator_tool import ANNOTATION, tool_output
 from pocketlm.problems.written_numbers import is_written_exactly, read_number
 
-AMOUNT = r"(?:[$€£]\s?)?(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)?(?:\.[0-9]+|(?<=[0-9]))"
+AMOUNT = r"(?:[$€£]\s?)?(?:[0-9]{1,3}(?:,[0-9]{3}){1,66}(?![0-9])|[0-9]+)?(?:\.[0-9]+|(?<=[0-9]))"
 SIGN = r"[-+*/x×X÷−–]"
 EQUATION = re.compile(
     r"(?<![\w.$€£/%<>*+×÷=-])(?<![-+*/x×X÷−–=] )"
-    rf"({AMOUNT}(?:\s*{SIGN}\s*{AMOUNT})+)(\s*=\s*(?:[$€£]\s?)?)({AMOUNT})"
+    rf"({AMOUNT}(?:\s*{SIGN}\s*{AMOUNT}){{1,99}})(\s*=\s*(?:[$€£]\s?)?)({AMOUNT})"
     r"(?![\w/%]|\.?[0-9])"
 )
-"""number sign number ... = number, on one line, with no note; nothing before or behind it belongs to a longer sum."""
+"""number sign number ... = number, on one line, with no note; nothing before or behind it belongs to a longer sum. No
+repetition is longer than an expression that the calculator takes, so that a long text takes no long time."""
 SIGNS = str.maketrans(
     {"x": "*", "X": "*", "×": "*", "÷": "/", "−": "-", "–": "-", "$": "", "€": "", "£": "", ",": "", " ": ""}
 )

@@ -39,6 +39,10 @@ CORRECT_FROM = 1.0
 """Score of foreign code from which an answer is correct; reasoning-gym gives parts of a point to wrong ones."""
 
 
+LARGEST_REWARD = 1e9
+"""A reward beyond it, above or below, is a fault: advantages are fp32, and one such number would drown a batch."""
+
+
 class RewardSettings(Settings):
     """Parts of a reward and their weights."""
 
@@ -127,6 +131,8 @@ class Scorer:
                 value += settings.form * max(0.0, 1.0 - progress / settings.form_share)
             if settings.function is not None and settings.function_weight:
                 value += settings.function_weight * self._call(Path(settings.function), row, completion)
+            if not abs(value) <= LARGEST_REWARD:
+                raise _Failed("not finite", f"a reward of {value:g} is beyond {LARGEST_REWARD:g}")
         except _Failed as failure:
             kind, message = failure.args
             self.faults[kind] += 1

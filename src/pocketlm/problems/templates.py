@@ -21,7 +21,7 @@ from pocketlm.problems.rationale_programs import LITERAL
 from pocketlm.problems.rationales import RationaleError
 from pocketlm.problems.written_numbers import write_number
 
-UNNOTED = re.compile(r"=\s*[$€£]?\s*[-(]?\s*[0-9.]")
+UNNOTED = re.compile(r"=\s*(?:[$€£]\s*)?(?:[-(]\s*)?[0-9.]")
 WORDS = {value: word for word, value in CARDINALS.items()}
 LARGEST_WORD = 12
 

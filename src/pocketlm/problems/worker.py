@@ -81,12 +81,13 @@ class RewardWorker:
         self._loading_seconds = loading_seconds
         self._folder = tempfile.TemporaryDirectory(prefix="pocketlm-reward-")
         self._process: subprocess.Popen[bytes] | None = None
+        self._calls = 0
         self.faults: Counter[str] = Counter()
 
     def score(self, row: Mapping[str, Any], completion: str) -> Reward:
         """The reward of one completion; faults are counted, never raised."""
         try:
-            return Reward(self._value(json.dumps([row, completion]).encode() + b"\n"))
+            return Reward(self._value(row, completion))
         except _Fault as fault:
             kind, message = fault.args
             self.faults[kind] += 1
@@ -118,55 +119,80 @@ class RewardWorker:
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
 
-    def _value(self, request: bytes) -> float:
+    def _value(self, row: Mapping[str, Any], completion: str) -> float:
         if self._process is None:
             self._process = self._started()
-        answer = self._exchange(self._process, request, self._seconds)
+        self._calls += 1
+        request = json.dumps([self._calls, row, completion]).encode() + b"\n"
+        answer = self._exchange(self._process, request, self._calls, self._seconds)
         if "fault" in answer:
-            raise _Fault("raised", answer["fault"])
-        if not math.isfinite(answer["value"]):
-            raise _Fault("not finite", f"returned {answer['value']}")
-        return float(answer["value"])
+            raise _Fault("raised", str(answer["fault"]))
+        value = answer.get("value")
+        if not isinstance(value, float):
+            raise self._garbled()
+        if not math.isfinite(value):
+            raise _Fault("not finite", f"returned {value}")
+        return value
 
     def _started(self) -> subprocess.Popen[bytes]:
-        self._process = subprocess.Popen(
-            [sys.executable, "-IB", str(CHILD), *self._arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=ENVIRONMENT,
-            cwd=self._folder.name,
-            bufsize=0,
-            start_new_session=True,
-        )
-        answer = self._exchange(self._process, b"", self._loading_seconds)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-IB", str(CHILD), *self._arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=ENVIRONMENT,
+                cwd=self._folder.name,
+                bufsize=0,
+                start_new_session=True,
+            )
+        except OSError as error:  # no memory, no file handle, the temporary folder was cleared away
+            raise _Fault("not loaded", f"its process cannot be started: {error}") from error
+        answer = self._exchange(self._process, b"", 0, self._loading_seconds)
         if "fault" in answer:
             self._kill()
-            raise _Fault("not loaded", answer["fault"])
+            raise _Fault("not loaded", str(answer["fault"]))
         return self._process
 
-    def _exchange(self, process: subprocess.Popen[bytes], request: bytes, seconds: float) -> dict[str, Any]:
-        """Send a line and read one."""
+    def _garbled(self) -> _Fault:
+        """The fault of a child that said something else than the answer; nor is what comes next to be trusted."""
+        self._kill()
+        return _Fault("crashed", "wrote into the channel of its answers")
+
+    def _exchange(self, process: subprocess.Popen[bytes], request: bytes, call: int, seconds: float) -> dict[str, Any]:
+        """Send a line and read the one that answers this call."""
         deadline = time.monotonic() + seconds
         to_child, from_child = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
         os.set_blocking(to_child.fileno(), False)
+        # Not select: a trainer may hold more than 1024 files open.
+        poll = select.poll()
+        poll.register(from_child, select.POLLIN)
+        if request:
+            poll.register(to_child, select.POLLOUT)
         answer = b""
         while not answer.endswith(b"\n"):
             left = deadline - time.monotonic()
-            writable = [to_child] if request else []
-            ready, free, _ = select.select([from_child], writable, [], max(left, 0))
+            ready = {number for number, _ in poll.poll(max(left, 0) * 1000)}
             if left <= 0:
                 self._kill()
                 raise _Fault("time limit", f"gave no answer in {seconds:g} s")
-            if free:
+            if request and to_child.fileno() in ready:
                 try:
                     request = request[os.write(to_child.fileno(), request) :]
                 except BrokenPipeError:
                     request = b""  # the read below sees the end of the child
-            if ready:
+                if not request:
+                    poll.unregister(to_child)
+            if from_child.fileno() in ready:
                 part = os.read(from_child.fileno(), MOST_ANSWER_BYTES)
                 answer += part
                 if not part or len(answer) > MOST_ANSWER_BYTES:
                     self._kill()
                     raise _Fault("crashed", f"the process ended with code {process.returncode}")
-        return dict(json.loads(answer))
+        try:
+            found = json.loads(answer)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict) or found.get("call") != call:
+            raise self._garbled()
+        return found

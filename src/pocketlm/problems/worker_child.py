@@ -2,9 +2,9 @@
 
     worker_child.py SOURCE.py FUNCTION MEMORY_BYTES SECONDS
 
-Writes {"ready": true} when the file is loaded; then reads one JSON array [row, completion] a line from standard input
-and writes {"value": ...} or {"fault": ...} a line to what was its standard output. The reward's own prints go to the
-null device, never into that channel. `worker_limits` says what the reward may not do.
+Writes {"call": 0} when the file is loaded; then reads one JSON array [call, row, completion] a line from standard input
+and writes {"call": call} with a "value" or a "fault" a line to what was its standard output. The reward's own prints go
+to the null device, never into that channel. `worker_limits` says what the reward may not do.
 """
 
 from __future__ import annotations
@@ -35,24 +35,31 @@ def main() -> None:
     runpy.run_path(str(Path(__file__).with_name("worker_limits.py")))["forbid"]()
     try:
         reward = runpy.run_path(source)[function]
+        if not callable(reward):
+            raise TypeError(f"{function} is no function")
     except BaseException as error:
-        answer(fault=f"{Path(source).name} cannot be loaded: {_described(error)}")
+        answer(call=0, fault=f"{Path(source).name} cannot be loaded: {_described(error)}")
         return
-    answer(ready=True)
+    answer(call=0)
     for line in requests:
-        row, completion = json.loads(line)
+        call, row, completion = json.loads(line)
         # An orphan that computes on ends too: the kernel stops it, not the parent.
         used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
         hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
         resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used + float(seconds)) + 1, hard))
         try:
-            answer(value=float(reward(row.get("prompt", ""), completion, row)))
-        except Exception as error:
-            answer(fault=f"raised {_described(error)}")
+            answer(call=call, value=float(reward(row.get("prompt", ""), completion, row)))
+        except BaseException as error:  # sys.exit() too
+            answer(call=call, fault=f"raised {_described(error)}")
 
 
 def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:200]
+    try:
+        message = str(error)
+    except Exception:
+        message = "with a message that cannot be made"
+    # No half of a surrogate pair: the message goes into UTF-8 files.
+    return f"{type(error).__name__}: {message}"[:200].encode("utf-8", "backslashreplace").decode()
 
 
 if __name__ == "__main__":

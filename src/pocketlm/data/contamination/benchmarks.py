@@ -226,7 +226,7 @@ def benchmark_rows(path: Path) -> Iterator[tuple[int, Row]]:
             if not isinstance(values, dict):
                 raise InputError(f"{place}: an object with columns was expected.")
             yield number, Row(place, values)
-    except (OSError, ValueError) as error:  # pyarrow's faults are of these kinds
+    except (OSError, ValueError, RecursionError) as error:  # pyarrow's faults are of these kinds
         raise InputError(f"{path}: unreadable benchmark file ({error}). Restore the file.") from error
 
 
@@ -246,5 +246,5 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
         if line.strip():
             try:
                 yield number, json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(f"{path}, row {number}: not JSON ({error}). Mend the line.") from error

@@ -152,7 +152,10 @@ class _Reader:
         if isinstance(entry.content, Fault):
             self._reject(name, entry, entry.content)
             return
-        row = json.loads(entry.record or entry.content)
+        if entry.record is None:
+            self._reject(name, entry, Fault("no_row", "a text file, which holds no conversations"))
+            return
+        row = json.loads(entry.record)
         turns = messages_of(row, self._settings.sources[name])
         if isinstance(turns, Fault):
             self._reject(name, entry, turns)

@@ -6,7 +6,6 @@ white space; an empty system turn is none.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +29,7 @@ ROLES = {
 
 MARKUP = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "</s>", "[INST]", "[/INST]")
 """What other chat forms mark turns with: in a content it is a row that was rendered before."""
-TRAILING_END = re.compile(r"(?:\s*(?:<\|im_end\|>|<\|endoftext\|>|<\|eot_id\|>|<\|end\|>|</s>))+\s*$")
+END_MARKS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "</s>")
 
 
 def messages_of(row: Mapping[str, Any], settings: ConversationSource) -> Turns | Fault:
@@ -47,7 +46,7 @@ def messages_of(row: Mapping[str, Any], settings: ConversationSource) -> Turns |
         if isinstance(system, str) and system.strip() and turns and turns[0]["role"] != "system":
             turns = [{"role": "system", "content": system}, *turns]
     if turns and turns[-1]["role"] == "assistant":
-        turns[-1]["content"] = TRAILING_END.sub("", turns[-1]["content"])
+        turns[-1]["content"] = _without_end_marks(turns[-1]["content"])
     turns = [{"role": turn["role"], "content": turn["content"].strip()} for turn in turns]
     if turns and turns[0]["role"] == "system" and not turns[0]["content"]:
         turns = turns[1:]
@@ -76,6 +75,19 @@ def question_of(turns: Sequence[Mapping[str, str]]) -> str:
 def canonical(text: str) -> str:
     """Text by which copies are found: one case, single spaces."""
     return " ".join(text.casefold().split())
+
+
+def _without_end_marks(text: str) -> str:
+    """The text before the marks and white space at its end, found in one pass from there, whatever the size."""
+    end = len(text)
+    while end:
+        if text[end - 1].isspace():
+            end -= 1
+        elif mark := next((mark for mark in END_MARKS if text.endswith(mark, 0, end)), None):
+            end -= len(mark)
+        else:
+            break
+    return text[:end]
 
 
 def _listed(row: Mapping[str, Any], settings: ConversationSource) -> Turns | Fault:

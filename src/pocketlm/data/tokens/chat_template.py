@@ -20,22 +20,32 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pocketlm.data.tokens.chat import CHAT_TEMPLATE, Message, checked_message
-from pocketlm.data.tokens.chat_template_process import GENERATION_MARKS, Cut, TemplateProcess, TemplateRefusal
+from pocketlm.data.tokens.chat_template_process import (
+    GENERATION_MARKS,
+    MOST_CHARACTERS,
+    Cut,
+    TemplateProcess,
+    TemplateRefusal,
+)
 from pocketlm.data.tokens.tokenizer import Tokenizer
 from pocketlm.errors import InputError
 
 GUARD = "\ufdd0"
 """A noncharacter put into a content's spelling of a special token, so that it is told from the template's own."""
-RESERVED = re.compile(f"[{GUARD}{''.join(GENERATION_MARKS)}]")
+RESERVED = re.compile(f"[{GUARD}{''.join(GENERATION_MARKS)}\ud800-\udfff]")
+UNUSABLE = "one of the noncharacters U+FDD0 to U+FDD2, or half of a surrogate pair"
 GENERATION_TAG = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 PROBE = ({"role": "user", "content": "Say it."}, {"role": "assistant", "content": "It is 7 o'clock"})
+
+CHARACTERS_TOGETHER = 16_000_000
+"""Of the prefixes of a conversation that are rendered in one request."""
 
 Span = tuple[int, int]
 
@@ -57,7 +67,7 @@ class ChatTemplate:
         import tokenizers
 
         if RESERVED.search(source):
-            raise InputError(f"{origin}: the chat template holds one of the noncharacters U+FDD0 to U+FDD2; remove it")
+            raise InputError(f"{origin}: the chat template holds {UNUSABLE}; remove it")
         self.source = source
         self._origin = origin
         self._process = TemplateProcess(source, variables, origin)
@@ -85,6 +95,8 @@ class ChatTemplate:
         [text] = self._process.render(
             [*earlier, {**last, "content": last["content"].rstrip() + GUARD}], [(len(messages), False)]
         )
+        if GUARD not in text:
+            raise self._refusal("it does not write the last turn as it is, so that nothing can continue it")
         return _without_marks(text[: text.rindex(GUARD)])[0]
 
     def encode(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> tuple[list[int], list[bool]]:
@@ -137,12 +149,10 @@ class ChatTemplate:
     def _answers(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
         """The text, and of each assistant turn what lies between the generation prompt and the token that closes it."""
         turns = [place for place, message in enumerate(messages) if message.get("role") == "assistant"]
-        cuts = [(len(messages), False)]
-        for place in turns:
-            cuts += [(place, True), (place + 1, False)]
-        [text, *prefixes] = self._rendered(messages, cuts)
+        [text] = self._rendered(messages, [(len(messages), False)])
+        together = max(1, CHARACTERS_TOGETHER // (2 * len(text) + 1))
         spans = []
-        for asked, answered in zip(prefixes[::2], prefixes[1::2], strict=True):
+        for asked, answered in self._asked_and_answered(messages, turns, together):
             if not answered.startswith(asked) or not text.startswith(answered):
                 raise self._refusal(
                     "it has no {% generation %} blocks, and the text of a longer conversation does not begin with that "
@@ -154,12 +164,25 @@ class ChatTemplate:
             spans.append((len(asked), ends[-1]))
         return text, spans
 
+    def _asked_and_answered(
+        self, messages: Sequence[Message], turns: Sequence[int], together: int
+    ) -> Iterator[tuple[str, str]]:
+        """Of each turn the text that asks for it and the text that ends with it. A conversation of many turns is not
+        rendered all at once: the prefixes of a thousand turns are five hundred times the conversation."""
+        for first in range(0, len(turns), together):
+            cuts = [cut for place in turns[first : first + together] for cut in ((place, True), (place + 1, False))]
+            prefixes = self._rendered(messages, cuts)
+            yield from zip(prefixes[::2], prefixes[1::2], strict=True)
+
     def _rendered(self, messages: Sequence[Message], cuts: Sequence[Cut]) -> list[str]:
         """The text of every cut; special tokens that a content spells are guarded in it."""
+        size = sum(len(content) for _, content in map(checked_message, messages))
+        if size > MOST_CHARACTERS // 2:
+            raise self._refusal(f"it has {size:,} characters, at most {MOST_CHARACTERS // 2:,} are rendered")
         guarded = []
         for role, content in map(checked_message, messages):
             if RESERVED.search(content):
-                raise self._refusal("a content holds one of the noncharacters U+FDD0 to U+FDD2")
+                raise self._refusal(f"a content holds {UNUSABLE}")
             apart = self._spelled.sub(lambda match: f"{match.group()[0]}{GUARD}{match.group()[1:]}", content)
             if apart != content and (self._spelled.search(apart) or not self._separable):
                 raise self._refusal(
@@ -226,7 +249,7 @@ def template_of(folder: Path) -> tuple[str | None, dict[str, str], str]:
     try:
         settings: Any = json.loads(configuration.read_text(encoding="utf-8")) if configuration.is_file() else {}
         source: Any = file.read_text(encoding="utf-8") if file.is_file() else None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{folder}: its tokenizer_config.json or chat_template.jinja is damaged ({error})") from error
     settings = settings if isinstance(settings, dict) else {}
     variables = {}
@@ -239,7 +262,8 @@ def template_of(folder: Path) -> tuple[str | None, dict[str, str], str]:
         return str(source), variables, str(file)
     source = settings.get("chat_template")
     if isinstance(source, list):
-        source = next((item.get("template") for item in source if item.get("name") == "default"), None)
+        named = (item for item in source if isinstance(item, dict) and item.get("name") == "default")
+        source = next((item.get("template") for item in named), False)
     if source is not None and not isinstance(source, str):
         raise InputError(f"{configuration}: chat_template is neither a text nor a list with one named default")
     return source, variables, str(configuration)

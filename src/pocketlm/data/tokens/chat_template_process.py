@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,8 @@ MOST_MEMORY = 1 << 30
 MOST_ANSWER_BYTES = 1 << 28
 GENERATION_MARKS = "\ufdd1", "\ufdd2"
 """Noncharacters that stand around what a `{% generation %}` block rendered."""
+
+HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 Message = Mapping[str, str]
 Cut = tuple[int, bool]
@@ -64,7 +67,10 @@ class TemplateProcess:
         if self._process is None:
             self._start()
         answer = self._exchange({"messages": [dict(message) for message in messages], "cuts": list(cuts)})
-        return [str(text) for text in answer["texts"]]
+        texts = [str(text) for text in answer["texts"]]
+        if any(HALF_A_PAIR.search(text) for text in texts):
+            raise self._fault("it writes half of a surrogate pair")
+        return texts
 
     def close(self) -> None:
         """End the child."""
