@@ -42,11 +42,11 @@ RATES = (3e-4, 1e-3, 3e-3)
 SIZES = (96, 384)
 """Completions of a step."""
 TUNED = ("target_grpo", "pool_grpo")
-LEVERS = ("large_groups", "filter", "curriculum", "refill", "rejection", "filter_and_rejection")
+LEVERS = ("large_groups", "filter", "curriculum", "refill", "rejection", "temperature")
 COMPARED = (
     ("ours", "target_grpo"),
     ("ours", "pool_grpo"),
-    ("ours", "filter_and_rejection"),
+    ("ours", "without_policy_gradient"),
     ("pool_grpo", "target_grpo"),
     *((lever, "pool_grpo") for lever in LEVERS),
     ("gold_then_rl", "gold_sft"),

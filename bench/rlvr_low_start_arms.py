@@ -24,11 +24,15 @@ from pocketlm.stages.sft import SftSettings, sft
 
 COMPLETIONS = 384
 """Completions that a step samples, refills aside, where no other number is tried."""
-PROFILE_SAMPLES = 4
-EASY_FROM = 0.5
-"""Pass rate above which a prompt has little left to teach."""
-REJECTION_SHARE = 0.75
-"""Of the budget, until which ours samples by rejection."""
+SAMPLES, SAMPLES_AGAIN = 4, 2
+"""Of a prompt in the first profile and in the second."""
+EASY_FROM, REHEARSED = 0.5, 5
+"""Pass rate above which a prompt has little left to teach; one in so many of these stays, so that none is forgotten."""
+HOT, WARM = 2.0, 1.5
+"""Temperatures of ours, of rejection sampling and of policy gradient: it looks for answers that the model hardly ever
+gives. What is learned is verified, and all arms are scored at temperature 1."""
+FIRST, SECOND = 0.5, 0.8
+"""Of the budget, until which ours samples by rejection: what the start finds not easy, then what is left of it."""
 REDRAWS = 200
 """Steps of policy gradient in a row that may find no live group. Each costs its tokens and changes nothing; in all arms
 the next draw stands for the next step."""
@@ -71,6 +75,7 @@ def policy_gradient(
     samples: int = 4,
     problems: Artifact | None = None,
     form: Mapping[str, Any] = GRPO,
+    temperature: float = 1.0,
     **settings: Any,
 ) -> None:
     """The stage `rlvr` with what is left of the budget."""
@@ -89,7 +94,7 @@ def policy_gradient(
             batch_rows=rows,
             learning_rate=rate,
             warmup_steps=min(5, steps - 1),
-            rollouts=RolloutSettings(samples=samples, max_tokens=MAX_TOKENS),
+            rollouts=RolloutSettings(samples=samples, max_tokens=MAX_TOKENS, temperature=temperature),
             token_budget=budget,
             redraws=REDRAWS,
             minimum_live_groups=0.0,
@@ -117,29 +122,38 @@ def filtered(bench: Bench, path: Path, rate: float, completions: int) -> None:
 
 def rejection_only(bench: Bench, path: Path, rate: float, completions: int) -> None:
     """Rounds of rejection sampling from the pool, without policy gradient."""
-    rounds_of_rejection(bench, path, bench.problems, bench.world.budget)
+    rounds_of_rejection(bench, path, bench.problems, 1.0, bench.world.rounds)
+
+
+def rejection_in_two_parts(bench: Bench, path: Path, until: float) -> Artifact:
+    """Rejection sampling on what the start finds not easy, then on what is still not easy; gives back the latter."""
+    hard = not_easy(bench, path)
+    rounds_of_rejection(bench, path, hard, FIRST, bench.world.rounds // 2, HOT)
+    left = not_easy(bench, path, hard)
+    rounds_of_rejection(bench, path, left, until, bench.world.rounds // 2, HOT)
+    return left
 
 
 def ours(bench: Bench, path: Path, rate: float, completions: int) -> None:
-    """Profile; rejection sampling on what is not easy; there, level after level, policy gradient with refill."""
-    hard = not_easy(bench, path)
-    rounds_of_rejection(bench, path, hard, round(REJECTION_SHARE * bench.world.budget))
+    """Profile, rejection sampling on what is not easy, both again, then policy gradient there, level after level."""
+    left = rejection_in_two_parts(bench, path, SECOND)
     policy_gradient(
         bench,
         path,
         rate,
         completions,
         samples=16,
-        problems=hard,
+        problems=left,
         form=OURS,
+        temperature=WARM,
         refill=4,
         curriculum=CurriculumSettings(over=0.5),
     )
 
 
-def filtered_rejection(bench: Bench, path: Path, rate: float, completions: int) -> None:
-    """Ours without its policy gradient: the whole budget for rejection sampling on what is not easy."""
-    rounds_of_rejection(bench, path, not_easy(bench, path), bench.world.budget)
+def without_policy_gradient(bench: Bench, path: Path, rate: float, completions: int) -> None:
+    """Ours, but all that is left of the budget for rejection sampling."""
+    rejection_in_two_parts(bench, path, 1.0)
 
 
 def gold(bench: Bench, path: Path, rate: float, completions: int, then_learn: bool = False) -> None:
@@ -161,40 +175,50 @@ ARMS: dict[str, Arm] = {
     "curriculum": partial(policy_gradient, curriculum=CurriculumSettings(over=0.5)),
     "refill": partial(policy_gradient, refill=4),
     "rejection": rejection_only,
-    # Two of them together: ours without policy gradient.
-    "filter_and_rejection": filtered_rejection,
+    "temperature": partial(policy_gradient, temperature=WARM),
+    # All of them together but for policy gradient.
+    "without_policy_gradient": without_policy_gradient,
     # Apart: with gold solutions of the target level.
     "gold_sft": gold,
     "gold_then_rl": partial(gold, then_learn=True),
 }
 
 
-def not_easy(bench: Bench, path: Path) -> Artifact:
-    """The pool without its easy prompts, by a few samples of some prompts of each level; the others count as easy as
-    their level is on the mean."""
+def not_easy(bench: Bench, path: Path, problems: Artifact | None = None) -> Artifact:
+    """What the newest model does not find easy of the problems, or of the pool; of what it does, one in `REHEARSED`.
+
+    A profile of the pool has some prompts of each level; the others count as easy as their level is on the mean.
+    """
+    samples = SAMPLES if problems is None else SAMPLES_AGAIN
     settings = SampleSettings(
-        rollouts=RolloutSettings(samples=PROFILE_SAMPLES, max_tokens=MAX_TOKENS),
-        prompts_per_level=bench.world.profiled,
-        group_size=PROFILE_SAMPLES,
+        rollouts=RolloutSettings(samples=samples, max_tokens=MAX_TOKENS),
+        prompts_per_level=bench.world.profiled if problems is None else None,
+        group_size=samples,
     )
-    samples = path.add(bench.run(sample, settings, model=path.model, problems=bench.problems))
-    rates, prompts = pass_rates_of(samples), bench.problems.read_jsonl("prompts.jsonl")
+    problems = problems or bench.problems
+    rates = pass_rates_of(path.add(bench.run(sample, settings, model=path.model, problems=problems)))
+    prompts = problems.read_jsonl("prompts.jsonl")
     levels: dict[Any, list[float]] = defaultdict(list)
     for row in prompts:
         if row["id"] in rates:
             levels[row["level"]].append(rates[row["id"]])
     means = {level: sum(values) / len(values) for level, values in levels.items()}
-    return _only(bench, lambda row: rates.get(row["id"], means[row["level"]]) <= EASY_FROM)
+    easy = [row["id"] for row in prompts if rates.get(row["id"], means[row["level"]]) > EASY_FROM]
+    left_out = set(easy) - set(easy[::REHEARSED])
+    return bench.asked([row for row in prompts if row["id"] not in left_out], f"not easy {len(path.stages)}")
 
 
-def rounds_of_rejection(bench: Bench, path: Path, problems: Artifact, budget: int) -> None:
-    """Each round samples from the newest model and learns all that was accepted so far."""
+def rounds_of_rejection(
+    bench: Bench, path: Path, problems: Artifact, until: float, rounds: int, temperature: float = 1.0
+) -> None:
+    """Each round samples from the newest model and learns all that was accepted so far, until this share of the budget
+    is spent."""
     settings = RejectionSamplingSettings(
         **_sft(bench),
-        rollouts=RolloutSettings(samples=PROFILE_SAMPLES, max_tokens=MAX_TOKENS),
-        prompts=_affordable(problems, COMPLETIONS // PROFILE_SAMPLES),
-        token_budget=budget,
-        rounds=bench.world.rounds,
+        rollouts=RolloutSettings(samples=SAMPLES, max_tokens=MAX_TOKENS, temperature=temperature),
+        prompts=_affordable(problems, COMPLETIONS // SAMPLES),
+        token_budget=max(1, round(until * bench.world.budget) - path.sampled),
+        rounds=max(1, rounds),
         solved=False,
     )
     path.add(bench.run(rejection_sampling, settings, model=path.model, problems=problems))

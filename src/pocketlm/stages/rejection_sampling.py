@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.stage import Inputs, optional, stage
@@ -96,6 +97,8 @@ def rejection_sampling(settings: RejectionSamplingSettings, inputs: Inputs, cont
             share = budget * (number + 1) // settings.rounds
             accepted = sample_round(accepted, given, draws, share, context.seed("rejection"), part)
             own = accepted.examples(settings.keep_per_prompt)
+            if not taught and not own:
+                continue  # later rounds sample others
             if settings.restart:
                 copy_weights(model, beginning)
             source = SupervisedBatches([([*taught, *own], settings.batch_rows)], longest, context.seed("sft"))
@@ -105,6 +108,12 @@ def rejection_sampling(settings: RejectionSamplingSettings, inputs: Inputs, cont
             rounds.append(Round.of(accepted, len(own), result))
             if best_of(rounds) is rounds[-1]:
                 best = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+        if not rounds:
+            raise InputError(
+                f"rejection_sampling: none of {accepted.completions:,} completions of {len(accepted.problems):,} "
+                "prompts was right, so there is nothing to learn; begin with easier prompts or with solved ones "
+                "(rejection_sampling.solved), or sample more"
+            )
     copy_weights(model, best)
 
     draft = context.draft("model")
