@@ -197,6 +197,14 @@ def test_rejection_sampling_takes_exactly_one_budget(inputs, tmp_path):
         run(rejection_sampling, REJECTION, both, tmp_path)
 
 
+def test_rejection_sampling_that_finds_nothing_right_says_so(inputs, tmp_path):
+    untaught = {**_without_profile(inputs), "model": world.model_artifact(tmp_path / "untaught", world.small_model())}
+    rounds = changed(REJECTION, rounds=2, solved=False, token_budget=600)
+    with pytest.raises(InputError, match=r"none of \d+ completions of \d+ prompts was right"):
+        run(rejection_sampling, rounds, untaught, tmp_path)
+    run(rejection_sampling, changed(rounds, solved=True), untaught, tmp_path / "with solved ones")
+
+
 def test_rounds_share_the_budget_and_sample_from_the_newest_model(inputs, tmp_path):
     plain = _without_profile(inputs)
     once, _ = run(rejection_sampling, REJECTION, plain, tmp_path / "once")
