@@ -24,15 +24,15 @@ from pocketlm.stages.sft import SftSettings, sft
 
 COMPLETIONS = 384
 """Completions that a step samples, refills aside, where no other number is tried."""
-SAMPLES, SAMPLES_AGAIN = 4, 2
-"""Of a prompt in the first profile and in the second."""
+SAMPLES = 4
+"""Of a prompt, in the profile and in rejection sampling."""
 EASY_FROM, REHEARSED = 0.5, 5
 """Pass rate above which a prompt has little left to teach; one in so many of these stays, so that none is forgotten."""
 HOT, WARM = 2.0, 1.5
 """Temperatures of ours, of rejection sampling and of policy gradient: it looks for answers that the model hardly ever
 gives. What is learned is verified, and all arms are scored at temperature 1."""
-FIRST, SECOND = 0.5, 0.8
-"""Of the budget, until which ours samples by rejection: what the start finds not easy, then what is left of it."""
+REJECTION_SHARE = 0.8
+"""Of the budget, until which ours samples by rejection."""
 REDRAWS = 200
 """Steps of policy gradient in a row that may find no live group. Each costs its tokens and changes nothing; in all arms
 the next draw stands for the next step."""
@@ -122,28 +122,20 @@ def filtered(bench: Bench, path: Path, rate: float, completions: int) -> None:
 
 def rejection_only(bench: Bench, path: Path, rate: float, completions: int) -> None:
     """Rounds of rejection sampling from the pool, without policy gradient."""
-    rounds_of_rejection(bench, path, bench.problems, 1.0, bench.world.rounds)
-
-
-def rejection_in_two_parts(bench: Bench, path: Path, until: float) -> Artifact:
-    """Rejection sampling on what the start finds not easy, then on what is still not easy; gives back the latter."""
-    hard = not_easy(bench, path)
-    rounds_of_rejection(bench, path, hard, FIRST, bench.world.rounds // 2, HOT)
-    left = not_easy(bench, path, hard)
-    rounds_of_rejection(bench, path, left, until, bench.world.rounds // 2, HOT)
-    return left
+    rounds_of_rejection(bench, path, bench.problems, 1.0)
 
 
 def ours(bench: Bench, path: Path, rate: float, completions: int) -> None:
-    """Profile, rejection sampling on what is not easy, both again, then policy gradient there, level after level."""
-    left = rejection_in_two_parts(bench, path, SECOND)
+    """Profile, rejection sampling on what is not easy, then policy gradient there, level after level, with refill."""
+    hard = not_easy(bench, path)
+    rounds_of_rejection(bench, path, hard, REJECTION_SHARE, HOT)
     policy_gradient(
         bench,
         path,
         rate,
         completions,
         samples=16,
-        problems=left,
+        problems=hard,
         form=OURS,
         temperature=WARM,
         refill=4,
@@ -152,8 +144,8 @@ def ours(bench: Bench, path: Path, rate: float, completions: int) -> None:
 
 
 def without_policy_gradient(bench: Bench, path: Path, rate: float, completions: int) -> None:
-    """Ours, but all that is left of the budget for rejection sampling."""
-    rejection_in_two_parts(bench, path, 1.0)
+    """Ours, but the whole budget for rejection sampling."""
+    rounds_of_rejection(bench, path, not_easy(bench, path), 1.0, HOT)
 
 
 def gold(bench: Bench, path: Path, rate: float, completions: int, then_learn: bool = False) -> None:
@@ -184,20 +176,18 @@ ARMS: dict[str, Arm] = {
 }
 
 
-def not_easy(bench: Bench, path: Path, problems: Artifact | None = None) -> Artifact:
-    """What the newest model does not find easy of the problems, or of the pool; of what it does, one in `REHEARSED`.
+def not_easy(bench: Bench, path: Path) -> Artifact:
+    """What the start does not find easy of the pool; of what it does, one in `REHEARSED`.
 
-    A profile of the pool has some prompts of each level; the others count as easy as their level is on the mean.
+    The profile has some prompts of each level; the others count as easy as their level is on the mean.
     """
-    samples = SAMPLES if problems is None else SAMPLES_AGAIN
     settings = SampleSettings(
-        rollouts=RolloutSettings(samples=samples, max_tokens=MAX_TOKENS),
-        prompts_per_level=bench.world.profiled if problems is None else None,
-        group_size=samples,
+        rollouts=RolloutSettings(samples=SAMPLES, max_tokens=MAX_TOKENS),
+        prompts_per_level=bench.world.profiled,
+        group_size=SAMPLES,
     )
-    problems = problems or bench.problems
-    rates = pass_rates_of(path.add(bench.run(sample, settings, model=path.model, problems=problems)))
-    prompts = problems.read_jsonl("prompts.jsonl")
+    rates = pass_rates_of(path.add(bench.run(sample, settings, model=path.model, problems=bench.problems)))
+    prompts = bench.problems.read_jsonl("prompts.jsonl")
     levels: dict[Any, list[float]] = defaultdict(list)
     for row in prompts:
         if row["id"] in rates:
@@ -205,12 +195,10 @@ def not_easy(bench: Bench, path: Path, problems: Artifact | None = None) -> Arti
     means = {level: sum(values) / len(values) for level, values in levels.items()}
     easy = [row["id"] for row in prompts if rates.get(row["id"], means[row["level"]]) > EASY_FROM]
     left_out = set(easy) - set(easy[::REHEARSED])
-    return bench.asked([row for row in prompts if row["id"] not in left_out], f"not easy {len(path.stages)}")
+    return _only(bench, lambda row: row["id"] not in left_out)
 
 
-def rounds_of_rejection(
-    bench: Bench, path: Path, problems: Artifact, until: float, rounds: int, temperature: float = 1.0
-) -> None:
+def rounds_of_rejection(bench: Bench, path: Path, problems: Artifact, until: float, temperature: float = 1.0) -> None:
     """Each round samples from the newest model and learns all that was accepted so far, until this share of the budget
     is spent."""
     settings = RejectionSamplingSettings(
@@ -218,7 +206,7 @@ def rounds_of_rejection(
         rollouts=RolloutSettings(samples=SAMPLES, max_tokens=MAX_TOKENS, temperature=temperature),
         prompts=_affordable(problems, COMPLETIONS // SAMPLES),
         token_budget=max(1, round(until * bench.world.budget) - path.sampled),
-        rounds=max(1, rounds),
+        rounds=bench.world.rounds,
         solved=False,
     )
     path.add(bench.run(rejection_sampling, settings, model=path.model, problems=problems))
@@ -229,7 +217,7 @@ def _sft(bench: Bench) -> dict[str, Any]:
     return {
         "steps": steps,
         "batch_rows": 64,
-        "learning_rate": 1e-3,
+        "learning_rate": 3e-3,
         "schedule": "wsd",
         "warmup_steps": min(10, steps - 1),
         "validate_every": min(25, steps),

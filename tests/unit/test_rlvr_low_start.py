@@ -7,7 +7,7 @@ from pocketlm.model.config import ModelShape
 
 TOY = World(
     digits=((1, 1), (1, 1)), solved=(20, 20), selection=(1, 6), report=(4, 8), pool=9, gold=3, start_steps=80,
-    start_rate=1e-2, start_success=0.01, budget=16000, profiled=6, sft_steps=2, rounds=2, samples=4,
+    start_rate=1e-2, start_success=0.01, budget=16000, profiled=6, sft_steps=2, rounds=1, samples=4,
     shape=ModelShape(width=32, layers=1, heads=2, kv_heads=1, head_dim=16, ffn_width=64, context=64),
 )  # fmt: skip
 
