@@ -15,9 +15,9 @@ optimised stand in the record.
 `target_grpo` is the reference's form (groups of 4, standardised) on the target level, but with 24 or 96 prompts a step
 where the reference had 2, and without its KL penalty and rewards for form: each would hold it back further.
 `pool_grpo` is the same on all levels. Both get the best of three learning rates at each of two sizes of a step, chosen
-on the first seed's selection split. Levers are single changes to `pool_grpo` as tuned. The settings of `ours` were found
-by trial on the first seed and on starts that are not reported (2, 5, 6). The figure is the share of right samples at
-temperature 1 on held-out problems; the interval is of a bootstrap over seeds and operand pairs together.
+on the first seed's selection split. Levers are single changes to `pool_grpo` as tuned. The settings of `ours` were
+found by trial on the first seed and on starts that are not reported (2, 5, 6). The figure is the share of right samples
+at temperature 1 on held-out problems; the interval is of a bootstrap over seeds and operand pairs together.
 """
 
 from __future__ import annotations
