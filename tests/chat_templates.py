@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tokenizers
 
-from pocketlm.data.tokens.chat_template import load_tokenizer
+from pocketlm.data.tokens.chat_template_files import load_tokenizer
 from pocketlm.data.tokens.tokenizer import Tokenizer, train_tokenizer
 from tests.data_pipeline import corpus
 

@@ -10,11 +10,12 @@ import pytest
 
 from pocketlm.data.tokens import chat_template, chat_template_process
 from pocketlm.data.tokens.chat import encode_chat
+from pocketlm.data.tokens.chat_template_files import template_of
 from pocketlm.data.tokens.chat_template_process import TemplateRefusal
 from pocketlm.errors import InputError
 from pocketlm.posttraining.examples import asked_prompts, solved_examples
 from pocketlm.posttraining.sft.example_store import Account, conversation_examples
-from tests.chat_templates import DEFAULT_SYSTEM, tokenizer_with
+from tests.chat_templates import DEFAULT_SYSTEM, GENERATION_BLOCKS, tokenizer_with
 
 MESSAGES = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
@@ -142,16 +143,58 @@ def test_many_turns_are_rendered_in_several_requests_with_the_same_result(
     assert counts == [1, 4, 4, 4, 2]
 
 
+@pytest.mark.parametrize("template", [DEFAULT_SYSTEM, GENERATION_BLOCKS])
+def test_a_conversation_of_more_answers_than_are_taught_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str
+) -> None:
+    monkeypatch.setattr(chat_template, "MOST_ANSWERS", 3)
+    tokenizer, account = tokenizer_with(tmp_path, template), Account()
+    rows = [{"id": "1", "messages": MESSAGES * 4}, {"id": "2", "messages": MESSAGES * 3}]
+    assert len(conversation_examples(tokenizer, rows, 1000, account)) == 1
+    assert account.refused == 1
+    with pytest.raises(TemplateRefusal, match="it has 4 answers, at most 3 are taught"):
+        encode_chat(tokenizer, MESSAGES * 4)
+    assert encode_chat(tokenizer, MESSAGES * 4, add_generation_prompt=True), "asking is one rendering, however long"
+
+
+def test_answers_are_found_without_encoding_all_before_each_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = tokenizer_with(tmp_path, DEFAULT_SYSTEM)
+    own = tokenizer.chat_template
+    assert own is not None
+    assert own._separable
+    own.__dict__["_separable"] = False
+    with monkeypatch.context() as bounded:
+        bounded.setattr(chat_template, "MOST_CHARACTERS_AGAIN", 1000)
+        assert encode_chat(tokenizer, MESSAGES * 4)
+        with pytest.raises(TemplateRefusal, match=r"its 60 answers take 11\d,\d\d\d characters to find"):
+            encode_chat(tokenizer, MESSAGES * 60)
+    own.__dict__["_separable"] = True
+    sizes: list[int] = []
+    encoded = own._encoded
+    monkeypatch.setattr(own, "_encoded", lambda text: (sizes.append(len(text)), encoded(text))[1])
+    _, mask = encode_chat(tokenizer, MESSAGES * 60)
+    assert sum(sizes) < 2 * len(own.render(MESSAGES * 60))
+    assert sum(mask) == 120, "each answer and the token that ends it"
+
+
+def test_a_template_that_does_not_take_our_probe_takes_others(tmp_path: Path) -> None:
+    picky = "{% if messages[0].content == 'Say it.' %}{{ raise_exception('not that') }}{% endif %}" + DEFAULT_SYSTEM
+    tokenizer, plain = tokenizer_with(tmp_path / "picky", picky), tokenizer_with(tmp_path / "plain", DEFAULT_SYSTEM)
+    assert encode_chat(tokenizer, MESSAGES * 2) == encode_chat(plain, MESSAGES * 2)
+
+
 @pytest.mark.parametrize(
     "given", [["x"], [1], [{"name": "other", "template": "x"}], [{"name": "default", "template": 5}], 5]
 )
 def test_a_template_of_another_type_is_named(tmp_path: Path, given: object) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": given}))
     with pytest.raises(InputError, match="neither a text nor a list with one named default"):
-        chat_template.template_of(tmp_path)
+        template_of(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("[" * 100_000)
     with pytest.raises(InputError, match="is damaged"):
-        chat_template.template_of(tmp_path)
+        template_of(tmp_path)
 
 
 def test_a_turn_that_the_template_does_not_write_cannot_be_continued(tmp_path: Path) -> None:

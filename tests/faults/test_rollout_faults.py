@@ -82,7 +82,7 @@ def test_a_reward_that_raises_hangs_or_is_no_number_is_left_out_and_counted(inpu
     assert "nan" in said[1, 3]
     assert "0.5 s" in said[2, 3]
     function.write_text("def reward(prompt, completion, row):\n    return 1 / 0\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"failed on 120 of 120 completions \(120 x reward.py: .*division by zero"):
+    with pytest.raises(InputError, match=r"failed on 25 of 120 completions \(25 x reward.py: .*division by zero"):
         run(sample, settings, inputs, tmp_path / "all")
 
 

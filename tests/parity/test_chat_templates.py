@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pocketlm.data.tokens.chat import encode_chat
-from pocketlm.data.tokens.chat_template import load_tokenizer
+from pocketlm.data.tokens.chat_template_files import load_tokenizer
 from tests.chat_templates import TEMPLATES, write_folder
 
 CONVERSATIONS = [

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketlm.data.tokens.chat import encode_chat, encode_chats
+from pocketlm.data.tokens.chat_template_process import TemplateRefusal
 from pocketlm.data.tokens.tokenizer import Tokenizer
 from pocketlm.posttraining.sft.example_store import Account, conversation_examples
 from tests.chat_templates import BARS, DEFAULT_SYSTEM, GENERATION_BLOCKS, tokenizer_with
@@ -54,6 +55,26 @@ def test_trained_on_is_what_the_assistant_says_and_its_end(name: str, turns: lis
     assert all(own.turn_end not in run[:-1] for run in learned), "nothing that is said ends a turn"
     whole = own.decode(ids)
     assert all(asked in whole for asked, _ in turns)
+
+
+@pytest.mark.parametrize("name", ["system", "bars", "generation"])
+@settings(max_examples=40, deadline=None)
+@given(turns=st.lists(st.tuples(TEXT.filter(str.strip), TEXT.filter(str.strip)), min_size=1, max_size=3))
+def test_borders_are_those_of_the_whole_text_before_an_answer(name: str, turns: list[tuple[str, str]]) -> None:
+    """Encoding only what follows the last special token finds what encoding everything before an answer finds."""
+
+    def outcome(separable: bool) -> object:
+        template = tokenizer(name).chat_template
+        assert template is not None
+        template.__dict__["_separable"] = separable
+        try:
+            return encode_chat(tokenizer(name), conversation(turns))
+        except TemplateRefusal as refusal:
+            return str(refusal)
+        finally:
+            template.__dict__["_separable"] = True
+
+    assert outcome(True) == outcome(False)
 
 
 @settings(max_examples=40, deadline=None)

@@ -57,6 +57,8 @@ def test_pass_at_k_falls_beyond_the_noise(now, error, found):
     scores = [{"pass@k": 0.1, "pass@k.error": 0.01}, {"pass@k": now, "pass@k.error": error}]
     assert list(alarms(log(), scores)) == (["pass_at_k"] if found else []), "only the newest score counts"
     assert alarms(log(), [{"exact_match": 0.1}]) == {}, "nothing is sampled, nothing is said"
+    unjudged = RlvrWatcher(SETTINGS, {"exact_match": 0.1})
+    assert unjudged.alarms(log(), scores) == {}, "nor where no verifier judged the start"
 
 
 def test_a_run_ends_by_an_alarm_or_when_its_tokens_are_spent():

@@ -153,12 +153,6 @@ def test_a_folder_with_nothing_but_pickles_is_refused(tmp_path: Path, hugging_fa
         identity(settings)
 
 
-def test_a_tokenizer_of_another_size_is_refused(tmp_path: Path, hugging_face: Path) -> None:
-    write_tokenizer(hugging_face, Tokenizer(train_tokenizer(["some other text of a few words"], 270)))
-    with pytest.raises(InputError, match="the tokenizer has 270 tokens, the model 276"):
-        run(tmp_path, path=str(hugging_face))
-
-
 def test_another_tokenizer_of_the_same_size_is_refused(tmp_path: Path, gguf: Path) -> None:
     other = Tokenizer(train_tokenizer(["some other text of quite a few other words, with more of them"], VOCABULARY))
     write_tokenizer(gguf.parent, other)

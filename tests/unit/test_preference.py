@@ -125,7 +125,7 @@ def test_orpo_learns_on_where_a_response_is_certain(certain):
     class Sure:
         """Every logit of the policy, and 60 more for the token that is certain."""
 
-        head_weight_VD = torch.eye(32)
+        known_head_VD = torch.eye(32)
 
         def hidden(self, tokens_BT, positions_BT, mask_B1TS):
             logits_BTV = policy.hidden(tokens_BT, positions_BT, mask_B1TS) @ policy.head_weight_VD.T

@@ -9,16 +9,20 @@ from pocketlm.errors import InputError
 from pocketlm.generation.requests import Completion
 from pocketlm.model.loss import IGNORE
 from pocketlm.posttraining.examples import asked_prompts
+from pocketlm.posttraining.rlvr.figures import rlvr_metrics
 from pocketlm.posttraining.rlvr.policy_gradient import PolicyGradientObjective
+from pocketlm.posttraining.rlvr.run import RlvrResult
 from pocketlm.posttraining.rollouts.batches import NoLiveGroups, RolloutBatches
 from pocketlm.posttraining.rollouts.curriculum import Draws
 from pocketlm.posttraining.rollouts.files import group_of, group_row
+from pocketlm.posttraining.rollouts.profile import with_pass_at_k
 from pocketlm.posttraining.rollouts.sampler import Group, Sampler, group_figures, sequence_tokens, spread
 from pocketlm.posttraining.scoring import bits_per_byte, divergence_from, exact_match, first_documents, pass_profile
 from pocketlm.posttraining.settings import PolicyGradientSettings, RolloutSettings
 from pocketlm.problems.calculator_tool import CalculatorTool
 from pocketlm.problems.rewards import RewardSettings, Scored, Scorer
 from pocketlm.problems.verifier import verify
+from pocketlm.training.validation import Validation
 from tests import posttraining_world as world
 
 SETTINGS = RolloutSettings(samples=8, max_tokens=4)
@@ -166,7 +170,7 @@ def test_rewards_may_be_fractions_and_completions_may_be_left_out(tokenizer, poo
     assert batch.targets_BT[learned].tolist() == [5, stop, 8, stop], "the completion left out is not in the tree"
     assert batch.extra["advantages_BT"][learned].tolist() == [-0.25, -0.25, 0.25, 0.25]
     figures = group_figures([graded])
-    assert (figures["reward"], figures["correct"], figures["verifier_failures"]) == (0.5, 1 / 3, 1 / 3)
+    assert (figures["reward"], figures["correct"], figures["verifier_failures"]) == (0.5, 1 / 2, 1 / 3)
 
 
 def test_tokens_of_a_tool_are_no_targets(tokenizer, pool):
@@ -234,13 +238,13 @@ def test_what_was_cut_earns_nothing_or_is_left_out(tokenizer, pool):
     right, wrong, broken = (tokenizer.encode(text) for text in ("5", "6", "7"))
     completions = [completion(right), completion(right, "length"), completion(wrong, "length"), completion(broken)]
     scorer = Marked({"5": 1.0, "6": -1.0, "7": None})
-    scored = Sampler(tokenizer, scorer, SETTINGS)._scored(pool[0], completions, progress=0.25)
+    scored = Sampler(tokenizer, scorer, SETTINGS)._scored(pool[0], completions, 0.25, Counter(), 4)
     assert scored.rewards == [1.0, 0.0, -1.0, None], "nothing above 0, and not more than the text would have earned"
     assert scored.correct == [True, False, False, False]
     assert scored.faults == ("out of order",)
     assert set(scorer.seen) == {0.25}
     masked = SETTINGS.model_copy(update={"over_long": "masked"})
-    scored = Sampler(tokenizer, scorer, masked)._scored(pool[0], completions, progress=0.25)
+    scored = Sampler(tokenizer, scorer, masked)._scored(pool[0], completions, 0.25, Counter(), 4)
     assert scored.rewards == [1.0, None, None, None]
     assert scored.faults == ("out of order",), "what was cut is no fault of the verifier"
 
@@ -260,9 +264,17 @@ def test_a_verifier_that_fails_too_often_stops_the_run(tokenizer, pool):
     [broken, *_] = groups = sampler.sample(model, pool[:10], seed=1)
     assert sum(len(group.faults) for group in groups) == len(broken.faults) == 8, "8 of 80 are counted and left out"
     assert broken.scored == []
-    bad = {prompt.row["id"] for prompt in pool[:3]}
-    with pytest.raises(InputError, match=r"failed on 24 of 80 completions \(8 x division by zero in addition/1/0\+0; "):
+    assert texts.total() == 80
+    bad = {prompt.row["id"] for prompt in pool[1:4]}
+    texts.clear()
+    with pytest.raises(InputError, match=r"failed on 17 of 80 completions \(8 x division by zero in addition/1/0\+1; "):
         sampler.sample(model, pool[:10], seed=1)
+    assert texts.total() == 8 + 17, "a fifth of 80 may fail: after the 17th failure nothing more is scored"
+    bad, all_of_few = {pool[0].row["id"], pool[1].row["id"]}, pool[:2]
+    texts.clear()
+    with pytest.raises(InputError, match="failed on 9 of 16 completions"):
+        sampler.sample(model, all_of_few, seed=1)
+    assert texts.total() == 9, "eight are borne whatever their share"
 
 
 def test_the_batch_of_several_updates_is_kept_as_long_as_a_checkpoint_needs_it(tokenizer, pool, tmp_path):
@@ -323,6 +335,61 @@ def test_profiles_and_figures(tokenizer, pool):
     assert figures["completion_tokens"] == 2.5
     assert sequence_tokens(groups[:1], Sampler(tokenizer, SCORER, SETTINGS)) == 2 * len(first.tokens) + 5
     assert [prompt.level for prompt in spread(pool, 3)] == ["1"] * 3 + ["2"] * 3
+
+
+def test_what_has_no_verdict_is_left_out_of_every_share(tokenizer, pool):
+    """Each verdict is right, half of the verifiers failed: that is a pass@1 of 1, and no pass@2 where one is left."""
+    first, second = pool[0], next(prompt for prompt in pool if prompt.level == "2")
+    two = [completion([5]), completion([6])]
+    halved = Group(first, two, [1.0, None], [True, False], ("it raised",))
+    silent = Group(second, two, [None, None], [False, False], ("it raised", "it raised"))
+    masked = Group(second, two, [1.0, None], [True, False])
+    assert (halved.judged, silent.judged, masked.judged) == (1, 0, 2)
+    one, other = pass_profile([halved, silent])
+    assert (one["pass@1"], one["pass@2"], one["prompts"]) == (1.0, None, 1)
+    assert (other["pass@1"], other["pass@2"]) == (None, None)
+    one, other = pass_profile([halved, group(first, [0.0, 0.0]), silent, masked])
+    assert (one["pass@1"], one["pass@2"]) == (0.5, 0.0), "pass@2 is of the one prompt with two verdicts"
+    assert (other["pass@1"], other["pass@2"]) == (0.5, 1.0), "what was masked counts as wrong"
+    figures = group_figures([halved, silent])
+    assert (figures["correct"], figures["verifier_failures"]) == (1.0, 3 / 4)
+    assert group_figures([silent])["correct"] == 0.0
+
+
+def test_a_held_out_score_leaves_out_what_has_no_verdict(tokenizer, pool):
+    right, wrong = pool[0], pool[1]
+    two = [completion([5]), completion([6])]
+    groups = [Group(right, two, [1.0, None], [True, False], ("it raised",)), group(wrong, [0.0, 1.0])]
+
+    class Given(Scripted):
+        def sample(self, model, prompts, seed, progress=1.0):
+            return groups
+
+    validation = Validation(1, lambda model: {"value": 0.25})
+    figures = with_pass_at_k(validation, Given(tokenizer, []), pool[:2], 0).score(None)
+    assert (figures["value"], figures["pass@1"], figures["pass@k"]) == (0.25, 0.75, 1.0)
+    assert figures["pass@k.error"] == 0.5, "of one prompt"
+    groups = [Group(right, two, [None, None], [False, False], ("it raised", "it raised"))]
+    figures = with_pass_at_k(validation, Given(tokenizer, []), pool[:1], 0).score(None)
+    assert figures == {"value": 0.25}, "nothing was judged, nothing is said"
+
+
+def test_metrics_before_and_after_are_of_one_k(tokenizer, pool):
+    """After training a verifier failed in each group of four: both sides are told up to pass@2."""
+    four = [completion([place]) for place in (5, 6, 7, 8)]
+    before = [Group(prompt, four, [1.0, 0.0, 0.0, 0.0], [True, False, False, False]) for prompt in pool[:2]]
+    after = [Group(prompt, four, [1.0, 1.0, 0.0, None], [True, True, False, False], ("raised",)) for prompt in pool[:2]]
+    silent = Group(pool[60], four, [None] * 4, [False] * 4, ("raised",) * 4)
+    log, curve = [], [{"exact_match": 0.0}]
+    result = RlvrResult(log, curve, {"step": 0, "exact_match": 0.0}, 0, 0, "", True, [])
+    metrics = rlvr_metrics(result, before, after, 0.0, 1)
+    names = {name for name in metrics if name.startswith("pass@") and "level" not in name}
+    assert names == {"pass@1.before", "pass@1.after", "pass@2.before", "pass@2.after"}
+    assert metrics["pass@1.after"]["value"] == pytest.approx(2 / 3)
+    assert metrics["pass@2.after"]["value"] == pytest.approx(1.0)
+    told = rlvr_metrics(result, [*before, silent], after, 0.0, 1)
+    assert told["pass@1.before"] == {"value": 0.25, "n": 2}, "a level without any verdict is in no mean"
+    assert "pass@1.level_2.before" not in told
 
 
 def test_exact_match_weighs_levels_equally(tokenizer, pool):

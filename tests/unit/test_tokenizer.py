@@ -13,11 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pocketlm.data.text import Text
+from pocketlm.data.tokens.chat import encode_chat, encode_chats, render
 from pocketlm.data.tokens.shards import ShardWriter, TokenShard, token_type
 from pocketlm.data.tokens.tokenizer import Tokenizer, build_tokenizer, train_tokenizer
 from pocketlm.data.tokens.tokenizer_text import count_pieces
 from pocketlm.data.tokens.word_pieces import PieceCounter, numeric_characters
 from pocketlm.errors import CorruptionError, InputError
+from pocketlm.posttraining.examples import asked_prompts, solved_examples
 from tests.data_pipeline import corpus
 from tests.token_folders import join_documents
 from tests.tokenizer_reference import cut_by_tokenizers, train_with_tokenizers
@@ -137,6 +139,33 @@ def test_a_broken_or_foreign_tokenizer_is_refused(tmp_path: Path) -> None:
     tokenizers.Tokenizer(tokenizers.models.BPE()).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(InputError, match=r"has no <\|endoftext\|>"):
         Tokenizer.load(tmp_path / "tokenizer.json")
+
+
+def test_half_a_surrogate_pair_is_named_wherever_text_is_encoded() -> None:
+    tokenizer = Tokenizer(train_tokenizer(["user assistant a b c"], 264))
+    with pytest.raises(
+        InputError, match=r"text 1 of 1 cannot be encoded: its character 3 is U\+D83D, half of a surrogate"
+    ):
+        tokenizer.encode("ab\ud83d")
+    with pytest.raises(InputError, match=r"text 2 of 3 cannot be encoded: its character 1 is U\+DE00"):
+        tokenizer.encode_batch(["a", "\ude00b", "c"])
+    with pytest.raises(TypeError):
+        tokenizer.encode(None)  # type: ignore[arg-type]
+    bad = [{"role": "user", "content": "a"}, {"role": "assistant", "content": " b\ud83d"}]
+    named = r"chat message 2 \(assistant\): its character 3 is U\+D83D, half of a surrogate pair.*leave the message out"
+    for call in (
+        lambda: encode_chat(tokenizer, bad),
+        lambda: encode_chats(tokenizer, [bad[:1], bad]),
+        lambda: render(bad),
+    ):
+        with pytest.raises(InputError, match=named):
+            call()
+    with pytest.raises(InputError, match=r"row 'q/7': chat message 1 \(user\)"):
+        asked_prompts(tokenizer, [{"id": "q/7", "prompt": "\ud800"}])
+    with pytest.raises(InputError, match=r"rows: row 'q/8': text 1 of 1 cannot be encoded"):
+        solved_examples(tokenizer, [{"id": "q/8", "prompt": "a", "answer": "\ud800"}], "rows", calculator=True)
+    pair = "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")
+    assert tokenizer.decode(tokenizer.encode(pair)) == "😀", "a whole pair is a character"
 
 
 def test_documents_are_joined_with_borders() -> None:

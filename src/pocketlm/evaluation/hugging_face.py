@@ -85,8 +85,9 @@ def check_agreement(folder: Path, model: Transformer, tokenizer: Tokenizer) -> A
     with torch.inference_mode():
         theirs_BTV, ours_BTV = theirs(tokens_BT).logits, ours(tokens_BT)
     difference = float((theirs_BTV - ours_BTV).abs().max())
-    # Greedy decoding gives our text exactly when each of its tokens is the most likely one after those before it.
-    predicted = theirs_BTV[0, len(prompt) - 1 : -1].argmax(-1).tolist()
+    # Greedy decoding gives our text exactly when each of its tokens is the most likely one after those before it; ids
+    # that are padding are not drawn.
+    predicted = theirs_BTV[0, len(prompt) - 1 : -1, : ours.settings.known_tokens].argmax(-1).tolist()
     agreement = Agreement(difference, predicted == completion.tokens)
     if not (difference <= LARGEST_LOGIT_DIFFERENCE and agreement.same_text):
         raise GateFailed(

@@ -45,12 +45,14 @@ class ModelLocation:
 
     def load(self, device: torch.device | str = "cpu") -> tuple[Transformer, Tokenizer]:
         """The model in fp32 on `device`, and its tokenizer, which asks in the folder's own chat form."""
-        from pocketlm.data.tokens.chat_template import load_tokenizer
+        from pocketlm.data.tokens.chat_template_files import load_tokenizer
         from pocketlm.model.formats.hugging_face import load_hugging_face
         from pocketlm.model.storage import load_model
 
         read = load_model if self.form == "pocketlm" else load_hugging_face
-        return read(self.folder, device).float().eval(), load_tokenizer(self.folder)
+        model, tokenizer = read(self.folder, device).float().eval(), load_tokenizer(self.folder)
+        _note_padding(model, tokenizer)
+        return model, tokenizer
 
     def companions(self) -> tuple[Artifact | None, Artifact | None]:
         """The run's curated documents and its evaluation, as far as it has them."""
@@ -70,7 +72,8 @@ def load_gguf_file(weights: Path, tokenizer_file: Path) -> tuple[Transformer, To
     """Model of a GGUF file in fp32, and the tokenizer that it was made with.
 
     Raises:
-        InputError: either cannot be read, or `tokenizer_file` numbers tokens otherwise than the GGUF file.
+        InputError: either cannot be read, or `tokenizer_file` numbers tokens otherwise than the GGUF file. Ids that the
+            tokenizer lacks must be what llama.cpp's converter fills a padded vocabulary up with.
     """
     import tokenizers
 
@@ -80,11 +83,12 @@ def load_gguf_file(weights: Path, tokenizer_file: Path) -> tuple[Transformer, To
     model, tokenizer = load_gguf(weights), Tokenizer.load(tokenizer_file)
     ids = tokenizers.Tokenizer.from_file(str(tokenizer_file)).get_vocab(with_added_tokens=True)
     for number, token in enumerate(gguf_tokens(weights)):
-        if ids.get(token) != number:
+        if ids.get(token) != number and not (number >= tokenizer.vocabulary and token == f"[PAD{number}]"):
             raise InputError(
                 f"tokenizer: token {number} of the GGUF file is {token!r}, but {tokenizer_file} "
                 f"{f'gives it the id {ids[token]}' if token in ids else 'does not know it'}: it is another tokenizer"
             )
+    _note_padding(model, tokenizer)
     return model, tokenizer
 
 
@@ -113,6 +117,12 @@ def locate(path: Path) -> ModelLocation:
         f"{path} holds no model: neither a run ({RECIPE}), nor an artifact ({MANIFEST}), "
         f"nor a Hugging Face folder (config.json and tokenizer.json).{hint}"
     )
+
+
+def _note_padding(model: Transformer, tokenizer: Tokenizer) -> None:
+    """Tell a model whose embedding has more rows than its tokenizer has tokens which of them are padding."""
+    if tokenizer.vocabulary < model.settings.vocabulary:
+        model.settings = model.settings.model_copy(update={"tokens": tokenizer.vocabulary})
 
 
 def _artifact(path: Path) -> ModelLocation:

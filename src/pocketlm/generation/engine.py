@@ -9,6 +9,9 @@ What it promises: the text of a request depends on the weights and the request, 
 slots. One limit: products of another batch size may round differently (about 1e-6 in a log-probability), so a draw that
 falls on such a margin can differ; the same requests in the same call give the same bits.
 
+Ids that no token of the tokenizer has (`ModelSettings.tokens`) are never drawn: they would be text that nobody reads
+and that reinforcement learning learns from. transformers draws them, and decodes them to nothing.
+
 On a GPU the steps between two looks run as one graph (`graphs.py`).
 
 Not covered yet: grammar constraints.
@@ -68,7 +71,7 @@ class Engine:
         Raises:
             InputError: a request cannot be served (empty or too long prompt, unknown token, bad setting); names it.
         """
-        vocabulary = self._model.settings.vocabulary
+        vocabulary = self._model.settings.known_tokens
         for number, request in enumerate(requests):
             check_request(number, request, vocabulary, self._length, self._decode is not None)
         if not requests:

@@ -151,7 +151,7 @@ class Schedule:
             tool = self._requests[self._owner[slot, 0]].tool
             if tool is not None:
                 count = int(generated_N[slot])
-                answer = checked_answer(tool.call(self._tokens(slot, count)), self._slots.model.settings.vocabulary)
+                answer = checked_answer(tool.call(self._tokens(slot, count)), self._slots.model.settings.known_tokens)
                 self._slots.answer(slot, count, answer)
 
     def _tokens(self, slot: int, count: int) -> list[int]:

@@ -238,7 +238,9 @@ class Slots:
             self.asking_N[rows] = asking_N | (drawn_N & triggered_N & ~finished_N)
 
     def _shaped(self, logits_NV: Tensor, rows: slice | Tensor) -> Tensor:
-        """Logits after penalty, temperature and filters."""
+        """Logits after penalty, temperature and filters; minus infinity for what pads the vocabulary."""
+        if self.model.settings.known_tokens < logits_NV.shape[1]:
+            logits_NV[:, self.model.settings.known_tokens :] = -torch.inf
         if self.features.penalty:
             logits_NV = penalise_repetition(logits_NV, self._seen_NV[rows], self._penalties_N[rows])
         logits_NV = scale(logits_NV, self._temperatures_N[rows])

@@ -124,6 +124,14 @@ class ModelSettings(ModelShape):
     """Complete shape of the decoder, as `config.json` of a model folder holds it."""
 
     vocabulary: int = Field(gt=0)
+    """Rows of the embedding."""
+    tokens: int | None = Field(default=None, gt=0)
+    """How many ids, from 0 on, the tokenizer knows, where the embedding was padded to further rows; unset: all."""
+
+    @property
+    def known_tokens(self) -> int:
+        """Ids below this one are tokens; those from it on, padding, must not be drawn."""
+        return self.vocabulary if self.tokens is None else min(self.tokens, self.vocabulary)
 
     def parameter_count(self) -> int:
         """Exact number of trained parameters; tied embeddings count once."""

@@ -72,6 +72,12 @@ class Transformer(nn.Module):
             cache.advance()
         return self.final_norm(hidden_BTD)
 
+    @property
+    def known_head_VD(self) -> Tensor:
+        """The head's rows that belong to tokens: of what can be drawn, without the rows that pad a vocabulary."""
+        known = self.settings.known_tokens
+        return self.head_weight_VD if known == self.settings.vocabulary else self.head_weight_VD[:known]
+
     def forward(
         self,
         tokens_BT: Tensor,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from pocketlm.data.tokens.chat_template import load_tokenizer
+from pocketlm.data.tokens.chat_template_files import load_tokenizer
 from pocketlm.data.tokens.tokenizer import TOKENIZER_FILES
 from pocketlm.errors import InputError
 from pocketlm.model.storage import load_model, save_model
@@ -26,10 +26,10 @@ def open_model(artifact: Artifact, device: torch.device) -> tuple[Transformer, T
     artifact.file("tokenizer.json")  # refuses an artifact that does not list it
     tokenizer = load_tokenizer(artifact.path)
     model = load_model(artifact.path, device)
-    if tokenizer.vocabulary != model.settings.vocabulary:
+    if tokenizer.vocabulary != model.settings.known_tokens:
         raise InputError(
-            f"{artifact.path}: the tokenizer has {tokenizer.vocabulary} tokens, the model {model.settings.vocabulary}; "
-            "they were not made for each other"
+            f"{artifact.path}: the tokenizer has {tokenizer.vocabulary} tokens, the model "
+            f"{model.settings.known_tokens}; they were not made for each other"
         )
     return model, tokenizer
 

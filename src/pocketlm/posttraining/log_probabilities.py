@@ -27,6 +27,8 @@ def target_log_probabilities(
 ) -> Tensor:
     """[B, T] on the batch's device, in nats, 0 where there is no target; without gradients.
 
+    Of the distribution that the engine draws from: over the tokens, without the rows that pad a vocabulary.
+
     Args:
         temperature: logits are divided by it: that of the sampling, for tokens that were sampled.
         rows: rows of one forward pass; None takes as many as hold `POSITIONS` positions, one at least.
@@ -40,7 +42,7 @@ def target_log_probabilities(
         with torch.autocast(device.type, compute, enabled=compute != torch.float32):
             hidden_ND = model.hidden(part.tokens_BT, part.positions_BT, part.mask_B1TS)[learned_BT]
             log_probability_1N, _ = token_log_probabilities(
-                hidden_ND.unsqueeze(0), model.head_weight_VD, part.targets_BT[learned_BT].unsqueeze(0), temperature
+                hidden_ND.unsqueeze(0), model.known_head_VD, part.targets_BT[learned_BT].unsqueeze(0), temperature
             )
         values_BT = log_probability_1N.new_zeros(learned_BT.shape)
         values_BT[learned_BT] = log_probability_1N[0]

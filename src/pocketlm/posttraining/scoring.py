@@ -17,7 +17,7 @@ from pocketlm.model.loss import IGNORE, head_cross_entropy
 from pocketlm.posttraining.examples import Prompt, Row, asked_prompts, solved_examples
 from pocketlm.posttraining.log_probabilities import target_log_probabilities
 from pocketlm.posttraining.packing import example_tree, group_tree, pack
-from pocketlm.posttraining.rollouts.profile_estimates import pass_at
+from pocketlm.posttraining.rollouts.profile import PromptProfile, pass_at_by_level
 from pocketlm.posttraining.rollouts.sampler import Group, Sampler
 from pocketlm.posttraining.sft.supervised import SupervisedObjective
 from pocketlm.training.batches import Batch
@@ -138,17 +138,21 @@ def loss_rows(log: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[str, Any
 
 
 def pass_profile(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """pass@1, @2, @4, ... up to the group size and the share of live groups, one row a level."""
+    """pass@1, @2, @4, ... up to the group size and the share of live groups, one row a level.
+
+    Completions whose verifier failed count nowhere: pass@k is over the prompts with k verdicts, None without any.
+    """
     levels: dict[str, list[Group]] = {}
     for group in groups:
         levels.setdefault(group.prompt.level, []).append(group)
     rows: list[dict[str, Any]] = []
     for level, members in levels.items():
-        samples = len(members[0].correct)
+        profiles = [PromptProfile.of_group(group) for group in members]
         row: dict[str, Any] = {"level": level, "prompts": len(members)}
         k = 1
-        while k <= samples:
-            row[f"pass@{k}"] = sum(pass_at(k, samples, sum(group.correct)) for group in members) / len(members)
+        while k <= len(members[0].completions):
+            values = pass_at_by_level(profiles, k).get(level)
+            row[f"pass@{k}"] = sum(values) / len(values) if values else None
             k *= 2
         row["live groups"] = sum(group.live for group in members) / len(members)
         rows.append(row)

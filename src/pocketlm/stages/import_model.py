@@ -2,7 +2,7 @@
 
 In: nothing from the run; a Hugging Face folder (Llama or Qwen3), a GGUF file with its tokenizer, a run or a model
 artifact. Out: the model in fp32 with its tokenizer.json, byte for byte, and its own chat template; ours where it has
-none.
+none. An embedding may have more rows than its tokenizer has tokens, for many are padded to a round number; not fewer.
 
 Nothing that is read can run code: safetensors, JSON and GGUF only. What our decoder would compute otherwise than the
 model's own code (biases, sliding windows, other activations or rotary scalings) is refused by name.
@@ -59,7 +59,7 @@ def identity(settings: ImportModelSettings) -> str:
 def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context) -> Artifact:
     """Read a model that was made elsewhere and check that tokenizer and weights belong together."""
     from pocketlm.data.tokens.chat import CHAT_TEMPLATE
-    from pocketlm.data.tokens.chat_template import template_of
+    from pocketlm.data.tokens.chat_template_files import template_of
     from pocketlm.data.tokens.tokenizer import tokenizer_config
     from pocketlm.evaluation.loading import load, load_gguf_file
     from pocketlm.model.formats.gguf import gguf_chat_template, gguf_number_types
@@ -93,9 +93,13 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
         types = ", ".join(f"{count} {kind}" for kind, count in gguf_number_types(files["model.gguf"]).items())
         blocks.append(paragraph(f"Tensors by type: {types}. They are fp32 now; what rounding took is not given back."))
     shape = model.settings
+    if padding := shape.vocabulary - shape.known_tokens:
+        text = f"The embedding has {padding:,} rows more than the tokenizer has tokens. They are kept and never drawn."
+        blocks.append(paragraph(text))
     metrics = {
         "parameters": shape.parameter_count(),
         "vocabulary": shape.vocabulary,
+        "tokens": shape.known_tokens,
         "layers": shape.layers,
         "context": shape.context,
         "layout": shape.layout,
@@ -140,7 +144,7 @@ def _described(files: dict[str, Path]) -> dict[str, dict[str, Any]]:
 
 
 def _require_fit(model: Transformer, tokenizer: Tokenizer, path: str) -> None:
-    if tokenizer.vocabulary != model.settings.vocabulary:
+    if tokenizer.vocabulary > model.settings.vocabulary:
         raise InputError(
             f"import_model.path: {path}: the tokenizer has {tokenizer.vocabulary:,} tokens, the model "
             f"{model.settings.vocabulary:,}; give the model that was made for this tokenizer"

@@ -78,7 +78,9 @@ def starting_point(
     shape = load_config(start.path)
     if model_shape is not None:
         model_shape.require_continues(shape, start.stage)
-    model = Transformer(shape if model_shape is None else model_shape.with_vocabulary(shape.vocabulary))
+    if model_shape is not None:
+        shape = model_shape.with_vocabulary(shape.vocabulary).model_copy(update={"tokens": shape.tokens})
+    model = Transformer(shape)
     if start_at is None:
         load_weights(model, read_tensors(start.file(WEIGHTS)), start.path)
         return StartingPoint(model, None, _read(start.path))

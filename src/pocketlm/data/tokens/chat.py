@@ -9,7 +9,10 @@ ends with the generation header is cut exactly where training cut it.
 The one intended difference: `encode_chat` builds special ids itself and encodes contents as plain text, so a content
 that spells "<|im_end|>" cannot end its turn.
 
-A tokenizer that brings another form (`chat_template.load_tokenizer`) is asked and taught in that form.
+A content that holds half of a surrogate pair (an emoji that was cut in two, a broken \u escape of JSON) is refused by
+its place: UTF-8 has no such character, and one put in its stead would be taught, or answered, as if it had been said.
+
+A tokenizer that brings another form (`chat_template_files.load_tokenizer`) is asked and taught in that form.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pocketlm.data.tokens.tokenizer import IM_END, IM_START
+from pocketlm.data.tokens.tokenizer import IM_END, IM_START, half_a_pair
 from pocketlm.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,6 +55,9 @@ def encode_chat(
 
     Returns:
         (ids, assistant_mask), equally long.
+
+    Raises:
+        InputError: names the message that has no role, no text, or half of a surrogate pair in it.
     """
     if tokenizer.chat_template is not None:
         return tokenizer.chat_template.encode(messages, add_generation_prompt)
@@ -99,5 +105,7 @@ def checked_message(message: Message) -> tuple[str, str]:
 
 
 def _trimmed(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
-    for role, content in map(checked_message, messages):
+    for number, (role, content) in enumerate(map(checked_message, messages), start=1):
+        if fault := half_a_pair(content):
+            raise InputError(f"chat message {number} ({role}): {fault}; mend it or leave the message out.")
         yield role, content.strip()

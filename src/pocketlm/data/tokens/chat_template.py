@@ -1,6 +1,6 @@
 r"""Chat forms other than ChatML: any Jinja template, for asking and for teaching.
 
-    tokenizer = load_tokenizer(folder)              # with the folder's own template, where it has another one
+    tokenizer = load_tokenizer(folder)              # chat_template_files.py: with the folder's own template
     ids, trained = encode_chat(tokenizer, messages) # chat.py calls the template
 
 Ids equal those of transformers' `apply_chat_template(tokenize=True)`, with one intended difference: a content that
@@ -22,10 +22,8 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
-from pocketlm.data.tokens.chat import CHAT_TEMPLATE, Message, checked_message
+from pocketlm.data.tokens.chat import Message, checked_message
 from pocketlm.data.tokens.chat_template_process import (
     GENERATION_MARKS,
     MOST_CHARACTERS,
@@ -41,9 +39,13 @@ GUARD = "\ufdd0"
 RESERVED = re.compile(f"[{GUARD}{''.join(GENERATION_MARKS)}\ud800-\udfff]")
 UNUSABLE = "one of the noncharacters U+FDD0 to U+FDD2, or half of a surrogate pair"
 GENERATION_TAG = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
-SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 PROBE = ({"role": "user", "content": "Say it."}, {"role": "assistant", "content": "It is 7 o'clock"})
 
+MOST_ANSWERS = 500
+"""Of a conversation that is taught: each is looked for in the text before it, so the work grows as their square."""
+MOST_CHARACTERS_AGAIN = 40_000_000
+"""That are encoded again to find the answers, where a tokenizer does not take text between special tokens by itself:
+some 30 s."""
 CHARACTERS_TOGETHER = 16_000_000
 """Of the prefixes of a conversation that are rendered in one request."""
 
@@ -82,6 +84,7 @@ class ChatTemplate:
         added = self._plain.get_added_tokens_decoder()
         self.special_tokens = {token.content: number for number, token in added.items() if token.special}
         longest_first = sorted(self.special_tokens, key=len, reverse=True)
+        self._spelling = {number: content for content, number in self.special_tokens.items()}
         self._spelled = re.compile("|".join(map(re.escape, longest_first)))
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
@@ -109,17 +112,22 @@ class ChatTemplate:
             [text] = self._rendered(messages, [(len(messages), True)])
             ids, _ = self._encoded(_without_marks(text)[0])
             return ids, [False] * len(ids)
+        answers = sum(message.get("role") == "assistant" for message in messages)
+        if answers > MOST_ANSWERS:
+            raise self._refusal(f"it has {answers:,} answers, at most {MOST_ANSWERS:,} are taught")
         if self._marks_answers:
             [marked] = self._rendered(messages, [(len(messages), False)])
             text, spans = _without_marks(marked)
         else:
             text, spans = self._answers(messages)
+        again = 0 if self._separable else sum(start for start, _ in spans)
+        if again > MOST_CHARACTERS_AGAIN:
+            raise self._refusal(f"with this tokenizer its {answers:,} answers take {again:,} characters to find")
         ids, starts = self._encoded(text)
         mask = [False] * len(ids)
         for start, end in spans:
-            before, _ = self._encoded(text[:start])
-            first, last = len(before), bisect_left(starts, end)
-            if ids[:first] != before:
+            first, last = self._border(text, ids, starts, start), bisect_left(starts, end)
+            if first is None:
                 raise self._refusal("the first token of an answer begins before it, so that asking would differ")
             if first < last and ids[last - 1] not in self.special_tokens.values():
                 raise InputError(
@@ -198,6 +206,24 @@ class ChatTemplate:
             return encoding.ids, [start for start, _ in encoding.offsets]
         return self._encoded_by_pieces(text)
 
+    def _border(self, text: str, ids: list[int], starts: list[int], place: int) -> int | None:
+        """How many tokens stand before a place of the encoded text; None when one of them reaches over it.
+
+        Those are the tokens that the text before it has alone. Where text between special tokens can be encoded alone,
+        only what follows the last of them is encoded again: all of it, for every answer, would take minutes.
+        """
+        begin, kept = 0, bisect_left(starts, place) if self._separable else 0
+        while kept and ids[kept - 1] not in self._spelling:
+            kept -= 1
+        if kept:
+            last = self._spelling[ids[kept - 1]]
+            begin = starts[kept - 1] + len(last)
+            if not text.startswith(last, starts[kept - 1]):  # it swallowed white space before it
+                begin, kept = 0, 0
+        again, _ = self._encoded(text[begin:place])
+        border = kept + len(again)
+        return border if ids[kept:border] == again else None
+
     def _encoded_by_pieces(self, text: str) -> tuple[list[int], list[int]]:
         """Special tokens as they stand, everything between them as plain text without its guards."""
         ids: list[int] = []
@@ -218,55 +244,15 @@ class ChatTemplate:
     @cached_property
     def _separable(self) -> bool:
         """Whether text between special tokens has the same ids alone as in its place."""
-        [text] = self._process.render(PROBE, [(len(PROBE), True)])
+        try:
+            [text] = self._process.render(PROBE, [(len(PROBE), True)])
+        except TemplateRefusal:  # it takes other conversations, of which nothing is known then
+            return False
         text = _without_marks(text)[0]
         return self._encoded_by_pieces(text) == self._encoded(text)
 
     def _refusal(self, reason: str) -> TemplateRefusal:
         return TemplateRefusal(f"{self._origin}: the chat template cannot be used for this conversation: {reason}")
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a folder, with the folder's own chat template where that is not ours.
-
-    Raises:
-        InputError: see `Tokenizer.load`; or a file of the template cannot be read.
-    """
-    tokenizer = Tokenizer.load(folder)
-    source, variables, origin = template_of(folder)
-    if source is not None and source != CHAT_TEMPLATE:
-        tokenizer.chat_template = ChatTemplate(source, variables, tokenizer, origin)
-    return tokenizer
-
-
-def template_of(folder: Path) -> tuple[str | None, dict[str, str], str]:
-    """Chat template of a tokenizer folder (None: it has none), its special tokens by name, and the template's file.
-
-    As in transformers, `chat_template.jinja` stands above the key `chat_template` of `tokenizer_config.json`, which may
-    be a list of named templates; the one named "default" is taken.
-    """
-    file, configuration = folder / "chat_template.jinja", folder / "tokenizer_config.json"
-    try:
-        settings: Any = json.loads(configuration.read_text(encoding="utf-8")) if configuration.is_file() else {}
-        source: Any = file.read_text(encoding="utf-8") if file.is_file() else None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{folder}: its tokenizer_config.json or chat_template.jinja is damaged ({error})") from error
-    settings = settings if isinstance(settings, dict) else {}
-    variables = {}
-    for name in SPECIAL_NAMES:
-        value = settings.get(name)
-        value = value.get("content") if isinstance(value, dict) else value
-        if isinstance(value, str):
-            variables[name] = value
-    if source is not None:
-        return str(source), variables, str(file)
-    source = settings.get("chat_template")
-    if isinstance(source, list):
-        named = (item for item in source if isinstance(item, dict) and item.get("name") == "default")
-        source = next((item.get("template") for item in named), False)
-    if source is not None and not isinstance(source, str):
-        raise InputError(f"{configuration}: chat_template is neither a text nor a list with one named default")
-    return source, variables, str(configuration)
 
 
 def _without_marks(marked: str) -> tuple[str, list[Span]]:

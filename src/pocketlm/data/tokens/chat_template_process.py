@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
+from pocketlm.data.tokens.tokenizer import half_a_pair
 from pocketlm.errors import InputError
 
 CHILD = Path(__file__).with_name("chat_template_child.py")
@@ -30,8 +30,6 @@ MOST_MEMORY = 1 << 30
 MOST_ANSWER_BYTES = 1 << 28
 GENERATION_MARKS = "\ufdd1", "\ufdd2"
 """Noncharacters that stand around what a `{% generation %}` block rendered."""
-
-HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 Message = Mapping[str, str]
 Cut = tuple[int, bool]
@@ -68,7 +66,7 @@ class TemplateProcess:
             self._start()
         answer = self._exchange({"messages": [dict(message) for message in messages], "cuts": list(cuts)})
         texts = [str(text) for text in answer["texts"]]
-        if any(HALF_A_PAIR.search(text) for text in texts):
+        if any(map(half_a_pair, texts)):
             raise self._fault("it writes half of a surrogate pair")
         return texts
 

@@ -14,6 +14,7 @@ A foreign tokenizer may lack bytes: it drops them silently here, `fast_encoding`
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -45,6 +46,8 @@ SPLIT_PATTERN = (
 """Pre-tokenizer pattern of Qwen2 (known as `qwen2` to llama.cpp and gigatoken): contractions, words with one leading
 character, single digits, punctuation, line ends, spaces."""
 
+
+HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 _BATCH_CHARACTERS = 8_000_000
 
@@ -109,16 +112,40 @@ class Tokenizer:
         return definition
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, without any special token."""
-        return self._backend.encode(text, add_special_tokens=False).ids
+        """Token ids of `text`, without any special token; InputError when UTF-8 cannot hold it."""
+        try:
+            return self._backend.encode(text, add_special_tokens=False).ids
+        except TypeError:
+            _refuse_half_a_pair([text])
+            raise
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` for each text; runs on all threads of the tokenizers library."""
-        return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        try:
+            return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        except TypeError:
+            _refuse_half_a_pair(texts)
+            raise
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; special tokens are left out, bytes that are not UTF-8 become U+FFFD."""
         return self._backend.decode(list(ids), skip_special_tokens=True)
+
+
+def half_a_pair(text: str) -> str:
+    """What is wrong with a text that UTF-8 cannot hold; empty for all others."""
+    found = HALF_A_PAIR.search(text)
+    if found is None:
+        return ""
+    return (
+        f"its character {found.start() + 1} is U+{ord(found.group()):04X}, half of a surrogate pair, which is no text"
+    )
+
+
+def _refuse_half_a_pair(texts: Sequence[str]) -> None:
+    for number, text in enumerate(texts, start=1):
+        if fault := half_a_pair(text):
+            raise InputError(f"text {number} of {len(texts)} cannot be encoded: {fault}; mend it or leave it out.")
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> tokenizers.Tokenizer:

@@ -48,8 +48,8 @@ class TeacherCache:
         self, folder: Path, teacher: Transformer, examples: Sequence[Example], k: int, maximum_megabytes: float
     ) -> None:
         shape = teacher.settings
-        if k >= shape.vocabulary:
-            raise InputError(f"distil.k is {k}, but there are only {shape.vocabulary} tokens; keep fewer of them")
+        if k >= shape.known_tokens:
+            raise InputError(f"distil.k is {k}, but there are only {shape.known_tokens} tokens; keep fewer of them")
         self.folder, self.k = folder, k
         self._teacher, self._examples = teacher, examples
         self._id_type = numpy.uint16 if shape.vocabulary <= 1 << 16 else numpy.uint32
@@ -131,7 +131,7 @@ class TeacherCache:
                 hidden_BTD = teacher.hidden(
                     rows.tokens_BT[row].to(device), rows.positions_BT[row].to(device), rows.mask_B1TS[row].to(device)
                 )
-                values_NK, ids_NK = head_likeliest(hidden_BTD[learned_BT.to(device)], teacher.head_weight_VD, self.k)
+                values_NK, ids_NK = head_likeliest(hidden_BTD[learned_BT.to(device)], teacher.known_head_VD, self.k)
             ids = ids_NK.cpu().numpy().astype(self._id_type)
             values = values_NK.float().cpu().numpy().astype(numpy.float16)
             trees_N = rows.trees_BT[row][learned_BT].numpy()

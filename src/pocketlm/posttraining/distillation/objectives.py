@@ -2,7 +2,8 @@
 
 Two forms: the teacher's likeliest tokens, kept in advance (`distillation_cache.py`), and its whole distributions, made
 while the student trains on what it sampled itself (GKD, arXiv 2306.13649; MiniLLM, arXiv 2306.08543). Both models must
-share a tokenizer. Learning from a teacher's texts needs none of this: that is supervised fine-tuning.
+share a tokenizer; rows that pad the vocabulary of either count in neither. Learning from a teacher's texts needs none
+of this: that is supervised fine-tuning.
 
 Shape letters: B rows, T positions, D width, N learned positions, V vocabulary, C rows of one chunk, K likeliest tokens.
 """
@@ -40,7 +41,7 @@ class LikeliestObjective:
         def rows(logits_CV: Tensor, start: int, stop: int) -> Tensor:
             return likeliest_divergence(logits_CV, ids_NK[start:stop], log_probability_NK[start:stop])
 
-        return head_row_loss(hidden_ND, model.head_weight_VD, rows) / batch.targets, {}
+        return head_row_loss(hidden_ND, model.known_head_VD, rows) / batch.targets, {}
 
 
 class TeacherObjective:
@@ -65,12 +66,12 @@ class TeacherObjective:
             teacher_ND = self._teacher.hidden(batch.tokens_BT, batch.positions_BT, batch.mask_B1TS)[learned_BT]
 
         def rows(logits_CV: Tensor, start: int, stop: int) -> Tensor:
-            teacher_CV = head_logits(teacher_ND[start:stop], self._teacher.head_weight_VD)
+            teacher_CV = head_logits(teacher_ND[start:stop], self._teacher.known_head_VD)
             return generalised_divergence(logits_CV, teacher_CV, self._beta)
 
         part = learned_BT.sum() / batch.targets  # metrics add up over the parts of a step
         metrics = {name: value * part for name, value in batch.extra.items() if value.ndim == 0}
-        return head_row_loss(hidden_ND, model.head_weight_VD, rows) / batch.targets, metrics
+        return head_row_loss(hidden_ND, model.known_head_VD, rows) / batch.targets, metrics
 
 
 def generalised_divergence(student_CV: Tensor, teacher_CV: Tensor, beta: float) -> Tensor:

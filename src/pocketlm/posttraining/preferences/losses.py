@@ -121,7 +121,7 @@ def _log_probabilities(model: Transformer, batch: Batch) -> Tensor:
     learned_BT = batch.targets_BT != IGNORE
     hidden_ND = model.hidden(batch.tokens_BT, batch.positions_BT, batch.mask_B1TS)[learned_BT]
     log_probability_1N, _ = token_log_probabilities(
-        hidden_ND.unsqueeze(0), model.head_weight_VD, batch.targets_BT[learned_BT].unsqueeze(0)
+        hidden_ND.unsqueeze(0), model.known_head_VD, batch.targets_BT[learned_BT].unsqueeze(0)
     )
     return log_probability_1N[0]
 

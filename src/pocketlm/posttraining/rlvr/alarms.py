@@ -99,7 +99,7 @@ class RlvrWatcher:
         return found
 
     def _pass_at_k(self, scores: Sequence[Row]) -> dict[str, str]:
-        if not scores or "pass@k" not in scores[-1]:
+        if not scores or not ("pass@k" in scores[-1] and "pass@k" in self._start):
             return {}
         before, now = self._start, scores[-1]
         fall = before["pass@k"] - now["pass@k"]

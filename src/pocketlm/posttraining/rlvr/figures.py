@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pocketlm.pipeline.figures import Block, figure, line_chart, paragraph, table
+from pocketlm.posttraining.rollouts.profile import PromptProfile, pass_at_by_level
+from pocketlm.posttraining.rollouts.profile_estimates import mean_over_levels
+from pocketlm.posttraining.rollouts.profile_figures import ks
 from pocketlm.posttraining.rollouts.sampler import Group, live_share
 from pocketlm.posttraining.scoring import pass_profile, share_rows
 
@@ -35,7 +38,8 @@ def rlvr_metrics(
 ) -> dict[str, Any]:
     """Counts, the selection score before and after, pass@k before and after, and how alive the groups were.
 
-    `before`, `after`: groups of the same prompts, from the start and from the chosen weights.
+    `before`, `after`: groups of the same prompts, from the start and from the chosen weights. pass@k is that of 1 and
+    of the largest power of two for which both have prompts of every level with so many verdicts.
     """
     log, curve = result.log, result.curve
     metrics: dict[str, Any] = {
@@ -55,12 +59,20 @@ def rlvr_metrics(
         "stopped": result.ended,
         "alarms": ", ".join(result.alarms) or "none",
     }
-    for when, groups in (("before", before), ("after", after)):
-        rows = pass_profile(groups)
-        best = max((name for name in rows[0] if name.startswith("pass@")), key=lambda name: int(name[5:]))
-        for name in ("pass@1", best):
-            metrics[f"{name}.{when}"] = figure(sum(row[name] for row in rows) / len(rows), n=len(groups))
-        metrics |= {f"pass@1.level_{row['level']}.{when}": figure(row["pass@1"], n=row["prompts"]) for row in rows}
+    profiles = {
+        when: [PromptProfile.of_group(group) for group in groups]
+        for when, groups in (("before", before), ("after", after))
+    }
+    largest = min(max(ks(own), default=1) for own in profiles.values())
+    for when, own in profiles.items():
+        for k in (1, largest):
+            if levels := pass_at_by_level(own, k):  # empty only where every verifier failed
+                success = mean_over_levels(levels)
+                metrics[f"pass@{k}.{when}"] = figure(success.value, n=success.count)
+        metrics |= {
+            f"pass@1.level_{level}.{when}": figure(sum(values) / len(values), n=len(values))
+            for level, values in pass_at_by_level(own, 1).items()
+        }
     return metrics
 
 

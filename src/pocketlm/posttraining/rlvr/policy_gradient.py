@@ -73,7 +73,7 @@ class PolicyGradientObjective:
         learned_BT = batch.targets_BT != IGNORE
         hidden_ND = model.hidden(batch.tokens_BT, batch.positions_BT, batch.mask_B1TS)[learned_BT]
         log_probability_1N, entropy_1N = token_log_probabilities(
-            hidden_ND.unsqueeze(0), model.head_weight_VD, batch.targets_BT[learned_BT].unsqueeze(0), self._temperature
+            hidden_ND.unsqueeze(0), model.known_head_VD, batch.targets_BT[learned_BT].unsqueeze(0), self._temperature
         )
         log_probability_N, behaviour_N = log_probability_1N[0], batch.extra["behaviour_BT"][learned_BT]
         advantage_N = batch.extra["advantages_BT"][learned_BT]

@@ -17,7 +17,7 @@ from pocketlm.pipeline.seeds import derive_seed
 from pocketlm.pipeline.storage import write_bytes_atomic
 from pocketlm.posttraining.rollouts.files import group_row
 from pocketlm.posttraining.rollouts.profile_estimates import mean_over_levels, pass_at
-from pocketlm.posttraining.rollouts.sampler import Sampler, sequence_tokens
+from pocketlm.posttraining.rollouts.sampler import Group, Sampler, sequence_tokens
 from pocketlm.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -96,6 +96,19 @@ class PromptProfile:
         return self.correct / self.samples if self.samples else None
 
     @classmethod
+    def of_group(cls, group: Group) -> PromptProfile:
+        """From a group as it was sampled."""
+        return cls(
+            identity=str(group.prompt.row["id"]),
+            level=group.prompt.level,
+            samples=group.judged,
+            correct=sum(group.correct),
+            rewards=tuple(group.scored),
+            failures=len(group.faults),
+            truncated=sum(completion.finish == "length" for completion in group.completions),
+        )
+
+    @classmethod
     def of(cls, row: Mapping[str, Any]) -> PromptProfile:
         """From a row of `samples.jsonl`."""
         completions, failures = row["completions"], len(row["faults"])
@@ -141,19 +154,18 @@ def with_pass_at_k(validation: Validation, sampler: Sampler, prompts: Sequence[P
     """The same validation, whose scores also say pass@1 and pass@k of samples of these held-out prompts.
 
     k is the group size; `pass@k.error` is the standard error over prompts. What training chooses by stays the same. The
-    draws are those of the same seed each time, so that scores differ by the model alone.
+    draws are those of the same seed each time, so that scores differ by the model alone. A completion whose verifier
+    failed counts nowhere: a prompt is left out of pass@k when fewer than k have a verdict, and a figure where no prompt
+    is left.
     """
 
     def score(model: Transformer) -> dict[str, float]:
-        groups = sampler.sample(model, prompts, seed)
+        profiles = [PromptProfile.of_group(group) for group in sampler.sample(model, prompts, seed)]
         figures = validation.score(model)
         for name, k in (("pass@1", 1), ("pass@k", sampler.settings.samples)):
-            levels: dict[str, list[float]] = {}
-            for group in groups:
-                correct = sum(group.correct)
-                levels.setdefault(group.prompt.level, []).append(pass_at(k, len(group.correct), correct))
-            mean = mean_over_levels(levels)
-            figures |= {name: mean.value, f"{name}.error": mean.error}
+            if levels := pass_at_by_level(profiles, k):
+                mean = mean_over_levels(levels)
+                figures |= {name: mean.value, f"{name}.error": mean.error}
         return figures
 
     return replace(validation, score=score)

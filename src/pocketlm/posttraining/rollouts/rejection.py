@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Tried:
-    """Completions of one problem that were sampled, and those of them that were right."""
+    """Completions of one problem that the verifier judged, and those of them that were right."""
 
     completions: int = 0
     correct: int = 0
@@ -67,7 +67,7 @@ class Accepted:
         for group in groups:
             identity = str(group.prompt.row["id"])
             problem = self.problems.setdefault(identity, Tried())
-            problem.completions += len(group.completions)
+            problem.completions += group.judged
             problem.correct += sum(group.correct)
             self.completions += len(group.completions)
             self.failures += len(group.faults)
@@ -78,9 +78,9 @@ class Accepted:
     def examples(self, keep_per_prompt: int | None = None) -> list[Example]:
         """The distinct right sequences in order of first appearance; of each problem `keep_per_prompt` at most.
 
-        A problem keeps 1 + (keep_per_prompt - 1) x (share of its completions that were wrong), rounded: what is hard
-        for the model keeps all it has, up to the limit, what is always right keeps one. Without a limit an easy problem
-        with many forms of its answer outweighs the hard ones.
+        A problem keeps 1 + (keep_per_prompt - 1) x (share of its judged completions that were wrong), rounded: what is
+        hard for the model keeps all it has, up to the limit, what is always right keeps one. Without a limit an easy
+        problem with many forms of its answer outweighs the hard ones.
         """
         kept: Counter[str] = Counter()
         examples = []

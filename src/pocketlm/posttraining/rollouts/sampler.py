@@ -50,6 +50,11 @@ class Group:
         return [reward for reward in self.rewards if reward is not None]
 
     @property
+    def judged(self) -> int:
+        """Completions whose verifier gave a verdict; what was masked counts as wrong here."""
+        return len(self.completions) - len(self.faults)
+
+    @property
     def live(self) -> bool:
         """Some completions earned more than others: only such a group has advantages other than zero."""
         return len(set(self.scored)) > 1
@@ -84,7 +89,8 @@ class Sampler:
             progress: share of the steps that are over, for rewards that change with it.
 
         Raises:
-            InputError: the verifier failed on more completions than `settings.verifier_failures` allows.
+            InputError: the verifier failed on more completions than `settings.verifier_failures` allows. It is told as
+                soon as it is certain: a reward that hangs costs its time limit with each completion.
         """
         if self._engine is None or self._shadow is None or self._model is not model:
             self._model, self._shadow = model, Shadow(model, self._compute)
@@ -104,10 +110,10 @@ class Sampler:
         ]
         with self._shadow.products():
             sampled = self._engine.generate(requests)
-        groups = [
-            self._scored(prompt, completions, progress) for prompt, completions in zip(prompts, sampled, strict=True)
-        ]
-        self._refuse_failures(groups)
+        total, groups = sum(map(len, sampled)), []
+        faults: Counter[str] = Counter()
+        for prompt, completions in zip(prompts, sampled, strict=True):
+            groups.append(self._scored(prompt, completions, progress, faults, total))
         return groups
 
     def branch(self, completion: Completion, advantage: float = 0.0) -> Branch:
@@ -121,7 +127,10 @@ class Sampler:
         """The completion as text."""
         return self._tokenizer.decode(completion.tokens)
 
-    def _scored(self, prompt: Prompt, completions: list[Completion], progress: float) -> Group:
+    def _scored(
+        self, prompt: Prompt, completions: list[Completion], progress: float, known: Counter[str], total: int
+    ) -> Group:
+        """The group; its faults join those `known` of a call with `total` completions."""
         rewards: list[float | None] = []
         correct: list[bool] = []
         faults: list[str] = []
@@ -134,18 +143,19 @@ class Sampler:
             scored = self._scorer.score(prompt.row, self.text(completion), progress)
             if scored.value is None:
                 faults.append(scored.fault)
+                known[scored.fault] += 1
+                self._refuse_failures(known, total)
             rewards.append(scored.value if ended or scored.value is None else min(0.0, scored.value))
             correct.append(ended and scored.correct)
         return Group(prompt, completions, rewards, correct, tuple(faults))
 
-    def _refuse_failures(self, groups: Sequence[Group]) -> None:
-        faults = Counter(fault for group in groups for fault in group.faults)
-        total = sum(len(group.completions) for group in groups)
+    def _refuse_failures(self, faults: Counter[str], total: int) -> None:
         if faults.total() > max(self.settings.verifier_failures * total, FEWEST_FAILURES):
             named = "; ".join(f"{count} x {fault}" for fault, count in faults.most_common(3))
             raise InputError(
-                f"the verifier failed on {faults.total()} of {total} completions ({named}). Mend the reward, or raise "
-                f"rollouts.verifier_failures ({self.settings.verifier_failures:g}) to learn from the others"
+                f"the verifier has failed on {faults.total()} of {total} completions ({named}); the rest is not "
+                "scored. Mend the reward, or raise rollouts.verifier_failures "
+                f"({self.settings.verifier_failures:g}) to learn from the others"
             )
 
 
@@ -185,18 +195,21 @@ def sequence_tokens(groups: Sequence[Group], sampler: Sampler) -> int:
 
 def group_figures(groups: Sequence[Group]) -> dict[str, float]:
     """Mean reward (all and by level), share right, live groups, prompts solved at least once, mean length, and the
-    shares of completions that were cut and whose verifier failed. Levels weigh the same."""
+    shares of completions that were cut and whose verifier failed. Levels weigh the same; a completion without a
+    verdict counts in neither reward nor share right."""
     completions = [completion for group in groups for completion in group.completions]
     rewards: dict[str, list[float]] = {}
-    correct: dict[str, list[float]] = {}
+    right: Counter[str] = Counter()
+    judged: Counter[str] = Counter()
     for group in groups:
         rewards.setdefault(group.prompt.level, []).extend(group.scored)
-        correct.setdefault(group.prompt.level, []).extend(map(float, group.correct))
+        right[group.prompt.level] += sum(group.correct)
+        judged[group.prompt.level] += group.judged
     means = {level: _mean(values) for level, values in rewards.items() if values}
     return {
         "reward": _mean(list(means.values())) if means else 0.0,
         **{f"reward.level_{level}": mean for level, mean in means.items()},
-        "correct": _mean([_mean(values) for values in correct.values()]),
+        "correct": _mean([right[level] / count for level, count in judged.items() if count] or [0.0]),
         "live_groups": live_share(groups),
         "solved_once": _mean([float(any(group.correct)) for group in groups]),
         "completion_tokens": _mean([float(len(completion.log_probabilities)) for completion in completions]),
