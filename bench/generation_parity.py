@@ -95,7 +95,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as scratch:
         subject = from_gguf(
-            arguments.weights, arguments.tokenizer, arguments.questions, Path(scratch), arguments.prompts
+            arguments.weights,
+            arguments.tokenizer,
+            arguments.questions,
+            Path(scratch),
+            arguments.prompts,
+            torch.float32,
         )
     prompts, engine = subject.prompts, Engine(subject.ours)
     greedy = [one for (one,) in engine.generate([Request(prompt, arguments.tokens) for prompt in prompts])]
