@@ -200,7 +200,8 @@ def test_bad_rows_are_counted_by_reason_and_kept(tmp_path):
         file.write(b'{"prompt": "number", "chosen": "and \\ud800", "rejected": "number"}\n')
     made, surroundings = run(settings(path=str(path)), {"model": model_of(tmp_path)}, tmp_path)
     rejected = made.read_jsonl("rejected.jsonl")
-    expected = [*BAD, *["the line is no JSON in UTF-8"] * 3, "a text holds half of a surrogate pair"]
+    surrogate = "chat message 2 (assistant): its character 5 is U+D800, half of a surrogate pair, which is no text; "
+    expected = [*BAD, *["the line is no JSON in UTF-8"] * 3, f"{surrogate}mend it or leave the message out."]
     assert [row["reason"] for row in rejected] == expected
     assert rejected[0]["id"] == "line 6"
     assert made.metrics["rejected"] == 14

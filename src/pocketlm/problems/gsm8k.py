@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pocketlm.data.contamination.benchmarks import benchmark_rows
+from pocketlm.data.unicode import half_a_pair
 from pocketlm.errors import InputError
 from pocketlm.problems.final_answer import MARK
 from pocketlm.problems.question_numbers import implied_numbers, stated_numbers
@@ -123,7 +124,7 @@ def _item(identity: str, question: str, answer: str) -> WordProblem:
         raise RationaleError("an empty question")
     if LONG_NUMBER.search(question) or LONG_NUMBER.search(rationale):
         raise RationaleError("a number of more than 40 digits")
-    if not _is_unicode(question + rationale):
+    if half_a_pair(question + rationale):
         raise RationaleError("half of a surrogate pair")
     if len(question) + len(rationale) > LONGEST_ITEM:
         raise RationaleError(f"more than {LONGEST_ITEM:,} characters")
@@ -140,11 +141,3 @@ def _final_answer(answer: str) -> tuple[str, Fraction]:
     if value is None:
         raise RationaleError("no final answer that is a number")
     return rationale, value
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -11,6 +11,7 @@ from typing import Any
 
 from pocketlm.data.conversations.conversation_settings import ConversationSource
 from pocketlm.data.sources.row_forms import INSTRUCTION_COLUMNS, MISSING, Fault, value_at
+from pocketlm.data.unicode import half_a_pair
 
 Turns = list[dict[str, str]]
 """[{"role": "system" | "user" | "assistant", "content": text}, ...]"""
@@ -50,9 +51,7 @@ def messages_of(row: Mapping[str, Any], settings: ConversationSource) -> Turns |
     turns = [{"role": turn["role"], "content": turn["content"].strip()} for turn in turns]
     if turns and turns[0]["role"] == "system" and not turns[0]["content"]:
         turns = turns[1:]
-    try:
-        text_of(turns).encode()
-    except UnicodeEncodeError:
+    if half_a_pair(text_of(turns)):
         return Fault("invalid_unicode", "a turn holds half of a surrogate pair")
     return _broken_rule(turns) or turns
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pocketlm.data.sources.source_settings import SourceSettings
+from pocketlm.data.unicode import half_a_pair
 
 INSTRUCTION_COLUMNS = ("instruction", "input", "output")
 MISSING = object()
@@ -98,7 +99,7 @@ def _facts_of(row: Mapping[str, Any], settings: SourceSettings) -> Record | Faul
         if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
             return Fault("missing_column", f"the row has no '{settings.id_column}' that names it")
         identifier = str(value)
-        if not _is_unicode(identifier):
+        if half_a_pair(identifier):
             return Fault("invalid_unicode", f"'{settings.id_column}' holds half of a surrogate pair")
     if settings.score_column:
         value = value_at(row, settings.score_column)
@@ -108,7 +109,7 @@ def _facts_of(row: Mapping[str, Any], settings: SourceSettings) -> Record | Faul
             score = float(value)
     if settings.licence_column:
         value = value_at(row, settings.licence_column)
-        licence = value.strip() if isinstance(value, str) and _is_unicode(value) else ""
+        licence = value.strip() if isinstance(value, str) and not half_a_pair(value) else ""
     return Record(b"", identifier, licence, score)
 
 
@@ -156,14 +157,6 @@ def _messages(row: Mapping[str, Any], column: str) -> str | Fault:
             if text and text.strip():
                 turns.append(text)
     return "\n\n".join(turns)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _as_text(value: object) -> str:

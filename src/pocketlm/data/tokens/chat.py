@@ -20,7 +20,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pocketlm.data.tokens.tokenizer import IM_END, IM_START, half_a_pair
+from pocketlm.data.tokens.tokenizer import IM_END, IM_START
+from pocketlm.data.unicode import half_a_pair
 from pocketlm.errors import InputError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
-from pocketlm.data.tokens.tokenizer import half_a_pair
+from pocketlm.data.unicode import half_a_pair
 from pocketlm.errors import InputError
 
 CHILD = Path(__file__).with_name("chat_template_child.py")

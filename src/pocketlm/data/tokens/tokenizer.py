@@ -14,13 +14,13 @@ A foreign tokenizer may lack bytes: it drops them silently here, `fast_encoding`
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pocketlm.data.unicode import half_a_pair
 from pocketlm.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ SPLIT_PATTERN = (
 """Pre-tokenizer pattern of Qwen2 (known as `qwen2` to llama.cpp and gigatoken): contractions, words with one leading
 character, single digits, punctuation, line ends, spaces."""
 
-
-HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 _BATCH_CHARACTERS = 8_000_000
 
@@ -130,16 +128,6 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; special tokens are left out, bytes that are not UTF-8 become U+FFFD."""
         return self._backend.decode(list(ids), skip_special_tokens=True)
-
-
-def half_a_pair(text: str) -> str:
-    """What is wrong with a text that UTF-8 cannot hold; empty for all others."""
-    found = HALF_A_PAIR.search(text)
-    if found is None:
-        return ""
-    return (
-        f"its character {found.start() + 1} is U+{ord(found.group()):04X}, half of a surrogate pair, which is no text"
-    )
 
 
 def _refuse_half_a_pair(texts: Sequence[str]) -> None:

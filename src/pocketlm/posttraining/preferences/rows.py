@@ -76,9 +76,6 @@ def comparison_of(row: object, name: str) -> Comparison:
 
 def encoded(tokenizer: Tokenizer, comparison: Comparison, longest: int) -> Judged:
     """The tokens of a comparison in the tokenizer's chat form; Unusable when it has none, or they are too many."""
-    texts = [*(message["content"] for message in comparison.messages), *(text for text, _ in comparison.answers)]
-    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
-        raise Unusable("a text holds half of a surrogate pair")
     try:
         prompt, _ = encode_chat(tokenizer, comparison.messages, add_generation_prompt=True)
         responses = []
