@@ -28,6 +28,8 @@ DISTIL = DistilSettings(
     steps=2, batch_rows=8, warmup_steps=1, validate_every=2, k=8, rollouts=RL.rollouts, learning_rate=3e-3
 )
 
+TOLERANT = changed(REJECTION, rollouts=RL.rollouts.model_copy(update={"verifier_failures": 1.0}))
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -86,13 +88,18 @@ def test_a_reward_function_judges_like_the_verifier_that_it_repeats(definition, 
     assert warnings(surroundings) == []
 
 
-def test_answers_whose_verifier_failed_are_counted(model, problems, tmp_path):
-    broken = scored_by_function(tmp_path, problems, fails=range(10))
-    made, surroundings = run(sft, SFT, {"model": model, "problems": broken}, tmp_path)
-    assert {row["exact_match"] for row in curve(made)} == {0.0}
-    [said] = warnings(surroundings)
-    assert said.startswith("the verifier failed on ")
-    assert said.endswith("answers to the selection split; they count as wrong")
+@pytest.mark.parametrize(
+    ("definition", "settings"), [(sft, SFT), (rejection_sampling, TOLERANT)], ids=["sft", "rejection_sampling"]
+)
+def test_answers_whose_verifier_failed_are_counted(definition, settings, model, problems, tmp_path):
+    """At every score, and once in the end."""
+    broken = scored_by_function(tmp_path, problems, fails=[1, 2])
+    made, surroundings = run(definition, settings, {"model": model, "problems": broken}, tmp_path)
+    failing = sum(row["operands"][0] in (1, 2) for row in problems.read_jsonl("selection.jsonl"))
+    assert failing
+    assert [row["verifier_failures"] for row in curve(made)] == [failing] * len(curve(made))
+    said = f"the verifier failed on {failing * len(curve(made))} answers to the selection split; they count as wrong"
+    assert [text for text in warnings(surroundings) if "selection split" in text] == [said]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +13,47 @@ if TYPE_CHECKING:
     from pocketlm.pipeline.context import Context
 
 
-@contextmanager
-def selection_judge(problems: Artifact | None, context: Context) -> Iterator[Callable[[Mapping[str, Any], str], bool]]:
-    """(row, completion text) -> whether it is right, for the rows of `selection.jsonl`; without problems for none.
+class SelectionJudge:
+    """(row, completion text) -> whether it is right; an answer whose verifier failed counts as wrong.
 
-    Answers whose verifier failed count as wrong; how many there were is said in the end.
+    Attributes:
+        failed: answers so far whose verifier failed.
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self.failed = 0
+
+    def __call__(self, row: Mapping[str, Any], text: str) -> bool:
+        scored = self._scorer.score(row, text)
+        self.failed += scored.value is None
+        return scored.correct
+
+
+def scorer_of(reward: RewardSettings, problems: Artifact | None) -> Scorer:
+    """A scorer that knows the reward function which came with the problems, if one did."""
+    if problems is None or OWN_REWARD not in problems.manifest["files"]:
+        return Scorer(reward)
+    return Scorer(reward, problems.file(OWN_REWARD))
+
+
+@contextmanager
+def judging(scorer: Scorer, context: Context) -> Iterator[SelectionJudge]:
+    """A judge that says in the end on how many answers the verifier failed."""
+    judge = SelectionJudge(scorer)
+    yield judge
+    if judge.failed:
+        context.warn(f"the verifier failed on {judge.failed} answers to the selection split; they count as wrong")
+
+
+@contextmanager
+def selection_judge(problems: Artifact | None, context: Context) -> Iterator[SelectionJudge]:
+    """The judge of the rows of `selection.jsonl`; without problems of none.
 
     Raises InputError for a row that no verifier can score.
     """
-    own = problems.file(OWN_REWARD) if problems is not None and OWN_REWARD in problems.manifest["files"] else None
-    with Scorer(RewardSettings(), own) as scorer:
+    with scorer_of(RewardSettings(), problems) as scorer:
         if problems is not None:
             scorer.check(problems.read_jsonl("selection.jsonl"))
-        yield lambda row, text: scorer.score(row, text).correct
-        if faults := scorer.faults.total():
-            context.warn(f"the verifier failed on {faults} answers to the selection split; they count as wrong")
+        with judging(scorer, context) as judge:
+            yield judge

@@ -26,6 +26,7 @@ from pocketlm.training.validation import Validation
 if TYPE_CHECKING:
     from pocketlm.data.tokens.tokenizer import Tokenizer
     from pocketlm.model.transformer import Transformer
+    from pocketlm.posttraining.judging import SelectionJudge
 
 SLOTS = 1024
 
@@ -79,7 +80,7 @@ def exact_match(
 def selection_validation(
     tokenizer: Tokenizer,
     rows: Sequence[Row],
-    reward: Reward,
+    judge: SelectionJudge,
     max_tokens: int,
     every: int,
     patience: int | None = None,
@@ -93,7 +94,8 @@ def selection_validation(
     calculator, writes counts in neither.
 
     The loss is over the rows that state an answer (those of a reward function need not; without any there is no loss)
-    and whose answer fits the context with its prompt; `loss_left_out` counts the others where there are some.
+    and whose answer fits the context with its prompt; `loss_left_out` counts the others where there are some, and
+    `verifier_failures` the answers whose verifier failed, which count as wrong.
     """
     prompts = asked_prompts(tokenizer, rows)
     solved = [row for row in rows if row.get("solution") is not None or row.get("answer") is not None]
@@ -101,7 +103,8 @@ def selection_validation(
     trees = [example_tree(example.tokens, example.trained) for example in examples]
 
     def score(model: Transformer) -> dict[str, float]:
-        result = exact_match(model, tokenizer, prompts, reward, max_tokens, tool)
+        failed_before = judge.failed
+        result = exact_match(model, tokenizer, prompts, judge, max_tokens, tool)
         figures = {"exact_match": result.macro}
         fitting = [tree for tree in trees if len(tree) <= model.settings.context]
         if fitting:
@@ -113,8 +116,10 @@ def selection_validation(
             raise InputError("selection.jsonl states no answer that fits the context; choose by exact_match")
         by_level = {f"level_{level}": share for level, share in result.levels.items()}
         left_out = {"loss_left_out": len(rows) - len(fitting)} if len(fitting) < len(rows) else {}
+        failed = judge.failed - failed_before
+        failures = {"verifier_failures": failed} if failed else {}
         value = figures["loss"] if by == "loss" else 1 - result.macro
-        return {"value": value, **figures, **by_level, **left_out}
+        return {"value": value, **figures, **by_level, **left_out, **failures}
 
     return Validation(every=every, patience=patience, score=score)
 

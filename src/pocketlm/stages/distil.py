@@ -53,8 +53,8 @@ def distil(settings: DistilSettings, inputs: Inputs, context: Context) -> Artifa
             given = stack.enter_context(opened(settings.rollouts, settings.reward, inputs, context))
             plan = plan_on_policy(settings, given, inputs, context)
         else:
-            right = stack.enter_context(selection_judge(inputs["problems"], context))
-            plan = plan_on_examples(settings, inputs, right, context)
+            judge = stack.enter_context(selection_judge(inputs["problems"], context))
+            plan = plan_on_examples(settings, inputs, judge, context)
         settings = settings.model_copy(update={"steps": plan.steps})
         start = {"step": 0, **plan.validation.score(plan.model)}
         result = Trainer(

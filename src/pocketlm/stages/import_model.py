@@ -11,21 +11,17 @@ model's own code (biases, sliding windows, other activations or rotary scalings)
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from pocketlm.errors import CorruptionError, InputError
+from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.figures import paragraph, table
 from pocketlm.pipeline.settings import EXECUTION, Settings
 from pocketlm.pipeline.stage import Inputs, stage
-from pocketlm.pipeline.storage import digest_of, sha256_file
-
-if TYPE_CHECKING:
-    from pocketlm.data.tokens.tokenizer import Tokenizer
-    from pocketlm.model.transformer import Transformer
+from pocketlm.pipeline.storage import digest_of
 
 GGUF = ".gguf"
 
@@ -52,7 +48,7 @@ class ImportModelSettings(Settings):
 
 def identity(settings: ImportModelSettings) -> str:
     """sha256 over names and content of the files that are read."""
-    return digest_of(_described(_files(settings)))
+    return digest_of(_described(settings))
 
 
 @stage(version=2, inputs={}, output="model", external=identity)
@@ -61,13 +57,13 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
     from pocketlm.data.tokens.chat import CHAT_TEMPLATE
     from pocketlm.data.tokens.chat_template_files import template_of
     from pocketlm.data.tokens.tokenizer import tokenizer_config
+    from pocketlm.evaluation.imported_model import require_fit, shortened
     from pocketlm.evaluation.loading import load, load_gguf_file
     from pocketlm.model.formats.gguf import gguf_chat_template, gguf_number_types
     from pocketlm.model.storage import save_model
 
     context.progress(0, 1)
-    files = _files(settings)
-    described = _described(files)
+    files, described = _files(settings), _described(settings)
     gguf = settings.path.endswith(GGUF)
     if gguf:
         model, tokenizer = load_gguf_file(files["model.gguf"], files["tokenizer.json"])
@@ -75,11 +71,11 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
     else:
         model, tokenizer = load(Path(settings.path).expanduser())
         template, special, _ = template_of(files["tokenizer.json"].parent)
-    _require_fit(model, tokenizer, settings.path)
+    require_fit(model, tokenizer, settings.path)
     if settings.context is not None:
-        model = _shortened(model, settings.context)
+        model = shortened(model, settings.context)
     content = files["tokenizer.json"].read_bytes()
-    if _described(files) != described:
+    if _described(settings) != described:
         raise InputError(f"import_model.path: {settings.path} changed while it was read; run again when it rests")
     draft = context.draft("model")
     save_model(draft.path, model)
@@ -108,47 +104,14 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
     return draft.commit(metrics, blocks)
 
 
-def _shortened(model: Transformer, context: int) -> Transformer:
-    """The same weights for shorter texts."""
-    from pocketlm.model.transformer import Transformer
-
-    own = model.settings.context
-    if context > own:
-        raise InputError(f"import_model.context: {context} is more than the model's own context of {own}; lower it")
-    shorter = Transformer(model.settings.model_copy(update={"context": context}))
-    shorter.load_state_dict(model.state_dict())
-    return shorter
-
-
 def _files(settings: ImportModelSettings) -> dict[str, Path]:
-    """What is read, by the name that enters the identity."""
-    path = Path(settings.path).expanduser()
-    if settings.tokenizer is not None:
-        tokenizer = Path(settings.tokenizer).expanduser()
-        tokenizer = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
-        for name, file in (("path", path), ("tokenizer", tokenizer)):
-            if not file.is_file():
-                raise InputError(f"import_model.{name}: there is no file {file}")
-        return {"model.gguf": path, "tokenizer.json": tokenizer}
-    from pocketlm.evaluation.loading import locate
-    from pocketlm.model.formats.hugging_face import weight_files
+    from pocketlm.evaluation.imported_model import model_files
 
-    folder = locate(path).folder
-    files = [folder / "config.json", *weight_files(folder), folder / "tokenizer.json"]
-    chat = [folder / name for name in ("chat_template.jinja", "tokenizer_config.json")]
-    return {file.name: file for file in [*files, *(file for file in chat if file.is_file())]}
+    tokenizer = None if settings.tokenizer is None else Path(settings.tokenizer).expanduser()
+    return model_files(Path(settings.path).expanduser(), tokenizer)
 
 
-def _described(files: dict[str, Path]) -> dict[str, dict[str, Any]]:
-    return {name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)} for name, path in files.items()}
+def _described(settings: ImportModelSettings) -> dict[str, dict[str, Any]]:
+    from pocketlm.evaluation.imported_model import described
 
-
-def _require_fit(model: Transformer, tokenizer: Tokenizer, path: str) -> None:
-    if tokenizer.vocabulary > model.settings.vocabulary:
-        raise InputError(
-            f"import_model.path: {path}: the tokenizer has {tokenizer.vocabulary:,} tokens, the model "
-            f"{model.settings.vocabulary:,}; give the model that was made for this tokenizer"
-        )
-    for name, weight in model.state_dict().items():
-        if not weight.isfinite().all():
-            raise CorruptionError(f"import_model.path: {path}: tensor {name} holds values that are not finite")
+    return described(_files(settings))

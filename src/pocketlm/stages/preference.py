@@ -107,10 +107,10 @@ def preference(settings: PreferenceSettings, inputs: Inputs, context: Context) -
     digest = samples.digest if samples is not None else identity(settings)
     objective = maker.objective(settings.batch_rows)
     selection, chosen_by, problems = [], None, inputs.get("problems")
-    with selection_judge(problems, context) as right:
+    with selection_judge(problems, context) as judge:
         if problems is not None:
             selection = problems.read_jsonl("selection.jsonl")
-            chosen_by = selection_validation(tokenizer, selection, right, settings.max_tokens, settings.validate_every)
+            chosen_by = selection_validation(tokenizer, selection, judge, settings.max_tokens, settings.validate_every)
         validation = preference_validation(score, chosen_by, settings.validate_every, settings.patience)
         start = {"step": 0, **validation.score(model)}
         result = Trainer(model, objective, batches, settings, context, validation, data_digest=digest).run()

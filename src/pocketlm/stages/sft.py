@@ -99,13 +99,13 @@ def sft(settings: SftSettings, inputs: Inputs, context: Context) -> Artifact:
         steps = batches.steps_for(token_budget(budget, "optimized_tokens"))
         settings = settings.model_copy(update={"steps": steps})
 
-    with selection_judge(inputs.get("problems"), context) as right:
+    with selection_judge(inputs.get("problems"), context) as judge:
         scored: Any = None
         if inputs.get("problems") is not None:
             by: Literal["exact_match", "loss"] = "loss" if settings.choose_by == "loss" else "exact_match"
             rows, every = sources.selection_problems, settings.validate_every
             scored = selection_validation(
-                tokenizer, rows, right, settings.max_tokens, every, settings.patience, by, tool
+                tokenizer, rows, judge, settings.max_tokens, every, settings.patience, by, tool
             )
         validation = with_conversations(
             scored, sources.selection_conversations, settings.validate_every, settings.patience, settings.choose_by

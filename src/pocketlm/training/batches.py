@@ -82,6 +82,10 @@ class Batch:
         )
 
 
+class BatchesEnded(Exception):
+    """A source has no batch for a step, and says why: training ends with the steps before it."""
+
+
 class BatchSource(Protocol):
     """Where batches come from. Rollout sources sample from `model` and say so by `samples_from_model = True`.
 
@@ -89,7 +93,7 @@ class BatchSource(Protocol):
     """
 
     def batch(self, step: int, model: Transformer) -> Batch:
-        """The batch of a step: equal for equal arguments."""
+        """The batch of a step: equal for equal arguments. Raises BatchesEnded when there is none."""
 
 
 class PretrainBatches:

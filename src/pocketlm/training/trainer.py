@@ -21,7 +21,7 @@ from pocketlm.model.storage import load_weights
 from pocketlm.model.transformer import Transformer
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.storage import require_disk_space
-from pocketlm.training.batches import BatchSource
+from pocketlm.training.batches import BatchesEnded, BatchSource
 from pocketlm.training.checkpoint import Checkpoint, CheckpointFolder
 from pocketlm.training.device import compute_type, shows_in_last_bits
 from pocketlm.training.distributed import together
@@ -54,6 +54,8 @@ class TrainResult:
     best_step: int | None
     best_value: float | None
     stopped_early: bool
+    ended: str
+    """Why the batches or the watcher ended it; empty where neither did."""
     rollbacks: list[dict[str, int]] = field(default_factory=list)
     """For each time the run went back: the step it was at, the step it went to, first and last batch left out."""
     left_out: list[int] = field(default_factory=list)
@@ -158,7 +160,7 @@ class Trainer:
                 self._save()
                 saved_at = time.monotonic()
                 save_seconds = saved_at - started
-        if self.ended and self.validation and self.validation_state.last_step != self.step:
+        if self.ended and self.step and self.validation and self.validation_state.last_step != self.step:
             self._validate(self.validation)  # the last weights count too
         self._save()  # what follows in the stage may be killed too
 
@@ -166,7 +168,11 @@ class Trainer:
         index = batch_index(self.step, self.left_out)
         if getattr(self.batches, "samples_from_model", False):
             self.update.fill()
-        batch = self.batches.batch(index, self.model)
+        try:
+            batch = self.batches.batch(index, self.model)
+        except BatchesEnded as end:
+            self._end(str(end))
+            return
         rate = self.rate(self.step)
         probed = self.settings.probe_every is not None and self.step % self.settings.probe_every == 0
         figures = self.update.step(batch, Order(self.step, rate, self._share_at(rate), probed))
@@ -186,6 +192,13 @@ class Trainer:
             self._validate(self.validation)
         if self.watcher is not None and self.log.rows and self.log.rows[-1]["step"] == made:
             self._heed(self.watcher)
+
+    def _end(self, reason: str) -> None:
+        """End before this step; the steps since the last row of the log have a row too."""
+        self.ended = reason
+        self.context.warn(reason, step=self.step)
+        if self.step and (not self.log.rows or self.log.rows[-1]["step"] < self.step):
+            self.log.close_row(self.step, tokens=self.tokens, learning_rate=self.rate(self.step - 1))
 
     def _validate(self, validation: Validation) -> None:
         self.update.fill()
@@ -370,6 +383,7 @@ class Trainer:
             best_step=self.validation_state.best_step,
             best_value=self.validation_state.best_value,
             stopped_early=self.step < self.settings.steps,
+            ended=self.ended,
             rollbacks=self.rollbacks,
             left_out=self.left_out,
         )

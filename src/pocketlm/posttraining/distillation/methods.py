@@ -12,7 +12,7 @@ from pocketlm.posttraining.distillation.cache import TeacherCache
 from pocketlm.posttraining.distillation.objectives import LikeliestObjective, TeacherObjective
 from pocketlm.posttraining.examples import Example, solved_examples
 from pocketlm.posttraining.folder import open_model
-from pocketlm.posttraining.scoring import Reward, selection_validation
+from pocketlm.posttraining.scoring import selection_validation
 from pocketlm.posttraining.settings import token_budget
 from pocketlm.posttraining.sft.example_store import Account, sample_examples
 from pocketlm.posttraining.sft.supervised import SupervisedBatches, SupervisedObjective
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pocketlm.pipeline.context import Context
     from pocketlm.pipeline.stage import Inputs
     from pocketlm.posttraining.distillation.distillation_settings import DistilSettings
+    from pocketlm.posttraining.judging import SelectionJudge
     from pocketlm.posttraining.rollouts.inputs import RolloutInputs
     from pocketlm.training.batches import BatchSource
     from pocketlm.training.objective import Objective
@@ -84,8 +85,8 @@ def plan_on_policy(settings: DistilSettings, given: RolloutInputs, inputs: Input
     return Plan(given.model, objective, batches, validation, len(given.selection), settings.steps, facts)
 
 
-def plan_on_examples(settings: DistilSettings, inputs: Inputs, right: Reward, context: Context) -> Plan:
-    """Methods `top_k` and `sequence`: a fixed set of examples. `right` judges answers on the selection split."""
+def plan_on_examples(settings: DistilSettings, inputs: Inputs, judge: SelectionJudge, context: Context) -> Plan:
+    """Methods `top_k` and `sequence`: a fixed set of examples. `judge` is asked of answers on the selection split."""
     model, tokenizer = open_model(inputs["model"], prepare(context.runtime))
     longest = model.settings.context
     tool = CalculatorTool(tokenizer) if settings.rollouts.tool == "calculator" else None
@@ -114,7 +115,7 @@ def plan_on_examples(settings: DistilSettings, inputs: Inputs, right: Reward, co
         steps = batches.steps_for(token_budget(budget, "optimized_tokens"))
     selection = inputs["problems"].read_jsonl("selection.jsonl")
     every, most = settings.validate_every, settings.rollouts.max_tokens
-    validation = selection_validation(tokenizer, selection, right, most, every, settings.patience, tool=tool)
+    validation = selection_validation(tokenizer, selection, judge, most, every, settings.patience, tool=tool)
     return Plan(model, objective, batches, validation, len(selection), steps, facts)
 
 

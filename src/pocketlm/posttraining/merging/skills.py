@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 from pocketlm.errors import InputError
 from pocketlm.posttraining.examples import asked_prompts
-from pocketlm.posttraining.rollouts.inputs import OWN_REWARD
+from pocketlm.posttraining.judging import selection_judge
 from pocketlm.posttraining.scoring import bits_per_byte, exact_match, first_documents
 from pocketlm.posttraining.sft.example_store import Account, conversation_examples
 from pocketlm.posttraining.sft.validation import conversation_loss
-from pocketlm.problems.rewards import RewardSettings, Scorer
 
 if TYPE_CHECKING:
     from pocketlm.data.tokens.tokenizer import Tokenizer
@@ -86,17 +85,10 @@ def tuned_skill(
 
 def _exact_match(source: Artifact, tokenizer: Tokenizer, settings: SelectionSettings, context: Context) -> Skill:
     prompts = asked_prompts(tokenizer, source.read_jsonl("selection.jsonl"))
-    own_reward = source.file(OWN_REWARD) if OWN_REWARD in source.manifest["files"] else None
 
     def measure(model: Transformer) -> float:
-        with Scorer(RewardSettings(), own_reward) as scorer:
-            scorer.check(prompt.row for prompt in prompts)
-            found = exact_match(
-                model, tokenizer, prompts, lambda row, text: scorer.score(row, text).correct, settings.max_tokens
-            )
-        if faults := scorer.faults.total():
-            context.warn(f"the verifier failed on {faults} answers to the selection split; they count as wrong")
-        return found.macro
+        with selection_judge(source, context) as judge:
+            return exact_match(model, tokenizer, prompts, judge, settings.max_tokens).macro
 
     return Skill(
         name="exact match",

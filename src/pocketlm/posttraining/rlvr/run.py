@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pocketlm.errors import InputError
-from pocketlm.posttraining.merging.interpolation import copy_weights
 from pocketlm.posttraining.rlvr.alarms import RlvrWatcher
 from pocketlm.posttraining.rlvr.figures import total
 from pocketlm.posttraining.rlvr.policy_gradient import PolicyGradientObjective
-from pocketlm.posttraining.rollouts.batches import NoLiveGroups, RolloutBatches
+from pocketlm.posttraining.rollouts.batches import RolloutBatches
 from pocketlm.posttraining.rollouts.curriculum import Draws, keep_by_pass_rate
 from pocketlm.posttraining.rollouts.profile import pass_rates_of, with_pass_at_k
 from pocketlm.posttraining.rollouts.sampler import Group, live_share, spread
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from pocketlm.posttraining.examples import Prompt
     from pocketlm.posttraining.rlvr.rlvr_settings import RlvrSettings
     from pocketlm.posttraining.rollouts.inputs import RolloutInputs
-    from pocketlm.training.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -133,28 +131,15 @@ def train(
         data_digest=given.problems.digest,
         watcher=RlvrWatcher(settings.alarms, first, settings.token_budget, settings.updates_per_batch),
     )
-    dead, unused_tokens = "", 0
-    try:
-        trainer.run()
-    except NoLiveGroups as error:
-        dead, unused_tokens = str(error), error.sampled_tokens
-        context.warn(dead)
-        _close(trainer, validation)
-    scored = trainer.validation_state
-    if scored.best_weights:
-        copy_weights(model, scored.best_weights)
-    chosen = next((row for row in scored.rows if row["step"] == scored.best_step), first)
-    log = trainer.log.rows
-    alarms = sorted({name for row in log for name in row.get("alarms", [])})
-    ended = dead or trainer.ended or "ran all steps"
-    sampled = total(log, "sampled_tokens") + unused_tokens
-    return RlvrResult(log, [first, *scored.rows], chosen, trainer.tokens, sampled, ended, bool(dead), alarms)
-
-
-def _close(trainer: Trainer, validation: Validation) -> None:
-    """What a trainer does at its end, for one that the batches ended: the last steps have a row of the log, and the
-    last weights are scored. Without, weights that no score has seen would stand under the score of others."""
-    if trainer.step and (not trainer.log.rows or trainer.log.rows[-1]["step"] < trainer.step):
-        trainer.log.close_row(trainer.step, tokens=trainer.tokens, learning_rate=trainer.rate(trainer.step - 1))
-    if trainer.step and trainer.validation_state.last_step != trainer.step:
-        trainer.validation_state.update(validation, trainer.step, trainer.model)
+    result = trainer.run()
+    chosen = next((row for row in result.validation_rows if row["step"] == result.best_step), first)
+    return RlvrResult(
+        log=result.rows,
+        curve=[first, *result.validation_rows],
+        chosen=chosen,
+        tokens=result.tokens,
+        sampled_tokens=total(result.rows, "sampled_tokens") + batches.unused_tokens,
+        ended=result.ended or "ran all steps",
+        stopped=batches.unused_tokens > 0,
+        alarms=sorted({name for row in result.rows for name in row.get("alarms", [])}),
+    )

@@ -23,7 +23,7 @@ from pocketlm.posttraining.rlvr.policy_gradient import advantages
 from pocketlm.posttraining.rollouts.curriculum import Draws
 from pocketlm.posttraining.rollouts.files import group_of, group_row
 from pocketlm.posttraining.rollouts.sampler import Group, Sampler, group_figures, sequence_tokens
-from pocketlm.training.batches import Batch
+from pocketlm.training.batches import Batch, BatchesEnded
 from pocketlm.training.checkpoint import oldest_step
 
 if TYPE_CHECKING:
@@ -33,18 +33,14 @@ if TYPE_CHECKING:
 PATTERN = "rollouts-{}.json.gz"
 
 
-class NoLiveGroups(Exception):
-    """Every group of a step, redrawn, was dead: the completions of each prompt earned the same. Training ends.
+class NoLiveGroups(BatchesEnded):
+    """Every group of a step, redrawn, was dead: the completions of each prompt earned the same."""
 
-    `sampled_tokens`: what the step sampled, of which nothing was learned.
-    """
-
-    def __init__(self, step: int, groups: int, redraws: int, mean_reward: float, sampled_tokens: int) -> None:
+    def __init__(self, step: int, groups: int, redraws: int, mean_reward: float) -> None:
         super().__init__(
             f"step {step}: all {groups} groups were dead after {redraws} redraws (mean reward {mean_reward:.3f}): "
             "the completions of each prompt all earned the same, which teaches nothing"
         )
-        self.sampled_tokens = sampled_tokens
 
 
 class RolloutBatches:
@@ -63,6 +59,9 @@ class RolloutBatches:
             sampling, arXiv 2503.14476).
         reference: gives `reference_BT`, the log-probabilities of the frozen start, for a KL penalty.
         rows: that it takes in one forward pass; None: all.
+
+    Attributes:
+        unused_tokens: sampled in a step that found no live group, of which nothing was learned.
     """
 
     samples_from_model = True
@@ -84,6 +83,7 @@ class RolloutBatches:
         self._work = work
         self._steps, self._redraws, self._refill = steps, redraws, refill
         self._reference, self._rows = reference, rows
+        self.unused_tokens = 0
 
     def batch(self, step: int, model: Transformer) -> Batch:
         """Sample with the current weights, or take up the samples of an earlier step.
@@ -113,8 +113,8 @@ class RolloutBatches:
                 break
         else:
             rewards = [reward for group in asked for reward in group.scored] or [0.0]
-            spent = sequence_tokens(asked, self._sampler)
-            raise NoLiveGroups(step, self._draws.count, attempt, sum(rewards) / len(rewards), spent)
+            self.unused_tokens = sequence_tokens(asked, self._sampler)
+            raise NoLiveGroups(step, self._draws.count, attempt, sum(rewards) / len(rewards))
         figures = {**group_figures(asked), "sampled_tokens": sequence_tokens(asked, self._sampler)}
         return live[: self._draws.count], figures
 

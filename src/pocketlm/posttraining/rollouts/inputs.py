@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pocketlm.errors import InputError
 from pocketlm.posttraining.examples import Prompt, asked_prompts
 from pocketlm.posttraining.folder import open_model
+from pocketlm.posttraining.judging import SelectionJudge, judging, scorer_of
 from pocketlm.posttraining.rollouts.sampler import Sampler
 from pocketlm.posttraining.scoring import selection_validation
-from pocketlm.problems.rewards import RewardSettings, Scorer
 from pocketlm.training.device import compute_type, prepare
 from pocketlm.training.validation import Validation
 
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from pocketlm.pipeline.context import Context
     from pocketlm.pipeline.stage import Inputs
     from pocketlm.posttraining.settings import RolloutSettings
+    from pocketlm.problems.rewards import RewardSettings
 
-OWN_REWARD = "reward.py"
-"""File of a problems artifact with the reward function of its rows of the task `user`."""
 NAMED = 5
 """Problems that a warning names."""
 
@@ -34,49 +33,26 @@ NAMED = 5
 class RolloutInputs:
     """Opened inputs. `prompts` and `selection` are those that the model can be asked; `left_out` the others."""
 
-    context: Context
     model: Transformer
     tokenizer: Tokenizer
     problems: Artifact
-    scorer: Scorer
+    judge: SelectionJudge
     sampler: Sampler
     prompts: list[Prompt]
     selection: list[Prompt]
     left_out: list[Prompt]
 
     def validation(self, every: int, patience: int | None = None) -> Validation:
-        """Greedy exact match on the selection split; the best weights are kept. Answers whose verifier failed count as
-        wrong there, and are counted and warned about."""
-        failed = 0
-
-        def right(row: Mapping[str, Any], text: str) -> bool:
-            nonlocal failed
-            scored = self.scorer.score(row, text)
-            failed += scored.value is None
-            return scored.correct
-
-        base = selection_validation(
+        """Greedy exact match on the selection split; the best weights are kept."""
+        return selection_validation(
             self.tokenizer,
             [prompt.row for prompt in self.selection],
-            right,
+            self.judge,
             self.sampler.settings.max_tokens,
             every,
             patience,
             tool=self.sampler.tool,
         )
-
-        def score(model: Transformer) -> dict[str, float]:
-            nonlocal failed
-            failed = 0
-            figures = base.score(model)
-            if failed:
-                self.context.warn(
-                    f"the verifier failed on {failed} answers to the selection split; they count as wrong"
-                )
-                figures["verifier_failures"] = failed
-            return figures
-
-        return replace(base, score=score)
 
 
 @contextmanager
@@ -89,9 +65,8 @@ def opened(
     """
     problems = inputs["problems"]
     model, tokenizer = open_model(inputs["model"], prepare(context.runtime))
-    own = problems.file(OWN_REWARD) if OWN_REWARD in problems.manifest["files"] else None
     room = model.settings.context - rollouts.max_tokens
-    with Scorer(reward, own) as scorer:
+    with scorer_of(reward, problems) as scorer, judging(scorer, context) as judge:
         splits = []
         for name in ("prompts.jsonl", "selection.jsonl"):
             rows = problems.read_jsonl(name) if name in problems.manifest["files"] else []
@@ -112,7 +87,7 @@ def opened(
             )
         compute = compute_type(model.head_weight_VD.device, context.runtime.precision)
         sampler = Sampler(tokenizer, scorer, rollouts, compute)
-        yield RolloutInputs(context, model, tokenizer, problems, scorer, sampler, prompts, selection, left_out)
+        yield RolloutInputs(model, tokenizer, problems, judge, sampler, prompts, selection, left_out)
 
 
 def fitting(prompts: Sequence[Prompt], room: int) -> tuple[list[Prompt], list[Prompt]]:

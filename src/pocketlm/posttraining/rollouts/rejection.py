@@ -171,7 +171,6 @@ def sample_round(
     accepted.save(file)
     if accepted.completions and not accepted.sequences:
         context.warn(
-            f"none of {accepted.completions:,} completions of {len(accepted.problems):,} prompts was right: there is "
-            "nothing of its own to learn; begin with easier prompts, or with solved ones"
+            f"none of {accepted.completions:,} completions of {len(accepted.problems):,} prompts was right so far"
         )
     return accepted
