@@ -13,8 +13,10 @@ from pocketlm.pipeline.stage import Inputs
 from pocketlm.posttraining.distillation import cache as distillation_cache
 from pocketlm.posttraining.distillation.distillation_settings import DistilSettings
 from pocketlm.posttraining.distillation.methods import plan_on_examples
+from pocketlm.posttraining.judging import SelectionJudge
 from pocketlm.posttraining.scoring import ExactMatch
 from pocketlm.posttraining.settings import RolloutSettings
+from pocketlm.problems.rewards import RewardSettings, Scorer
 from pocketlm.stages.distil import distil
 from tests import posttraining_world as world
 
@@ -147,9 +149,8 @@ def test_what_a_calculator_writes_is_not_learned(inputs, tmp_path, method, monke
     )
     for tool in ("calculator", None):
         chosen = settings(method=method, steps=2, batch_rows=1, rollouts=ROLLOUTS.model_copy(update={"tool": tool}))
-        plan = plan_on_examples(
-            chosen, Inputs(inputs), lambda row, text: False, world.World(tmp_path / str(tool), "distil").context
-        )
+        judge = SelectionJudge(Scorer(RewardSettings()))
+        plan = plan_on_examples(chosen, Inputs(inputs), judge, world.World(tmp_path / str(tool), "distil").context)
         learned[tool] = int((plan.batches.batch(0, None).targets_BT != IGNORE).sum())
         plan.validation.score(plan.model)
     written = tokenizer.encode("12>>")
