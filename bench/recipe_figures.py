@@ -1,4 +1,4 @@
-"""The figures of stages of a finished run, with what each stage took, as one result.
+"""The figures and tables of stages of a finished run, with what each stage took, as one result.
 
     python -m bench.recipe_figures RUN NAME STAGE ...      # writes bench/results/NAME.json
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from bench.common import write_result
 from pocketlm.pipeline.runner import committed_events
@@ -33,8 +34,15 @@ def main() -> None:
         "stage_seconds": {entry["stage"]: entry["seconds"] for entry in committed},
         "peak_memory_gb": round(max(entry["peak_memory_bytes"] for entry in committed) / 1e9, 2),
         "figures": {stage: report["stages"][stage] for stage in arguments.stages},
+        "tables": {stage: tables(arguments.run / "artifacts" / stage) for stage in arguments.stages},
     }
     print(write_result(arguments.name, payload))
+
+
+def tables(artifact: Path) -> dict[str, list[dict[str, Any]]]:
+    """Title -> rows of the tables that a stage wrote for the report."""
+    blocks = json.loads((artifact / "figures.json").read_text(encoding="utf-8"))["blocks"]
+    return {block["title"]: block["rows"] for block in blocks if block["kind"] == "table"}
 
 
 if __name__ == "__main__":
