@@ -11,6 +11,7 @@ from torch._dynamo.exc import InternalTorchDynamoError
 from pocketlm.errors import InputError, Interrupted
 from pocketlm.model.transformer import Transformer
 from pocketlm.pipeline.seeds import generator
+from pocketlm.training.batches import BatchesEnded
 from pocketlm.training.device import prepare
 from pocketlm.training.trainer import Trainer, TrainResult
 from pocketlm.training.validation import Validation
@@ -108,6 +109,37 @@ def test_an_exhausted_patience_survives_an_interruption(tmp_path: Path) -> None:
     assert result == expected
 
 
+@pytest.mark.parametrize("polls", [[], [3, 5], [9, 0]])
+def test_batches_that_end_end_the_run_with_its_last_step_logged_and_scored(tmp_path: Path, polls: list[int]) -> None:
+    def ending(step: int, batch: Any) -> Any:
+        if step == 9:
+            raise BatchesEnded("no text is left")
+        return batch
+
+    arguments = {"change_batch": ending, "log_every": 4, "validation": Validation(every=6, score=scripted_score)}
+    _, result, _ = run_with_interruptions(tmp_path, polls, **arguments)
+    assert (result.steps, result.ended, result.stopped_early) == (9, "no text is left", True)
+    assert [row["step"] for row in result.rows] == [4, 8, 9]
+    assert [row["step"] for row in result.validation_rows] == [6, 9]
+    again = make_trainer(make_context(tmp_path), **arguments)
+    assert again.run() == result, "what is finished is not trained or scored again"
+
+
+def test_batches_that_end_at_once_leave_the_model_as_it_was(tmp_path: Path) -> None:
+    def ending(step: int, batch: Any) -> Any:
+        raise BatchesEnded("there is no text")
+
+    events: list[tuple[str, Any]] = []
+    trainer = make_trainer(
+        make_context(tmp_path, events=events), ending, validation=Validation(every=6, score=scripted_score)
+    )
+    before = make_trainer(make_context(tmp_path / "other")).model
+    result = trainer.run()
+    assert (result.steps, result.rows, result.validation_rows) == (0, [], [])
+    assert weights_equal(trainer.model, before)
+    assert [body["message"] for kind, body in events if kind == "warning"] == ["there is no text"]
+
+
 def test_checkpoints_of_other_data_or_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         make_trainer(make_context(tmp_path, StopAfter(3))).run()
@@ -202,3 +234,14 @@ def test_compiled_training_gives_the_same_losses_and_leaves_the_model_as_it_was(
     expected, result = plain.run(), compiled.run()
     assert [row["loss"] for row in result.rows] == pytest.approx([row["loss"] for row in expected.rows], rel=bound)
     assert "hidden" not in vars(compiled.model)
+
+
+def test_progress_is_reported_at_every_step(tmp_path: Path) -> None:
+    """However seldom the log has a row: where a step takes a minute, nothing would be seen for a quarter of an hour."""
+    context, seen = make_context(tmp_path), []
+    context.progress = lambda done, total, **figures: seen.append((done, total, figures))  # type: ignore[method-assign]
+    trainer = make_trainer(context, steps=10, log_every=4)
+    rows = trainer.run().rows
+    assert [(done, total) for done, total, _ in seen] == [(step, 10) for step in range(1, 11)]
+    losses = [figures.get("loss") for _, _, figures in seen]
+    assert losses == [None] * 3 + [rows[0]["loss"]] * 4 + [rows[1]["loss"]] * 2 + [rows[2]["loss"]]

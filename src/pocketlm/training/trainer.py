@@ -186,6 +186,7 @@ class Trainer:
         made = self.step
         if made % self.settings.log_every == 0 or made == self.settings.steps:
             self._close_row(rate)
+        self.context.progress(self.step, self.settings.steps, tokens=self.tokens, **self._newest_loss())
         # Not where it went back to: the snapshot has the score of its step.
         due = made % self.validation.every == 0 or made == self.settings.steps if self.validation else False
         if self.validation and due and self.step == made:
@@ -227,8 +228,6 @@ class Trainer:
     def _close_row(self, rate: float) -> None:
         losses = self.log.losses()
         row = self.log.close_row(self.step, tokens=self.tokens, learning_rate=rate)
-        shown = {"loss": row["loss"]} if row["loss"] is not None else {}
-        self.context.progress(self.step, self.settings.steps, tokens=self.tokens, **shown)
         share = row.get("bf16_changed")
         if share is not None and rate >= self.peak_rate / 2:
             self._check_updates(share)
@@ -246,6 +245,11 @@ class Trainer:
                     first = self.watch.first if self.watch.first is not None else step
                     self._go_back(first, step, f"the loss stays far above its recent past since step {first + 1}")
                     break
+
+    def _newest_loss(self) -> dict[str, Any]:
+        """Of the newest row of the log: that of a step would make the host wait for the device."""
+        loss = self.log.rows[-1]["loss"] if self.log.rows else None
+        return {} if loss is None else {"loss": loss}
 
     def _go_back(self, first: int, last: int, reason: str) -> None:
         """Return to the newest snapshot before step `first` and leave out the batches of steps `first` to `last`."""
