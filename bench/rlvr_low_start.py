@@ -52,6 +52,7 @@ COMPARED = (
     ("gold_then_rl", "gold_sft"),
 )
 RESAMPLES = 10_000
+BANDS = {"below 100": 0, "100 to 109": 100, "from 110": 110}
 
 Step = tuple[float, int]
 
@@ -164,6 +165,7 @@ def table(run: Path) -> dict[str, Any]:
                 "levels": {level: round(mean(one["success"][level] for one in own), 4) for level in own[0]["success"]},
                 "sampled_tokens": [one["sampled_tokens"] for one in own],
                 "optimized_tokens": [one["optimized_tokens"] for one in own],
+                "by_sum": by_sum(own),
                 "live_groups": [[stage.get("live") for stage in one["stages"] if "live" in stage] for one in own],
                 "seconds": [one["seconds"] for one in own],
             }
@@ -193,6 +195,21 @@ def table(run: Path) -> dict[str, Any]:
     ]
     begun = [{name: one[name] for name in ("seed", "success", "greedy")} for one in starts]
     return {"target_level": target, "starts": begun, "arms": rows, "differences": differences, "tried": tried}
+
+
+def by_sum(runs: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Success of each run on the target level by size of the sum. The levels below have sums up to 108."""
+    counts: dict[str, list[list[int]]] = {band: [[] for _ in runs] for band in BANDS}
+    for place, one in enumerate(runs):
+        for _, pair, correct, _ in one["items"]:
+            total = sum(map(int, pair.split("+")))
+            band = next(name for name, first in reversed(BANDS.items()) if total >= first)
+            counts[band][place].append(correct)
+    return {
+        band: [round(mean(own) / one["samples"], 4) for own, one in zip(of_runs, runs, strict=True)]
+        for band, of_runs in counts.items()
+        if all(of_runs)
+    }
 
 
 def read_runs(run: Path) -> list[dict[str, Any]]:

@@ -32,6 +32,17 @@ def test_every_arm_runs_and_the_table_states_them(tmp_path, monkeypatch):
         assert row["success"]["2"] > 0, "arms of a start that never succeeds would learn nothing here"
 
 
+def test_success_by_size_of_the_sum():
+    def run(samples, corrects):
+        return {"samples": samples, "items": [["", pair, correct, 0] for pair, correct in corrects.items()]}
+
+    runs = [run(4, {"49+50": 4, "50+49": 2, "50+50": 1}), run(2, {"49+50": 0, "50+49": 0, "50+50": 2})]
+    assert rlvr_low_start.by_sum(runs) == {"below 100": [0.75, 0.0], "100 to 109": [0.25, 1.0]}
+    for one in runs:
+        one["items"].append(["", "55+55", 1, 0])
+    assert rlvr_low_start.by_sum(runs)["from 110"] == [0.25, 0.5]
+
+
 def test_a_difference_is_over_equal_seeds_and_its_interval_covers_seeds_and_pairs():
     def run(seed, corrects):
         items = [[f"{pair}/{order}", pair, correct, 0] for pair, correct in corrects.items() for order in "ab"]
