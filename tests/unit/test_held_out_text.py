@@ -11,6 +11,7 @@ from pocketlm.data.tokens.shards import TokenShard
 from pocketlm.data.tokens.tokenizer import Tokenizer, train_tokenizer
 from pocketlm.evaluation.held_out_text import HeldOutText, training_text
 from pocketlm.evaluation.token_bytes import token_bytes
+from pocketlm.model.transformer import Transformer
 from pocketlm.training.batches import PretrainBatches
 from pocketlm.training.heldout import document_bits
 from tests.small_training import SHAPE, make_model
@@ -49,6 +50,22 @@ def test_document_bits_are_those_of_plain_windows() -> None:
             nats -= float(log_p_BTV.gather(-1, window[:, 1:, None]).sum())
         expected.append(nats / math.log(2))
     assert document_bits(model, documents, border=0) == pytest.approx(expected, rel=1e-5)
+
+
+def test_short_documents_do_not_cost_a_whole_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a model with a context of 8,192, a document of 40 tokens took 8,192."""
+    model = make_model(SHAPE.model_copy(update={"context": 8192}), seed=2)
+    read: list[torch.Size] = []
+    hidden = Transformer.hidden
+    monkeypatch.setattr(Transformer, "hidden", lambda self, tokens: read.append(tokens.shape) or hidden(self, tokens))
+    generator = np.random.default_rng(0)
+    lengths = [40, 3, 64, 65, 300, 5000, 9000, *[30] * 40]
+    documents = [generator.integers(1, SHAPE.vocabulary, length) for length in lengths]
+    together = document_bits(model, documents, border=0)
+    assert sum(rows * padded for rows, padded in read) <= sum(lengths) + 64 * (len(lengths) + 1)
+    assert max(rows * padded for rows, padded in read) == 8192
+    assert together == pytest.approx([document_bits(model, [one], border=0)[0] for one in documents], rel=1e-6)
+    assert document_bits(model, [], border=0).tolist() == []
 
 
 def test_documents_and_bytes_of_a_split(tokenizer_file: Path) -> None:

@@ -22,6 +22,7 @@ from pocketlm.posttraining.settings import PolicyGradientSettings, RolloutSettin
 from pocketlm.problems.calculator_tool import CalculatorTool
 from pocketlm.problems.rewards import RewardSettings, Scored, Scorer
 from pocketlm.problems.verifier import verify
+from pocketlm.training.passes import TOKENS_PER_PASS
 from pocketlm.training.validation import Validation
 from tests import posttraining_world as world
 
@@ -425,7 +426,7 @@ def test_text_is_scored_where_the_model_is(tokenizer):
         bits_per_byte(Elsewhere(), tokenizer, ["and number"])
 
 
-def test_bits_per_byte_of_a_uniform_model(tokenizer, tmp_path):
+def test_bits_per_byte_of_a_uniform_model(tokenizer, tmp_path, monkeypatch):
     """All weights zero: every token costs log2(vocabulary) bits, whatever the windows."""
     model = world.small_model()
     with torch.no_grad():
@@ -434,7 +435,8 @@ def test_bits_per_byte_of_a_uniform_model(tokenizer, tmp_path):
     texts = [world.TEXTS[0], "and number"]
     tokens = sum(len(tokenizer.encode(text)) + 1 for text in texts)
     expected = tokens * torch.tensor(float(world.VOCABULARY)).log2() / sum(len(text.encode()) for text in texts)
-    assert bits_per_byte(model, tokenizer, texts, rows=2) == pytest.approx(float(expected), rel=1e-5)
+    monkeypatch.setitem(TOKENS_PER_PASS, "cpu", 2 * model.settings.context)
+    assert bits_per_byte(model, tokenizer, texts) == pytest.approx(float(expected), rel=1e-5)
     documents = world.documents_artifact(tmp_path / "documents").file("heldout_selection.parquet")
     assert len(first_documents(documents, 100)) == 1
     assert len(first_documents(documents, 1000)) == 2

@@ -1,8 +1,8 @@
 """Log-probabilities of given continuations, with passes of one fixed shape.
 
 A score must not depend on what else is scored. Products of another shape may round differently, so every pass has a
-shape that depends on the length class of its rows only: lengths are padded to multiples of `LENGTH_STEP`, the last pass
-of a class is filled up with blank rows, and the output head sees blocks of `HEAD_ROWS` positions.
+shape that depends on the length of its rows only (`training/passes.py`): the last one of a length is filled up with
+blank rows, and the output head sees blocks of `HEAD_ROWS` positions.
 
 Shape letters: B rows of a pass, T positions, N scored positions, D width, V vocabulary.
 """
@@ -19,10 +19,9 @@ from torch.nn import functional as F
 
 from pocketlm.errors import InputError
 from pocketlm.model.transformer import Transformer
+from pocketlm.training import passes
 
-LENGTH_STEP = 64
 HEAD_ROWS = 256
-TOKENS_PER_PASS = {"cpu": 2048, "cuda": 65_536}
 
 
 @dataclass(frozen=True)
@@ -59,27 +58,18 @@ def score(
     Raises:
         InputError: a continuation is longer than the model's context, or the model computes no finite number.
     """
-    limit = tokens_per_pass or TOKENS_PER_PASS[model.head_weight_VD.device.type]
+    limit = tokens_per_pass or passes.tokens_per_pass(model.head_weight_VD.device)
     inputs = [_inputs(item, model.settings.context) for item in continuations]
-    classes: dict[int, list[int]] = {}
-    for index, tokens in enumerate(inputs):
-        length = min(-(-len(tokens) // LENGTH_STEP) * LENGTH_STEP, model.settings.context)
-        classes.setdefault(length, []).append(index)
     scores: dict[int, Score] = {}
-    # Longest first: running out of memory shows at once.
-    for length in sorted(classes, reverse=True):
-        rows = max(1, limit // length)
-        members = classes[length]
-        for start in range(0, len(members), rows):
-            chosen = members[start : start + rows]
-            tokens_BT = torch.zeros(rows, length, dtype=torch.long)
-            for row, index in enumerate(chosen):
-                tokens_BT[row, : len(inputs[index])] = torch.tensor(inputs[index])
-            targets = [continuations[index].targets for index in chosen]
-            ends = [len(inputs[index]) for index in chosen]
-            scores.update(zip(chosen, _score_pass(model, tokens_BT, ends, targets), strict=True))
-            if progress is not None:
-                progress(len(chosen))
+    for rows, length, chosen in passes.passes([len(tokens) for tokens in inputs], model.settings.context, limit):
+        tokens_BT = torch.zeros(rows, length, dtype=torch.long)
+        for row, index in enumerate(chosen):
+            tokens_BT[row, : len(inputs[index])] = torch.tensor(inputs[index])
+        targets = [continuations[index].targets for index in chosen]
+        ends = [len(inputs[index]) for index in chosen]
+        scores.update(zip(chosen, _score_pass(model, tokens_BT, ends, targets), strict=True))
+        if progress is not None:
+            progress(len(chosen))
     if not all(math.isfinite(item.log_likelihood) for item in scores.values()):
         raise InputError("a log-probability is not a finite number: the model's weights diverged or are damaged")
     return [scores[index] for index in range(len(continuations))]

@@ -21,6 +21,7 @@ from pocketlm.posttraining.rollouts.profile import PromptProfile, pass_at_by_lev
 from pocketlm.posttraining.rollouts.sampler import Group, Sampler
 from pocketlm.posttraining.sft.supervised import SupervisedObjective
 from pocketlm.training.batches import Batch
+from pocketlm.training.passes import tokens_per_pass
 from pocketlm.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def pass_profile(groups: Sequence[Group]) -> list[dict[str, Any]]:
 
 
 @torch.no_grad()
-def bits_per_byte(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str], rows: int = 16) -> float:
+def bits_per_byte(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str]) -> float:
     """Bits per UTF-8 byte of plain documents, each begun and ended by <|endoftext|>, cut into windows of the context.
 
     A window's first token is not predicted from the window before it, which makes the figure slightly pessimistic.
@@ -179,7 +180,7 @@ def bits_per_byte(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str]
     padded[: len(stream)] = torch.tensor(stream)
     targets_BT = padded[1:].view(count, width)
     tokens_BT = padded[:-1].view(count, width).clamp(min=0)
-    nats = 0.0
+    nats, rows = 0.0, max(1, tokens_per_pass(device) // width)
     for start in range(0, count, rows):
         part = slice(start, start + rows)
         hidden_BTD = model.hidden(tokens_BT[part].to(device))

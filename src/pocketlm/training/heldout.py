@@ -14,8 +14,7 @@ from torch import Tensor
 
 from pocketlm.model.loss import IGNORE, token_log_probabilities
 from pocketlm.model.transformer import Transformer
-
-ROWS = 16  # windows of one forward pass; also the shape that results are reproducible for
+from pocketlm.training.passes import passes, tokens_per_pass
 
 
 @torch.no_grad()
@@ -25,27 +24,26 @@ def document_bits(model: Transformer, documents: Sequence[np.ndarray], border: i
     `documents` hold token ids without border tokens; `border` is the id of the token between documents.
     """
     context, device = model.settings.context, model.head_weight_VD.device
-    inputs, targets, owners = [], [], []
+    windows, owners = [], []
     for owner, tokens in enumerate(documents):
         stream = np.concatenate([[border], tokens]).astype(np.int64)
         for start in range(0, len(tokens), context):
-            window = stream[start : start + context + 1]
-            inputs.append(_padded(window[:-1], context, border))
-            targets.append(_padded(window[1:], context, IGNORE))
+            windows.append(stream[start : start + context + 1])
             owners.append(owner)
-    bits = np.zeros(len(documents))
-    for start in range(0, len(owners), ROWS):
-        tokens_BT = torch.from_numpy(np.stack(inputs[start : start + ROWS])).to(device)
-        targets_BT = torch.from_numpy(np.stack(targets[start : start + ROWS])).to(device)
-        nats_B = _nats(model, tokens_BT, targets_BT)
-        np.add.at(bits, owners[start : start + ROWS], nats_B.cpu().numpy() / math.log(2))
-    return bits
+    bits = np.zeros(len(windows))
+    lengths = [len(window) - 1 for window in windows]
+    for _, padded, chosen in passes(lengths, context, tokens_per_pass(device)):
+        tokens_BT = torch.full((len(chosen), padded), border)
+        targets_BT = torch.full((len(chosen), padded), IGNORE)
+        for row, index in enumerate(chosen):
+            window = torch.from_numpy(windows[index])
+            tokens_BT[row, : lengths[index]] = window[:-1]
+            targets_BT[row, : lengths[index]] = window[1:]
+        nats_B = _nats(model, tokens_BT.to(device), targets_BT.to(device))
+        bits[chosen] = nats_B.cpu().numpy() / math.log(2)
+    return np.bincount(owners, bits, len(documents)) if owners else np.zeros(len(documents))
 
 
 def _nats(model: Transformer, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
     log_probability_BT, _ = token_log_probabilities(model.hidden(tokens_BT), model.head_weight_VD, targets_BT)
     return -log_probability_BT.double().sum(1)
-
-
-def _padded(window: np.ndarray, length: int, filler: int) -> np.ndarray:
-    return np.pad(window, (0, length - len(window)), constant_values=filler)
