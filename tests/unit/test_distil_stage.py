@@ -149,7 +149,7 @@ def test_what_a_calculator_writes_is_not_learned(inputs, tmp_path, method, monke
     )
     for tool in ("calculator", None):
         chosen = settings(method=method, steps=2, batch_rows=1, rollouts=ROLLOUTS.model_copy(update={"tool": tool}))
-        judge = SelectionJudge(Scorer(RewardSettings()))
+        judge = SelectionJudge(Scorer(RewardSettings()), [].append)
         plan = plan_on_examples(chosen, Inputs(inputs), judge, world.World(tmp_path / str(tool), "distil").context)
         learned[tool] = int((plan.batches.batch(0, None).targets_BT != IGNORE).sum())
         plan.validation.score(plan.model)

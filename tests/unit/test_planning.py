@@ -356,6 +356,18 @@ def test_imported_models_are_planned_from_their_description(tmp_path: Path) -> N
     raw = {**BEFORE, **entries, "sft": {"inputs": {"model": "start", "problems": "problems"}}}
     [work] = works_of(parse_recipe(raw, registry(), "imported"))
     assert work.model == preset("135m")
+    raw["sft"]["inputs"]["budget"] = "start"
+    with pytest.raises(InputError, match="start is not trained: it spends no tokens that could be a budget"):
+        works_of(parse_recipe(raw, registry(), "imported"))
+
+
+@pytest.mark.parametrize("name", ["owner/name", ".", "mistyped"])
+def test_a_model_that_is_not_there_is_named_with_what_to_do(tmp_path: Path, name: str) -> None:
+    entries = {"start": {"stage": "import_model", "path": str(tmp_path / name)}}
+    raw = {**BEFORE, **entries, "sft": {"inputs": {"model": "start", "problems": "problems"}}}
+    message = r"start\.path: there is no model at .*; give a folder .* or a \.gguf file\. .*hf download NAME"
+    with pytest.raises(InputError, match=message):
+        works_of(parse_recipe(raw, registry(), "imported"))
 
 
 def test_a_given_tokenizer_says_its_vocabulary(tmp_path: Path) -> None:

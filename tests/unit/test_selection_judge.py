@@ -102,6 +102,19 @@ def test_answers_whose_verifier_failed_are_counted(definition, settings, model, 
     assert [text for text in warnings(surroundings) if "selection split" in text] == [said]
 
 
+def test_a_limit_that_no_solution_keeps_is_said(model, problems, tmp_path):
+    """Here an answer has two or three tokens and the closing one."""
+    shortest = min(len(world.small_tokenizer().encode(row["answer"])) for row in problems.read_jsonl("selection.jsonl"))
+    _, surroundings = run(sft, changed(SFT, max_tokens=shortest), {"model": model, "problems": problems}, tmp_path)
+    assert warnings(surroundings) == [
+        f"every solution of the selection split has more than max_tokens = {shortest} tokens (the shortest "
+        f"{shortest + 1}): answers in that form are cut and count as wrong; raise max_tokens"
+    ]
+    fits = changed(SFT, max_tokens=shortest + 1)
+    _, surroundings = run(sft, fits, {"model": model, "problems": problems}, tmp_path / "fits")
+    assert warnings(surroundings) == []
+
+
 @pytest.mark.parametrize(
     ("definition", "settings"), [(rlvr, changed(RL, steps=2)), (rejection_sampling, REJECTION)], ids=["rlvr", "rs"]
 )

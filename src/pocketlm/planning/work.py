@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pocketlm.errors import InputError
 from pocketlm.model.config import SHAPES, VOCABULARIES, ModelSettings, ModelShape
 from pocketlm.pipeline.recipe import Recipe, StageEntry
+from pocketlm.pipeline.runner import ARTIFACTS, RECIPE
 from pocketlm.planning.consistency import (
     refuse_absent_sources,
     refuse_more_than_released,
@@ -110,7 +111,9 @@ def models_of(recipe: Recipe) -> list[str]:
 def _work(recipe: Recipe, entry: StageEntry) -> Work:
     settings, model = entry.settings, model_of(recipe, entry.name)
     if not isinstance(settings, TrainingSettings):
-        raise TypeError(entry.name)
+        raise InputError(
+            f"{entry.name} is not trained: it spends no tokens that could be a budget; name a stage that is"
+        )
     if isinstance(settings, PhasedSettings):
         return _pretraining(recipe, entry, settings, model)
     refuse_unused_average(entry)
@@ -237,6 +240,11 @@ def _described(entry: StageEntry) -> ModelSettings:
             from pocketlm.model.formats.gguf_file import GGUFFile
 
             return settings_from_gguf(GGUFFile(path))
+        if not any((path / name).is_file() for name in ("config.json", RECIPE)):
+            raise InputError(
+                f"{entry.name}.path: there is no model at {path}; give a folder with a Hugging Face model or a run of "
+                "pocketlm, or a .gguf file. Download what is on a hub first: hf download NAME --local-dir FOLDER"
+            )
         folder = path if (path / "config.json").is_file() else _final_model(path)
         content = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError) as error:
@@ -251,6 +259,5 @@ def _described(entry: StageEntry) -> ModelSettings:
 def _final_model(run: Path) -> Path:
     """The artifact of the stage that a run's recipe names under `model`."""
     from pocketlm.pipeline.recipe_yaml import load_yaml
-    from pocketlm.pipeline.runner import ARTIFACTS, RECIPE
 
     return run / ARTIFACTS / str(load_yaml(run / RECIPE).get("model"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,24 @@ if TYPE_CHECKING:
 class SelectionJudge:
     """(row, completion text) -> whether it is right; an answer whose verifier failed counts as wrong.
 
+    Args:
+        warn: is told what makes a score say little.
+
     Attributes:
         failed: answers so far whose verifier failed.
     """
 
-    def __init__(self, scorer: Scorer) -> None:
-        self._scorer = scorer
+    def __init__(self, scorer: Scorer, warn: Callable[[str], None]) -> None:
+        self._scorer, self._warn = scorer, warn
         self.failed = 0
+
+    def foresee(self, solutions: Sequence[int], max_tokens: int) -> None:
+        """Warn when even the shortest stated solution has more tokens than an answer may have."""
+        if solutions and min(solutions) > max_tokens:
+            self._warn(
+                f"every solution of the selection split has more than max_tokens = {max_tokens} tokens (the shortest "
+                f"{min(solutions)}): answers in that form are cut and count as wrong; raise max_tokens"
+            )
 
     def __call__(self, row: Mapping[str, Any], text: str) -> bool:
         scored = self._scorer.score(row, text)
@@ -40,7 +51,7 @@ def scorer_of(reward: RewardSettings, problems: Artifact | None) -> Scorer:
 @contextmanager
 def judging(scorer: Scorer, context: Context) -> Iterator[SelectionJudge]:
     """A judge that says in the end on how many answers the verifier failed."""
-    judge = SelectionJudge(scorer)
+    judge = SelectionJudge(scorer, context.warn)
     yield judge
     if judge.failed:
         context.warn(f"the verifier failed on {judge.failed} answers to the selection split; they count as wrong")

@@ -102,6 +102,7 @@ def selection_validation(
     solved = [row for row in rows if row.get("solution") is not None or row.get("answer") is not None]
     examples = solved_examples(tokenizer, solved, "selection.jsonl", calculator=tool is not None)
     trees = [example_tree(example.tokens, example.trained) for example in examples]
+    judge.foresee([sum(example.trained) for example in examples], max_tokens)
 
     def score(model: Transformer) -> dict[str, float]:
         failed_before = judge.failed

@@ -19,7 +19,7 @@ from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.figures import paragraph, table
-from pocketlm.pipeline.settings import EXECUTION, Settings
+from pocketlm.pipeline.settings import EXECUTION, Place, Settings
 from pocketlm.pipeline.stage import Inputs, stage
 from pocketlm.pipeline.storage import digest_of
 
@@ -29,9 +29,9 @@ GGUF = ".gguf"
 class ImportModelSettings(Settings):
     """Where the model lies; its content enters the identity, its place does not."""
 
-    path: Annotated[str, EXECUTION]
+    path: Annotated[Place, EXECUTION]
     """A Hugging Face folder, a run, a model artifact, or a file that ends with .gguf."""
-    tokenizer: Annotated[str | None, EXECUTION] = None
+    tokenizer: Annotated[Place | None, EXECUTION] = None
     """For a GGUF file: the tokenizer.json that it was made with, or a folder that holds it."""
     context: int | None = Field(default=None, gt=0)
     """Longest text that it is used with from here on; unset keeps the model's own. Packed rows are so long: where texts
@@ -69,7 +69,7 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
         model, tokenizer = load_gguf_file(files["model.gguf"], files["tokenizer.json"])
         template, special = gguf_chat_template(files["model.gguf"])
     else:
-        model, tokenizer = load(Path(settings.path).expanduser())
+        model, tokenizer = load(Path(settings.path))
         template, special, _ = template_of(files["tokenizer.json"].parent)
     require_fit(model, tokenizer, settings.path)
     if settings.context is not None:
@@ -107,8 +107,8 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
 def _files(settings: ImportModelSettings) -> dict[str, Path]:
     from pocketlm.evaluation.imported_model import model_files
 
-    tokenizer = None if settings.tokenizer is None else Path(settings.tokenizer).expanduser()
-    return model_files(Path(settings.path).expanduser(), tokenizer)
+    tokenizer = None if settings.tokenizer is None else Path(settings.tokenizer)
+    return model_files(Path(settings.path), tokenizer)
 
 
 def _described(settings: ImportModelSettings) -> dict[str, dict[str, Any]]:
