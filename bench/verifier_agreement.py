@@ -7,8 +7,9 @@
 
 `answers` writes rows {"gold", "completion", "origin"}: gold rationales in many surface forms, right and wrong, or what
 a model writes after a solved example (in bfloat16, with the calculator tool, temperature 0.7). `compare` prints a table
-and writes bench/results/verifier_agreement.json, and every disagreement into verifier_agreement.jsonl beside it. It
-fails when a disagreement has no class below: ours is stricter on purpose, so most are answers that are not in the form.
+and writes bench/results/verifier_agreement.json, and every disagreement on a generated answer into
+verifier_agreement.jsonl beside it; those on surface forms, which can be made again, are counted by form. It fails when
+a disagreement has no class below: ours is stricter on purpose, so most are answers that are not in the form.
 """
 
 from __future__ import annotations
@@ -38,8 +39,7 @@ SAMPLES = 8
 QUESTIONS = 64
 """Asked together."""
 SHOWN = 200
-"""Characters of a generated answer that are kept of a disagreement, from its end. Of a surface form, which can be made
-again, only its name and line are kept: its text is the data set's."""
+"""Characters of a generated answer that are kept of a disagreement, from its end."""
 
 Form = Callable[[str, str, str], str]
 """(rationale, number, a wrong number) -> completion"""
@@ -93,11 +93,11 @@ STRICTER = {
     verdicts.NO_NUMBER: "no number in the answer line: math-verify takes one from the text before it",
     verdicts.OTHER_DIGITS: "digits of another alphabet",
     verdicts.EMPTY: "",
-    verdicts.WRONG_NUMBER: "",
 }
-"""Our reason -> why math-verify accepts what we refuse; a wrong number in the right form has no excuse."""
+"""Our reason -> why math-verify accepts what we refuse."""
 
-BEFORE_THE_LINE = "right: math-verify takes a number before the answer line; given the line alone, it agrees"
+BEFORE_THE_LINE = "math-verify takes a number before the answer line; given the line alone, it agrees"
+"""That the answer is right, or that it is wrong. In the right form nothing else excuses a disagreement."""
 
 
 def main() -> None:
@@ -205,10 +205,18 @@ def compare(arguments: argparse.Namespace) -> None:
     classes = Counter(row["class"] for row in different)
     for name, count in classes.most_common():
         print(f"{count:6d}  {name or 'NOT EXPLAINED'}")
+    by_form: dict[str, Counter[str]] = {}
     with open(RESULTS / "verifier_agreement.jsonl", "w", encoding="utf-8") as stream:
         for row in different:
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-    write_result("verifier_agreement", {"figures": figures, "disagreements": dict(classes)}, ("math-verify", "sympy"))
+            if row["kind"] == "generated":
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            else:
+                by_form.setdefault(row["origin"], Counter())[row["class"]] += 1
+    kinds = {
+        kind: dict(Counter(row["class"] for row in different if row["kind"] == kind)) for kind in ("form", "generated")
+    }
+    record = {"figures": figures, "disagreements": kinds, "by_form": by_form}
+    write_result("verifier_agreement", record, ("math-verify", "sympy"))
     if "" in classes:
         sys.exit(f"{classes['']} disagreements are not explained")
 
@@ -239,10 +247,10 @@ def accepted_by_peer(gold: str, text: str) -> bool:
 
 def explanation(ours: verdicts.Verdict, gold: str, completion: str) -> str:
     """The class of a disagreement; empty where nothing excuses it."""
-    if not ours.correct:
+    if ours.reason not in (verdicts.CORRECT, verdicts.WRONG_NUMBER):
         return STRICTER[ours.reason]
     line = completion.strip().rpartition("\n")[2].removeprefix("####")
-    return BEFORE_THE_LINE if accepted_by_peer(gold, line) else ""
+    return BEFORE_THE_LINE if accepted_by_peer(gold, line) == ours.correct else ""
 
 
 def agreement(judged: Sequence[dict[str, Any]]) -> dict[str, int | float]:
