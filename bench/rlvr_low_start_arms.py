@@ -31,6 +31,9 @@ EASY_FROM, REHEARSED = 0.5, 5
 HOT, WARM = 2.0, 1.5
 """Temperatures of ours, of rejection sampling and of policy gradient: it looks for answers that the model hardly ever
 gives. What is learned is verified, and all arms are scored at temperature 1."""
+HARD_REPEATS = 64
+"""Of ours: how often an answer to a problem that is hardly ever solved is learned, in rejection sampling. The few first
+successes of a new kind are else lost among those of problems that have become easy."""
 REJECTION_SHARE = 0.8
 """Of the budget, until which ours samples by rejection."""
 REDRAWS = 200
@@ -128,7 +131,7 @@ def rejection_only(bench: Bench, path: Path, rate: float, completions: int) -> N
 def ours(bench: Bench, path: Path, rate: float, completions: int) -> None:
     """Profile, rejection sampling on what is not easy, then policy gradient there, level after level, with refill."""
     hard = not_easy(bench, path)
-    rounds_of_rejection(bench, path, hard, REJECTION_SHARE, HOT)
+    rounds_of_rejection(bench, path, hard, REJECTION_SHARE, HOT, HARD_REPEATS)
     policy_gradient(
         bench,
         path,
@@ -145,7 +148,7 @@ def ours(bench: Bench, path: Path, rate: float, completions: int) -> None:
 
 def without_policy_gradient(bench: Bench, path: Path, rate: float, completions: int) -> None:
     """Ours, but the whole budget for rejection sampling."""
-    rounds_of_rejection(bench, path, not_easy(bench, path), 1.0, HOT)
+    rounds_of_rejection(bench, path, not_easy(bench, path), 1.0, HOT, HARD_REPEATS)
 
 
 def gold(bench: Bench, path: Path, rate: float, completions: int, then_learn: bool = False) -> None:
@@ -198,7 +201,9 @@ def not_easy(bench: Bench, path: Path) -> Artifact:
     return _only(bench, lambda row: row["id"] not in left_out)
 
 
-def rounds_of_rejection(bench: Bench, path: Path, problems: Artifact, until: float, temperature: float = 1.0) -> None:
+def rounds_of_rejection(
+    bench: Bench, path: Path, problems: Artifact, until: float, temperature: float = 1.0, hard_repeats: int = 1
+) -> None:
     """Each round samples from the newest model and learns all that was accepted so far, until this share of the budget
     is spent."""
     settings = RejectionSamplingSettings(
@@ -207,6 +212,7 @@ def rounds_of_rejection(bench: Bench, path: Path, problems: Artifact, until: flo
         prompts=_affordable(problems, COMPLETIONS // SAMPLES),
         token_budget=max(1, round(until * bench.world.budget) - path.sampled),
         rounds=bench.world.rounds,
+        hard_repeats=hard_repeats,
         solved=False,
     )
     path.add(bench.run(rejection_sampling, settings, model=path.model, problems=problems))

@@ -232,6 +232,17 @@ def test_hard_prompts_keep_more_of_their_completions():
     assert len(accepted.examples()) == 12
     assert [example.tokens for example in accepted.examples(4)] == [[0], [0], [1], [2], [3]]
     assert len(accepted.examples(1)) == 2, "one of each"
+    repeated = accepted.examples(hard_repeats=10)
+    assert [example.tokens for example in repeated[:10]] == [[0]] * 9 + [[0]]
+    assert len(repeated) == 6 * 9 + 6, "1 + 9 x 0.94 times, 1 + 9 x 0.05 times"
+    assert len(accepted.examples(2, hard_repeats=3)) == 2 * 3 + 1
+
+
+def test_repeats_are_learned_and_not_counted_as_examples(inputs, tmp_path):
+    plain, _ = run(rejection_sampling, REJECTION, inputs, tmp_path / "plain")
+    repeating, _ = run(rejection_sampling, changed(REJECTION, hard_repeats=20), inputs, tmp_path / "repeating")
+    assert repeating.metrics["accepted_examples"] == plain.metrics["accepted_examples"] > 0
+    assert repeating.read_jsonl("log.jsonl") != plain.read_jsonl("log.jsonl")
 
 
 def test_a_reward_for_form_fades_and_does_not_count_as_right(inputs, tmp_path):

@@ -44,6 +44,9 @@ class RejectionSamplingSettings(TrainingSettings):
     """Every round begins with the weights of the start; otherwise with those of the round before."""
     keep_per_prompt: int | None = Field(default=None, gt=0)
     """Distinct right completions of a prompt that are learned at most; of easy prompts fewer. Unset keeps all."""
+    hard_repeats: int = Field(default=1, gt=0)
+    """How often a right completion of a prompt that hardly ever has one is learned in an epoch; of easy prompts less
+    often. Where successes are rare, they are else lost among those of easy prompts."""
     solved: bool = True
     """Learn the solved problems (`solved.jsonl`) beside them."""
     validate_every: int = Field(default=25, gt=0)
@@ -96,7 +99,7 @@ def rejection_sampling(settings: RejectionSamplingSettings, inputs: Inputs, cont
             part = context.within(f"round-{number}")
             share = budget * (number + 1) // settings.rounds
             accepted = sample_round(accepted, given, draws, share, context.seed("rejection"), part)
-            own = accepted.examples(settings.keep_per_prompt)
+            own = accepted.examples(settings.keep_per_prompt, settings.hard_repeats)
             if not taught and not own:
                 continue  # later rounds sample others
             if settings.restart:
@@ -105,7 +108,7 @@ def rejection_sampling(settings: RejectionSamplingSettings, inputs: Inputs, cont
             result = Trainer(
                 model, SupervisedObjective(), source, settings, part, validation, data_digest=problems.digest
             ).run()
-            rounds.append(Round.of(accepted, len(own), result))
+            rounds.append(Round.of(accepted, own, result))
             if best_of(rounds) is rounds[-1]:
                 best = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
         if not rounds:

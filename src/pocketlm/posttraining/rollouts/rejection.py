@@ -32,6 +32,11 @@ class Tried:
     completions: int = 0
     correct: int = 0
 
+    def part_of(self, limit: int) -> int:
+        """1 for a problem that is always right, `limit` for one that hardly ever is, between them by the share."""
+        wrong = 1 - self.correct / self.completions
+        return 1 + int((limit - 1) * wrong + 0.5)
+
 
 @dataclass
 class Accepted:
@@ -75,21 +80,21 @@ class Accepted:
                 if right:
                     self._keep(identity, group.prompt.tokens, sampler.branch(completion))
 
-    def examples(self, keep_per_prompt: int | None = None) -> list[Example]:
-        """The distinct right sequences in order of first appearance; of each problem `keep_per_prompt` at most.
+    def examples(self, keep_per_prompt: int | None = None, hard_repeats: int = 1) -> list[Example]:
+        """The distinct right sequences in order of first appearance; of each problem `keep_per_prompt` at most, each
+        `hard_repeats` times at most.
 
-        A problem keeps 1 + (keep_per_prompt - 1) x (share of its judged completions that were wrong), rounded: what is
-        hard for the model keeps all it has, up to the limit, what is always right keeps one. Without a limit an easy
-        problem with many forms of its answer outweighs the hard ones.
+        Both are for what the model hardly ever solves: a problem keeps 1 + (limit - 1) x (share of its judged
+        completions that were wrong), rounded, of its sequences, and repeats each as often. Without them the easy
+        problems, of which there are many and in many forms, outweigh the hard ones.
         """
         kept: Counter[str] = Counter()
         examples = []
         for identity, tokens, learned in self.sequences:
             problem = self.problems[identity]
-            wrong = 1 - problem.correct / problem.completions
-            if keep_per_prompt is None or kept[identity] < 1 + int((keep_per_prompt - 1) * wrong + 0.5):
+            if keep_per_prompt is None or kept[identity] < problem.part_of(keep_per_prompt):
                 kept[identity] += 1
-                examples.append(Example(tokens, learned))
+                examples += [Example(tokens, learned)] * problem.part_of(hard_repeats)
         return examples
 
     def save(self, path: Path) -> None:

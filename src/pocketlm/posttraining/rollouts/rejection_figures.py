@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pocketlm.pipeline.figures import Block, figure, line_chart, paragraph, table
+from pocketlm.posttraining.examples import Example
 from pocketlm.posttraining.rollouts.rejection import Accepted
 from pocketlm.posttraining.scoring import loss_rows, share_rows
 from pocketlm.training.trainer import TrainResult
@@ -26,10 +27,11 @@ class Round:
     result: TrainResult
 
     @classmethod
-    def of(cls, accepted: Accepted, examples: int, result: TrainResult) -> Round:
-        """The state of the counts now."""
+    def of(cls, accepted: Accepted, examples: Sequence[Example], result: TrainResult) -> Round:
+        """The state of the counts now; an example that is repeated counts once."""
         asked, solved = len(accepted.problems), accepted.solved
-        return cls(accepted.sampled_tokens, accepted.completions, asked, solved, examples, result)
+        distinct = len({tuple(example.tokens) for example in examples})
+        return cls(accepted.sampled_tokens, accepted.completions, asked, solved, distinct, result)
 
     @property
     def chosen(self) -> Row:
