@@ -190,10 +190,10 @@ def test_a_row_that_no_verifier_knows_is_refused_before_training(inputs, tmp_pat
 
 def test_rejection_sampling_takes_exactly_one_budget(inputs, tmp_path):
     plain = _without_profile(inputs)
-    with pytest.raises(InputError, match="neither was given"):
+    with pytest.raises(InputError, match="rejection_sampling: give its budget either as the setting"):
         run(rejection_sampling, changed(REJECTION, token_budget=None), plain, tmp_path)
     both = {**plain, "budget": world.model_artifact(tmp_path / "rl", world.taught_model(), {"sampled_tokens": 300})}
-    with pytest.raises(InputError, match="both was given"):
+    with pytest.raises(InputError, match="rejection_sampling: give its budget either as the setting"):
         run(rejection_sampling, REJECTION, both, tmp_path)
 
 

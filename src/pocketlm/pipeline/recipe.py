@@ -217,7 +217,10 @@ def _entry(key: str, value: Any, registry: Registry, entries: list[str], where: 
     definition = registry[kind]
     inputs = _inputs(key, value.get("inputs") or {}, definition, entries, where)
     settings = {name: item for name, item in value.items() if name not in ("stage", "inputs", "seeded")}
-    return StageEntry(key, definition, validated(definition.settings, settings, key, where), inputs)
+    entry = StageEntry(key, definition, validated(definition.settings, settings, key, where), inputs)
+    if definition.missing is not None and (fault := definition.missing(entry.settings, inputs)):
+        raise InputError(f"{where}: {key}: {fault}")
+    return entry
 
 
 def _inputs(

@@ -9,10 +9,12 @@ Bump `version` when the same settings and inputs would make other bytes.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, get_type_hints
 
+from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.settings import Settings
 
@@ -56,6 +58,10 @@ class Inputs:
         """An optional input, or None."""
         return self[name] if name in self._artifacts else None
 
+    def names(self) -> list[str]:
+        """The inputs that are given."""
+        return list(self._artifacts)
+
     def all(self) -> list[Artifact]:
         """Every artifact, of lists too, in the order of the inputs."""
         groups = (item if isinstance(item, dict) else {"": item} for item in self._artifacts.values())
@@ -70,12 +76,19 @@ class Inputs:
 
 
 StageFunction = Callable[[Any, Inputs, Any], Artifact]
+Missing = Callable[[Any, Collection[str]], str]
 
 
 @dataclass(frozen=True)
 class StageDefinition:
-    """A registered stage. `external` gives the identity of what it reads from outside the run; `recheck` re-derives
-    a sample of what its artifact claims and returns one line for each difference."""
+    """A registered stage.
+
+    Attributes:
+        external: the identity of what it reads from outside the run.
+        recheck: re-derives a sample of what its artifact claims and returns one line for each difference.
+        missing: (settings, names of the given inputs) -> which of them do not go together, or empty. Asked when a
+            recipe is read, so that no run ends hours later for what could be known, and before the function.
+    """
 
     name: str
     version: int
@@ -85,6 +98,7 @@ class StageDefinition:
     function: StageFunction
     external: Callable[[Any], str] | None = None
     recheck: Callable[[Any, Artifact, Inputs, Any], list[str]] | None = None
+    missing: Missing | None = None
 
     @property
     def summary(self) -> str:
@@ -99,6 +113,7 @@ def stage(
     output: str,
     external: Callable[[Any], str] | None = None,
     recheck: Callable[[Any, Artifact, Inputs, Any], list[str]] | None = None,
+    missing: Missing | None = None,
 ) -> Callable[[StageFunction], StageDefinition]:
     """Decorator that turns a stage function into a `StageDefinition`; the settings class is its annotation."""
     specifications = {
@@ -107,9 +122,18 @@ def stage(
     }
 
     def define(function: StageFunction) -> StageDefinition:
-        settings = get_type_hints(function)["settings"]
-        return StageDefinition(
-            function.__name__, version, settings, specifications, output, function, external, recheck
-        )
+        settings, name = get_type_hints(function)["settings"], function.__name__
+        checked = function if missing is None else _asking_first(missing, function)
+        return StageDefinition(name, version, settings, specifications, output, checked, external, recheck, missing)
 
     return define
+
+
+def _asking_first(missing: Missing, function: StageFunction) -> StageFunction:
+    @wraps(function)
+    def checked(settings: Any, inputs: Inputs, context: Any) -> Artifact:
+        if fault := missing(settings, inputs.names()):
+            raise InputError(f"{function.__name__}: {fault}")
+        return function(settings, inputs, context)
+
+    return checked

@@ -12,6 +12,7 @@ form. Its own training and its samples are not in the student's token counts.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import ExitStack
 
 from pocketlm.pipeline.artifact import Artifact
@@ -19,6 +20,20 @@ from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.stage import Inputs, optional, stage
 from pocketlm.posttraining.distillation.distillation_settings import DistilSettings
 from pocketlm.problems.rewards import reward_identity
+
+
+def missing(settings: DistilSettings, given: Collection[str]) -> str:
+    """What the method learns from, and nothing that it would not look at."""
+    method = settings.method
+    if method == "sequence":
+        if "teacher" in given:
+            return "method sequence asks no teacher, its samples do; leave out `teacher`"
+        learned = "method sequence learns from the teacher's verified samples; give `samples`"
+        return "" if "samples" in given else learned
+    if "teacher" not in given:
+        return f"method {method} asks the teacher for its probabilities; give the model as `teacher`"
+    unused = [name for name in ("samples", "budget") if method == "on_policy" and name in given]
+    return f"with method on_policy the student samples as it trains; leave out `{unused[0]}`" if unused else ""
 
 
 @stage(
@@ -32,6 +47,7 @@ from pocketlm.problems.rewards import reward_identity
     },
     output="model",
     external=lambda settings: reward_identity(settings.reward),
+    missing=missing,
 )
 def distil(settings: DistilSettings, inputs: Inputs, context: Context) -> Artifact:
     """Draw the student's distributions, or its texts, to the teacher's."""
@@ -40,14 +56,15 @@ def distil(settings: DistilSettings, inputs: Inputs, context: Context) -> Artifa
         data_digest,
         plan_on_examples,
         plan_on_policy,
-        require_inputs,
+        require_one_tokenizer,
     )
     from pocketlm.posttraining.folder import write_model
     from pocketlm.posttraining.judging import selection_judge
     from pocketlm.posttraining.rollouts.inputs import opened
     from pocketlm.training.trainer import Trainer
 
-    require_inputs(settings.method, inputs)
+    if inputs.get("teacher") is not None:
+        require_one_tokenizer(inputs)
     with ExitStack() as stack:
         if settings.method == "on_policy":
             given = stack.enter_context(opened(settings.rollouts, settings.reward, inputs, context))

@@ -10,6 +10,7 @@ of `sample` and `preference` stages. It does not judge answers: samples were ver
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -63,11 +64,19 @@ def identity(settings: PreferenceSettings) -> str:
     return sha256_file(Path(settings.path))
 
 
+def missing(settings: PreferenceSettings, given: Collection[str]) -> str:
+    """One source of preferences."""
+    if (settings.path is None) == ("samples" in given):
+        return ""
+    return "give its preferences either as the input `samples` or as a file: `path`"
+
+
 @stage(
     version=2,
     inputs={"model": "model", "samples": optional("samples"), "problems": optional("problems")},
     output="model",
     external=identity,
+    missing=missing,
 )
 def preference(settings: PreferenceSettings, inputs: Inputs, context: Context) -> Artifact:
     """Make better answers likelier than worse ones, held to the start."""
@@ -85,8 +94,6 @@ def preference(settings: PreferenceSettings, inputs: Inputs, context: Context) -
         context.progress(0, settings.steps, scored=done)
 
     samples, paired = inputs.get("samples"), settings.loss.paired
-    if (samples is None) == (settings.path is None):
-        raise InputError("preference: give its preferences either as the input `samples` or as a file: `path`")
     model, tokenizer = open_model(inputs["model"], prepare(context.runtime))
     longest = model.settings.context
     if samples is not None:

@@ -12,6 +12,8 @@ moves a model that hardly ever succeeds.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pydantic import Field
 
 from pocketlm.errors import InputError
@@ -53,11 +55,19 @@ class RejectionSamplingSettings(TrainingSettings):
     patience: int | None = Field(default=8, gt=0)
 
 
+def missing(settings: RejectionSamplingSettings, given: Collection[str]) -> str:
+    """One budget."""
+    if (settings.token_budget is None) == ("budget" in given):
+        return ""
+    return "give its budget either as the setting token_budget or as the input `budget`, an rlvr stage"
+
+
 @stage(
     version=2,
     inputs={"model": "model", "problems": "problems", "budget": optional("model")},
     output="model",
     external=lambda settings: reward_identity(settings.reward),
+    missing=missing,
 )
 def rejection_sampling(settings: RejectionSamplingSettings, inputs: Inputs, context: Context) -> Artifact:
     """Fine-tune on the model's own verified answers to the RL prompts."""

@@ -14,6 +14,8 @@ once); `sampled_tokens` counts all sequences. Both are budgets that arms of a st
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.stage import Inputs, optional, stage
@@ -21,11 +23,22 @@ from pocketlm.posttraining.rlvr.rlvr_settings import RlvrSettings
 from pocketlm.problems.rewards import reward_identity
 
 
+def missing(settings: RlvrSettings, given: Collection[str]) -> str:
+    """A profile, where prompts are ordered by it."""
+    if settings.curriculum is None or settings.curriculum.by != "pass_rate" or "profile" in given:
+        return ""
+    return (
+        "its curriculum goes by pass_rate, which a profile has to say: give the input `profile` (stage sample), or set "
+        "curriculum.by to level"
+    )
+
+
 @stage(
     version=3,
     inputs={"model": "model", "problems": "problems", "profile": optional("samples")},
     output="model",
     external=lambda settings: reward_identity(settings.reward),
+    missing=missing,
 )
 def rlvr(settings: RlvrSettings, inputs: Inputs, context: Context) -> Artifact:
     """Sample answers, verify them, and make right ones likelier than their group's mean."""

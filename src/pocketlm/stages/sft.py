@@ -15,6 +15,7 @@ It does not see the prompts of RL nor the report split.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 from pydantic import Field
@@ -56,6 +57,13 @@ class SftSettings(TrainingSettings):
     `calculator`: the value behind `<<48/2=`."""
 
 
+def missing(settings: SftSettings, given: Collection[str]) -> str:
+    """Something to learn from that says when to stop."""
+    if "problems" in given or "conversations" in given:
+        return ""
+    return "it needs problems or conversations: their selection split says when to stop and which weights to keep"
+
+
 @stage(
     version=1,
     inputs={
@@ -67,6 +75,7 @@ class SftSettings(TrainingSettings):
         "budget": optional("model"),
     },
     output="model",
+    missing=missing,
 )
 def sft(settings: SftSettings, inputs: Inputs, context: Context) -> Artifact:
     """Learn from problems and conversations, assistant tokens only, until the selection split stops improving."""

@@ -46,27 +46,15 @@ class Plan:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def require_inputs(method: str, inputs: Inputs) -> None:
-    """InputError when an input is missing, would do nothing, or comes from another tokenizer."""
-    teacher, samples = inputs.get("teacher"), inputs.get("samples")
-    if method == "sequence":
-        if samples is None:
-            raise InputError("distil: method sequence learns from the teacher's verified samples; give `samples`")
-        if teacher is not None:
-            raise InputError("distil: method sequence asks no teacher, its samples do; leave out `teacher`")
-        return
-    if teacher is None:
-        raise InputError(f"distil: method {method} asks the teacher for its probabilities; give the model as `teacher`")
-    student = inputs["model"]
+def require_one_tokenizer(inputs: Inputs) -> None:
+    """InputError when teacher and student do not have the same."""
+    teacher, student = inputs["teacher"], inputs["model"]
     if sha256_file(teacher.file("tokenizer.json")) != sha256_file(student.file("tokenizer.json")):
         raise InputError(
             f"distil: {teacher.stage} and {student.stage} have different tokenizers, so that the teacher's "
             "probabilities are of other tokens than the student's; let a `sample` stage write the teacher's answers "
             "and learn from these with method sequence, or take a teacher of the same tokenizer"
         )
-    for name in ("samples", "budget") if method == "on_policy" else ():
-        if inputs.get(name) is not None:
-            raise InputError(f"distil: with method on_policy the student samples as it trains; leave out `{name}`")
 
 
 def plan_on_policy(settings: DistilSettings, given: RolloutInputs, inputs: Inputs, context: Context) -> Plan:

@@ -99,7 +99,7 @@ class Draws:
         pass_rates: by id, for every prompt, or empty.
 
     Raises:
-        InputError: the pool is too small for `count`, or the curriculum orders by pass rates that are not there.
+        InputError: the pool is too small for `count`.
     """
 
     def __init__(
@@ -117,12 +117,7 @@ class Draws:
         self._sizes = {level: len(pool) for level, pool in self._levels.items()}
         self._order = easiest_first(prompts, pass_rates or {})
         if curriculum is not None and curriculum.by == "pass_rate":
-            if not pass_rates:
-                raise InputError(
-                    "the curriculum goes by pass_rate, which a profile has to say: give the input `profile` (stage "
-                    "sample), or set curriculum.by to level"
-                )
-            rates = pass_rates
+            rates = pass_rates or {}
             for pool in self._levels.values():
                 pool.sort(key=lambda prompt: -rates[str(prompt.row["id"])])
         level_shares(self._sizes, count)  # refuses a pool that is too small before anything is sampled

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pocketlm.errors import InputError
 from pocketlm.pipeline.seeds import derive_seed
 from pocketlm.pipeline.storage import write_bytes_atomic
 from pocketlm.posttraining.examples import Example
@@ -139,15 +138,7 @@ def sample_accepted(
 
 
 def sampling_budget(own: int | None, other: Artifact | None) -> int:
-    """The tokens that may be sampled: `token_budget` of the settings, or what the input `budget` has sampled.
-
-    Raises InputError unless it is exactly one of them.
-    """
-    if (own is None) == (other is None):
-        raise InputError(
-            "rejection_sampling takes its budget either from the setting token_budget or from the input `budget` (an "
-            f"rlvr stage); {'neither' if own is None else 'both'} was given, leave exactly one"
-        )
+    """The tokens that may be sampled: `token_budget` of the settings, or what the input `budget` has sampled."""
     return own if own is not None else token_budget(cast("Artifact", other), "sampled_tokens")
 
 

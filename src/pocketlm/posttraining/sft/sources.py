@@ -43,14 +43,9 @@ def read_sources(inputs: Inputs, tokenizer: Tokenizer, context: int, calculator:
     With `calculator`, what that tool writes into the solutions of problems is not learned.
 
     Raises:
-        InputError: neither problems nor conversations are given, or a row cannot be learned from.
+        InputError: a row cannot be learned from.
     """
     problems, conversations, samples = (inputs.get(name) for name in ("problems", "conversations", "samples"))
-    if problems is None and conversations is None:
-        raise InputError(
-            "sft needs the input problems or conversations: their selection split says when to stop and which weights "
-            "to keep"
-        )
     account = Account()
     examples: dict[str, Sequence[Example]] = {}
     selection_problems: list[Row] = []
