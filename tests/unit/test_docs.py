@@ -1,4 +1,5 @@
 """The documentation names only what exists: links, files, commands, overrides, settings, make targets; and all stages.
+It states the default of every setting, and no other.
 
 Nothing that a page quotes is executed: commands are parsed, overrides are validated against the shipped recipes.
 """
@@ -17,36 +18,15 @@ import yaml
 
 from pocketlm.cli import app
 from pocketlm.data.sources.source_settings import SourceSettings
-from pocketlm.pipeline.recipe import RESERVED, load_recipe, recipe_folder
+from pocketlm.pipeline.recipe import RESERVED, load_recipe, parse_recipe, recipe_folder
 from pocketlm.pipeline.settings import Runtime, Settings
 from pocketlm.stages import STAGES, registry
+from tests.docs_pages import FENCE, INLINE, LINK, PAGES, PLACEHOLDER, ROOT, blocks, name_of, spans
 
-ROOT = Path(__file__).parents[2]
-TOP_PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
-PAGES = sorted([*ROOT.glob("docs/**/*.md"), *(ROOT / name for name in TOP_PAGES if (ROOT / name).exists())])
-LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
-FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 OWN_COMMAND = re.compile(r"(\$ )?(pocketlm|make|python -m) ")
-INLINE = re.compile(r"`([^`\n]+)`")
 REPOSITORY_PATH = re.compile(r"(?:(?:src/pocketlm|tests|bench|\.ci)/[\w./-]+|docs/[\w./-]+\.md)")
 FILE_ENDINGS = ("json", "jsonl", "html", "parquet", "npy", "py", "yaml", "md", "jinja", "txt")
-PLACEHOLDER = "NAME"
 SHIPPED = {file.stem for file in recipe_folder().glob("*.yaml")}
-
-
-def name_of(page: Path) -> str:
-    return page.relative_to(ROOT).as_posix()
-
-
-def blocks(page: Path) -> Iterator[tuple[str, str]]:
-    """(language, content) of every fenced block."""
-    for match in FENCE.finditer(page.read_text(encoding="utf-8")):
-        yield match[1], match[2]
-
-
-def spans(page: Path) -> list[str]:
-    """Inline code outside of fenced blocks."""
-    return INLINE.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
 
 
 def anchors_of(page: Path) -> set[str]:
@@ -186,9 +166,12 @@ def test_files_named_beside_others_are_beside_them(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_recipe_fragments_are_valid(page: Path) -> None:
-    """A YAML block holds settings of `curate`, or entries of a recipe."""
-    for content in (content for language, content in blocks(page) if language == "yaml"):
-        for name, value in yaml.safe_load(content).items():
+    """A YAML block holds a recipe (with its `name`), entries of one, or settings of `curate`."""
+    for fragment in (yaml.safe_load(content) for language, content in blocks(page) if language == "yaml"):
+        if "name" in fragment:
+            parse_recipe(fragment, registry(), name_of(page))
+            continue
+        for name, value in fragment.items():
             if name in registry()["curate"].settings.model_fields:
                 registry()["curate"].settings.model_validate({name: value})
             else:
