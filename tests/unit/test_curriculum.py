@@ -83,5 +83,3 @@ def test_a_curriculum_by_pass_rate_opens_every_level_from_its_easiest_prompts():
     assert min(rates[prompt.row["id"]] for prompt in early) >= 0.75
     assert min(rates[prompt.row["id"]] for step in range(60, 99) for prompt in draws.draw(step)) < 0.1
     assert Draws(pool, 48, 5, 100, settings, rates).opened(0, "a", 24) == 192, "enough not to learn them by heart"
-    with pytest.raises(InputError, match="give the input `profile`"):
-        Draws(pool, 4, 5, steps=100, curriculum=settings)
