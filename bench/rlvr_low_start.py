@@ -51,6 +51,7 @@ COMPARED = (
     ("ours", "target_grpo"),
     ("ours", "pool_grpo"),
     ("ours", "without_policy_gradient"),
+    ("ours", "without_hard_repeats"),
     ("pool_grpo", "target_grpo"),
     *((lever, "pool_grpo") for lever in LEVERS),
     ("gold_then_rl", "gold_sft"),

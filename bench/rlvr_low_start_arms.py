@@ -128,10 +128,10 @@ def rejection_only(bench: Bench, path: Path, rate: float, completions: int) -> N
     rounds_of_rejection(bench, path, bench.problems, 1.0)
 
 
-def ours(bench: Bench, path: Path, rate: float, completions: int) -> None:
+def ours(bench: Bench, path: Path, rate: float, completions: int, hard_repeats: int = HARD_REPEATS) -> None:
     """Profile, rejection sampling on what is not easy, then policy gradient there, level after level, with refill."""
     hard = not_easy(bench, path)
-    rounds_of_rejection(bench, path, hard, REJECTION_SHARE, HOT, HARD_REPEATS)
+    rounds_of_rejection(bench, path, hard, REJECTION_SHARE, HOT, hard_repeats)
     policy_gradient(
         bench,
         path,
@@ -173,6 +173,7 @@ ARMS: dict[str, Arm] = {
     "temperature": partial(policy_gradient, temperature=WARM),
     # All of them together but for policy gradient.
     "without_policy_gradient": without_policy_gradient,
+    "without_hard_repeats": partial(ours, hard_repeats=1),
     # Apart: with gold solutions of the target level.
     "gold_sft": gold,
     "gold_then_rl": partial(gold, then_learn=True),

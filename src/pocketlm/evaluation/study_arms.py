@@ -12,6 +12,7 @@ from pocketlm.evaluation.statistics import mean_of_rates, wilson
 from pocketlm.evaluation.study import Items, SeedEstimate, difference, estimate
 from pocketlm.evaluation.study_budget import Spent
 from pocketlm.pipeline.replicas import entry_of, seed_in
+from pocketlm.pipeline.stage import Inputs
 
 Draw = Callable[[str], np.random.Generator]
 """A purpose to a generator; the same purpose draws the same again, so that equal answers have equal intervals."""
@@ -45,6 +46,14 @@ class Arm:
     def tokens(self, name: str) -> int:
         """Mean over the seeds of what was spent."""
         return round(sum(getattr(one, name) for one in self.spent) / len(self.spent))
+
+
+def one_arm(inputs: Inputs, name: str) -> str:
+    """The one arm that an input names. InputError when it names several."""
+    arms = list(dict.fromkeys(map(entry_of, inputs.many(name))))
+    if len(arms) > 1:
+        raise InputError(f"study: inputs.{name} names {', '.join(arms)}; the arms are compared with one")
+    return arms[0]
 
 
 def arms_of(models: Sequence[str]) -> dict[str, list[str]]:

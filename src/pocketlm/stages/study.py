@@ -17,10 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.replicas import entry_of
 from pocketlm.pipeline.settings import Settings
 from pocketlm.pipeline.stage import Inputs, many, optional, stage
 
@@ -76,13 +74,13 @@ def study(settings: StudySettings, inputs: Inputs, context: Context) -> Artifact
     """Score every model once, and compare the arms over seeds and items."""
     from pocketlm.evaluation import study_figures
     from pocketlm.evaluation.study_answers import bits, documents_of, held_out_texts, problems_of, report_rows, shares
-    from pocketlm.evaluation.study_arms import Scored, arms_of, compare_arms
+    from pocketlm.evaluation.study_arms import Scored, arms_of, compare_arms, one_arm
     from pocketlm.evaluation.study_budget import spent
     from pocketlm.planning.flops import matrix_parameters
 
     models = _models(inputs)
     arms = arms_of(list(models))
-    start, baseline = _arm(inputs, "start"), _arm(inputs, "baseline") if inputs.many("baseline") else None
+    start, baseline = one_arm(inputs, "start"), one_arm(inputs, "baseline") if inputs.many("baseline") else None
     known = {artifact.digest: artifact for artifact in inputs.all()}
     starts = {artifact.digest for artifact in inputs.many("start").values()}
     costs = {name: spent(artifact, starts, known) for name, artifact in models.items()}
@@ -133,11 +131,3 @@ def _ask(
 def _models(inputs: Inputs) -> Mapping[str, Artifact]:
     """Every model that is scored, the start first."""
     return {**inputs.many("start"), **inputs.many("models"), **inputs.many("baseline")}
-
-
-def _arm(inputs: Inputs, name: str) -> str:
-    """The one arm that an input names. InputError when it names several."""
-    entries = list(dict.fromkeys(map(entry_of, inputs.many(name))))
-    if len(entries) > 1:
-        raise InputError(f"study: inputs.{name} names {', '.join(entries)}; the arms are compared with one")
-    return entries[0]
