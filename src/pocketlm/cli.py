@@ -103,36 +103,86 @@ def verify(
     folder: Annotated[Path, typer.Argument(metavar="RUN")],
     seal: Annotated[str | None, typer.Option(help="The seal that the run printed.", metavar="HASH")] = None,
 ) -> None:
-    """Re-hash everything, check the ledger, re-make the report, re-score a sample. Exit code 1 on any difference."""
+    """Re-hash everything, derive the figures again, re-score a sample. Exit code 1 on any difference."""
     from pocketlm.commands import verify_folder
+    from pocketlm.pipeline.coverage import coverage_lines
 
-    problems = 0
+    problems, coverages = 0, []
     for check in verify_folder(folder, seal):
-        print(f"{'FAIL' if check.problems else 'ok  '} {check.name} ({check.examined:,})")
+        print(f"{'FAIL' if check.problems else 'ok  '} {check.name} ({check.examined:,})", flush=True)
         for problem in check.problems:
             print(f"     {problem}")
         problems += len(check.problems)
+        coverages += [check.coverage] if check.coverage is not None else []
+    for line in coverage_lines(coverages) if coverages else ():
+        print(line)
     if problems:
         raise VerificationError(f"{folder}: {problems} difference{'s' if problems > 1 else ''} found")
     print("verified" if seal else "verified (pass --seal HASH to find a consistent rewrite of everything as well)")
+
+
+@app.command(name="audit-sample")
+def audit_sample(
+    folder: Annotated[Path, typer.Argument(metavar="RUN")],
+    count: Annotated[int, typer.Option(help="How many documents.", min=1)] = 3,
+    seed: Annotated[int, typer.Option(help="Same seed, same documents.", min=0)] = 0,
+    json: Annotated[Path | None, typer.Option(help="Write everything there as well.", metavar="FILE")] = None,
+) -> None:
+    """Show where random trained-on documents came from, every rule they passed, and the steps that read them."""
+    from pocketlm.commands import audit_sample as audited
+
+    lines, problems = audited(folder, count, seed, json)
+    for line in lines:
+        print(line)
+    if problems:
+        raise VerificationError(f"{folder}: {problems} rule{'s' if problems > 1 else ''} broken, see PROBLEM above")
 
 
 @app.command(name="eval")
 def evaluate(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="Where the scores go.", metavar="FILE.json")],
-    tasks: Annotated[str, typer.Option(help="Task names, separated by commas.", metavar="A,B")],
+    tasks: Annotated[
+        str, typer.Option(help="Tasks, separated by commas; six, blimp, behaviour, all name several.", metavar="A,B")
+    ],
     data: Annotated[
-        Path | None, typer.Option(help="Folder with the tasks' files; the model's run when left out.")
+        str | None, typer.Option(help="Folder with the tasks' files, or `hub`; the model's run when left out.")
     ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json of a GGUF file.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N items of each task.", min=1)] = None,
+    split: Annotated[str, typer.Option(help="Items of benchmarks by hash: all, selection or report.")] = "all",
+    chat: Annotated[bool, typer.Option("--chat", help="Ask benchmarks in the model's chat form.")] = False,
 ) -> None:
     """Score a model with lm-evaluation-harness on local tasks."""
     from pocketlm.commands import evaluate_model
 
-    for line in evaluate_model(model, tasks, data, limit, out):
+    for line in evaluate_model(model, tasks, data, tokenizer, limit, split, chat, out):
         print(line)
     print(f"written: {out}")
+
+
+@app.command()
+def compare(
+    results: Annotated[
+        list[str],
+        typer.Argument(
+            help="Result files of `eval`, runs (RUN or RUN:MODEL), lm_eval results, published models; NAME=RESULT "
+            "gives another name.",
+            metavar="A B ...",
+        ),
+    ],
+    tasks: Annotated[
+        str, typer.Option(help="Only these, separated by commas; every task when left out.", metavar="A,B")
+    ] = "",
+    out: Annotated[Path | None, typer.Option(help="Where all figures go.", metavar="FILE.json")] = None,
+) -> None:
+    """Compare results item by item, and with published scores; say which sentences they allow, and why."""
+    from pocketlm.commands import compare_results
+
+    for line in compare_results(results, tasks, out):
+        print(line)
+    if out is not None:
+        print(f"written: {out}")
 
 
 @app.command()
@@ -191,6 +241,18 @@ def export(
 
     export_model(model, to, folder)
     print(f"written: {folder}")
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One run folder, or several to compare.")],
+    out: Annotated[Path, typer.Option(help="Where the page goes.", metavar="FILE.html")],
+) -> None:
+    """Write the report of a run to another place, or one page that lays several runs side by side."""
+    from pocketlm.commands import write_report
+
+    write_report(folders, out)
+    print(f"written: {out}")
 
 
 @app.command()

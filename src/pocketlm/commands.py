@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 import shutil
 import sys
@@ -10,7 +9,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
 
 from pocketlm.errors import InputError
 from pocketlm.pipeline.process import allow_hub
@@ -18,7 +18,8 @@ from pocketlm.pipeline.recipe import Recipe, load_recipe, parse_recipe
 from pocketlm.pipeline.runner import RECIPE, Runner
 from pocketlm.pipeline.runs import Explanation, explain
 from pocketlm.pipeline.storage import json_bytes, write_bytes_atomic
-from pocketlm.pipeline.verification import Check, verify_run
+from pocketlm.pipeline.validation import suggest
+from pocketlm.pipeline.verification import Check, checks_of_run
 from pocketlm.stages import registry
 from pocketlm.training.ranks import on_rank_0
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pocketlm.generation.text import ChatSession
 
 NAME = "pocketlm"
+Choice = TypeVar("Choice", bound=str)
 
 
 @on_rank_0
@@ -73,13 +75,17 @@ def _typed(program: Path) -> str:
 
 
 def derive_report(folder: Path, seal: str) -> Mapping[str, bytes]:
-    """The files that are derived from sealed artifacts and the ledger: `report.html` and `report.json`."""
+    """The files that are derived from sealed artifacts and the ledger: the report, its figures, the lineage."""
     from pocketlm.reporting.figures import report_json
     from pocketlm.reporting.html import render
+    from pocketlm.reporting.provenance import prov_json
+    from pocketlm.reporting.reading import read_run
 
+    run = read_run(folder)
     return {
-        "report.html": render(folder, seal).encode(),
-        "report.json": json_bytes(report_json(folder, seal)),
+        "report.html": render(run, seal).encode(),
+        "report.json": json_bytes(report_json(run, seal)),
+        "lineage.prov.json": json_bytes(prov_json(run, seal)),
     }
 
 
@@ -87,6 +93,35 @@ def publish_report(folder: Path, seal: str) -> None:
     """Write the derived files of a sealed run."""
     for name, content in derive_report(folder, seal).items():
         write_bytes_atomic(folder / name, content)
+
+
+def write_report(folders: Sequence[Path], out: Path) -> None:
+    """Write the report of one run to `out`, or that of several side by side.
+
+    Raises:
+        InputError: `out` is a folder, or lies in one of the run folders, where nothing would account for it.
+    """
+    import os
+
+    from pocketlm.evaluation.compare_command import run_blocks
+    from pocketlm.reporting.comparison import compared_runs, render_comparison
+    from pocketlm.reporting.html import render
+    from pocketlm.reporting.reading import read_run
+
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder; name a file, such as {out / 'report.html'}")
+    for folder in folders:
+        if folder.resolve() in out.resolve().parents:
+            raise InputError(f"--out {out} lies in the run folder {folder}, which holds only what the run made")
+    if len(folders) == 1:
+        place = Path(os.path.relpath(folders[0], out.resolve().parent)).as_posix()
+        run = read_run(folders[0])
+        page = render(run, run.seal, f"{quote(place)}/")
+    else:
+        runs = compared_runs(folders)
+        page = render_comparison(runs, run_blocks({one.name: one.run.folder for one in runs}))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(out, page.encode())
 
 
 def plan_recipe(source: str, overrides: Sequence[str], scale: str | None) -> list[str]:
@@ -120,17 +155,51 @@ def explain_stage(folder: Path, stage: str, overrides: Sequence[str]) -> Explana
     return explain(load_recipe(path, registry(), overrides), folder, stage)
 
 
-def verify_folder(folder: Path, seal: str | None) -> list[Check]:
-    """All checks of `pocketlm verify`."""
-    return verify_run(folder, registry(), derive_report, seal)
+def verify_folder(folder: Path, seal: str | None) -> Iterator[Check]:
+    """The checks of `pocketlm verify`, each as soon as it is done."""
+    return checks_of_run(folder, registry(), derive_report, seal)
 
 
-def evaluate_model(model: str, tasks: str, data: Path | None, limit: int | None, out: Path) -> list[str]:
+def audit_sample(folder: Path, count: int, seed: int, out: Path | None) -> tuple[list[str], int]:
+    """The lines of `pocketlm audit-sample`, and how many rules are broken; writes them as JSON to `out` too."""
+    from pocketlm.evaluation.audit import audit
+    from pocketlm.evaluation.audit_text import audit_json, audit_lines
+    from pocketlm.pipeline.runner import ARTIFACTS
+
+    path = folder / RECIPE
+    if not path.exists():
+        raise InputError(f"{folder} is not a run folder: it has no {RECIPE}")
+    found = audit(load_recipe(path, registry()), folder / ARTIFACTS, count, seed)
+    if out is not None:
+        write_bytes_atomic(out, json_bytes(audit_json(found, seed)))
+    return list(audit_lines(found)), sum(len(document.problems) for document in found)
+
+
+def evaluate_model(
+    model: str,
+    tasks: str,
+    data: str | None,
+    tokenizer: Path | None,
+    limit: int | None,
+    split: str,
+    chat: bool,
+    out: Path,
+) -> list[str]:
     """Score a model and write the scores to `out`; returns printable lines."""
-    from pocketlm.evaluation.command import evaluate
+    if data == "hub":
+        allow_hub()
+    from pocketlm.evaluation.asking import SPLITS
+    from pocketlm.evaluation.command import Order, evaluate
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
-    return evaluate(Path(model), names, data, limit, out)
+    return evaluate(Order(Path(model), names, data, tokenizer, limit, _one_of("--split", split, SPLITS), chat), out)
+
+
+def compare_results(results: Sequence[str], tasks: str, out: Path | None) -> list[str]:
+    """Compare scored models and published baselines; returns printable lines."""
+    from pocketlm.evaluation.compare_command import compare
+
+    return compare(results, [name.strip() for name in tasks.split(",") if name.strip()], out)
 
 
 def continue_text(model: str, prompt: str, max_tokens: int, seed: int, temperature: float, top_p: float) -> str:
@@ -153,14 +222,18 @@ def open_chat(model: str, temperature: float, top_p: float, seed: int) -> ChatSe
 
 def export_model(model: str, to: str, folder: Path) -> None:
     """Write a model in another format."""
-    formats = ("hf",)
-    if to not in formats:
-        near = difflib.get_close_matches(to, formats, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise InputError(f"--to {to}: there is no such format{hint}; formats: {', '.join(formats)}")
+    _one_of("--to", to, ("hf",))
     from pocketlm.stages.export import export_hugging_face
 
     export_hugging_face(Path(model), folder)
+
+
+def _one_of(option: str, value: str, known: Sequence[Choice]) -> Choice:
+    """The value, if it is a known one; InputError with the nearest."""
+    for choice in known:
+        if choice == value:
+            return choice
+    raise InputError(f"{option} {value}: there is no such choice{suggest(value, known)}; there are {', '.join(known)}")
 
 
 def list_rejects(folder: Path, gate: str | None, limit: int) -> list[str]:

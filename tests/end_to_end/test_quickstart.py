@@ -33,7 +33,8 @@ def manifest(folder: Path, stage: str) -> dict[str, Any]:
 
 def test_everything_is_there(rehearsal: Rehearsal) -> None:
     names = {path.name for path in rehearsal.folder.iterdir() if path.name != ".lock"}
-    assert names == {"recipe.yaml", "ledger.jsonl", "report.html", "report.json", "artifacts"}
+    derived = {"report.html", "report.json", "lineage.prov.json"}
+    assert names == {"recipe.yaml", "ledger.jsonl", "artifacts", *derived}
     made = {path.name for path in (rehearsal.folder / "artifacts").iterdir()}
     assert made == set(IN_QUICKSTART)
     assert str((rehearsal.folder / "report.html").resolve()) in rehearsal.output

@@ -167,7 +167,10 @@ def state(folder: Path) -> dict[str, Any]:
         "digests": {name: artifact.digest for name, artifact in artifacts.items()},
         "metrics": {name: artifact.metrics for name, artifact in artifacts.items()},
         "logs": {name: artifacts[name].read_jsonl("log.jsonl") for name in ("sft", "rlvr")},
-        "report": figures["stages"],
+        "report": {
+            stage: {name: {key: figure[key] for key in figure.keys() - {"ledger"}} for name, figure in found.items()}
+            for stage, found in figures["stages"].items()
+        },
     }
 
 

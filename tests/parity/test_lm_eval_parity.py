@@ -16,11 +16,15 @@ import torch
 
 from pocketlm.data.tokens.chat import render
 from pocketlm.errors import InputError
+from pocketlm.evaluation import scoring
 from pocketlm.evaluation.adapter import PocketLM
+from pocketlm.evaluation.benchmark_tasks import SIX, find_benchmarks
 from pocketlm.evaluation.harness import Evaluation, Suite, open_suite
 from pocketlm.evaluation.scores import summarise
-from pocketlm.evaluation.task_data import find_files, read_task_data
+from pocketlm.evaluation.task_data import TaskData, find_files, read_benchmarks, read_task_data
+from pocketlm.model.joined_rows import joined_hidden
 from pocketlm.stages.export import export_hugging_face
+from tests.benchmark_files import write_benchmarks
 from tests.evaluation_world import run_folder, texts, trained, write_data
 
 torch.set_num_threads(1)
@@ -41,8 +45,36 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
 
 
 @pytest.fixture(scope="module")
+def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    files = find_benchmarks(write_benchmarks(tmp_path_factory.mktemp("benchmarks"), SIX))
+    with open_suite(read_benchmarks(TaskData({}), files)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
 def ours(suite: Suite) -> Evaluation:
     return suite.evaluate(PocketLM(*trained()))
+
+
+class Recorder(PocketLM):
+    """Notes the requests that the harness hands over."""
+
+    asked: list[Any]
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        self.asked = list(requests)
+        return super().loglikelihood(requests)
+
+
+@pytest.fixture(scope="module")
+def choices(benchmarks: Suite) -> list[list[Any]]:
+    """The harness's requests of all six tasks, item by item."""
+    recorder = Recorder(*trained())
+    benchmarks.evaluate(recorder)
+    items: dict[tuple[str, int], list[Any]] = {}
+    for request in recorder.asked:
+        items.setdefault((request.task_name, request.doc_id), []).append(request)
+    return list(items.values())
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +120,81 @@ def test_our_scores_are_the_aggregates_of_the_harness(suite: Suite) -> None:
             assert scores[task][names.get(metric, metric)].value == pytest.approx(value, rel=1e-12), (task, metric)
 
 
-@pytest.mark.parametrize("rows", [1, 7, 64])
-def test_scores_do_not_depend_on_the_batch_size(suite: Suite, rows: int) -> None:
-    reference = suite.evaluate(PocketLM(*trained()))
-    assert suite.evaluate(PocketLM(*trained(), tokens_per_pass=rows * 64)) == reference
+def test_the_stock_harness_gives_the_same_choices_item_by_item(benchmarks: Suite, stock: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = benchmarks.evaluate(stock)
+    mine = benchmarks.evaluate(PocketLM(*trained()))
+    assert list(mine.items) == list(theirs.items) == sorted(SIX, key=list(mine.items).index)
+    for task, rows in mine.items.items():
+        for one, other in zip(rows, theirs.items[task], strict=True):
+            for name in {"log_likelihood", "log_likelihoods"} & one.keys():
+                assert one.pop(name) == pytest.approx(other.pop(name), rel=1e-5)
+            assert one == other
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_scores_do_not_depend_on_the_batch_size(choices: list[list[Any]], batch: int) -> None:
+    assert {len(item) for item in choices} == {1, 2, 4}
+    adapter = PocketLM(*trained())
+    reference = adapter.loglikelihood([request for item in choices for request in item])
+    found: list[tuple[float, bool]] = []
+    for start in range(0, len(choices), batch):
+        found += adapter.loglikelihood([request for item in choices[start : start + batch] for request in item])
+    assert found == reference
+
+
+def test_the_requests_of_an_item_share_a_row_wherever_they_stand(
+    choices: list[list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = PocketLM(*trained())
+    in_order = [request for item in choices for request in item]
+    scattered = sorted(in_order, key=lambda request: request.idx)
+    passes: list[list[int]] = []
+
+    def joined(model: Any, tokens: Any, positions: Any, lengths: list[int], masks: Any) -> torch.Tensor:
+        passes.append(lengths)
+        return joined_hidden(model, tokens, positions, lengths, masks)
+
+    monkeypatch.setattr(scoring, "joined_hidden", joined)
+    found = dict(zip(map(id, scattered), adapter.loglikelihood(scattered), strict=True))
+    assert sum(map(len, passes)) == len(choices)
+    alone = sum(len(adapter.tok_encode("".join(request.args))) - 1 for request in in_order)
+    assert sum(map(sum, passes)) < 0.6 * alone
+    assert [found[id(request)] for request in in_order] == adapter.loglikelihood(in_order)
+
+
+def test_an_item_scored_in_parts_differs_in_rounding_only(choices: list[list[Any]]) -> None:
+    adapter = PocketLM(*trained())
+    for item in choices:
+        apart = [adapter.loglikelihood([request])[0] for request in item]
+        for (alone, alone_greedy), (score, greedy) in zip(apart, adapter.loglikelihood(item), strict=True):
+            assert alone == pytest.approx(score, rel=1e-5)
+            assert alone_greedy == greedy
+
+
+def test_contexts_that_were_cut_are_counted_for_each_task() -> None:
+    adapter = PocketLM(*trained())
+    room = adapter.max_length + 1 - len(adapter.tok_encode(" the"))
+    fits = next(text for text in _falling_texts() if len(adapter.tok_encode(text)) == room)
+    adapter.loglikelihood(requests("loglikelihood", [(fits, " the")]))
+    assert adapter.truncated == {}
+    adapter.loglikelihood(requests("loglikelihood", [("The cat", " saw"), (f"{fits} the", " the")]))
+    assert adapter.truncated == {"test": 1}
+    options = {"until": ["."], "max_gen_toks": adapter.max_length - 8}
+    adapter.generate_until(requests("generate_until", [("The cat", options), (fits, options)]))
+    adapter.loglikelihood_rolling(requests("loglikelihood_rolling", [(f"{fits} {fits}",)]))
+    assert adapter.truncated == {"test": 2}
+
+
+def _falling_texts() -> Iterator[str]:
+    words = " ".join(texts()).split(" ")[:200]
+    return (" ".join(words[:count]) for count in range(len(words), 0, -1))
+
+
+def test_a_choice_without_text_is_refused() -> None:
+    with pytest.raises(InputError, match="task test, document 1: a choice has no text to score"):
+        PocketLM(*trained()).loglikelihood(requests("loglikelihood", [("The", " cat"), ("The", "")]))
 
 
 def test_scores_do_not_depend_on_what_else_is_scored(suite: Suite) -> None:

@@ -39,13 +39,23 @@ INPUTS: dict[str, tuple[str, dict[str, Any]]] = {
 GATES = {"too_short": 812, "not_prose": 96, "exact_duplicate": 431, "near_duplicate": 207, "contamination": 3}
 
 
-def build(folder: Path, extra: Mapping[str, Sequence[figures.Block]] = {}, sealed: bool = True) -> str | None:
-    """Write the run; `extra` adds blocks to stages by name (a new name becomes a stage). Returns the seal."""
+def build(
+    folder: Path,
+    extra: Mapping[str, Sequence[figures.Block]] = {},
+    sealed: bool = True,
+    seed: int = 7,
+    item_digests: Mapping[str, str] = {},
+) -> str | None:
+    """Write the run; `extra` adds blocks to stages by name (a new name becomes a stage), `item_digests` a results.json.
+
+    Returns the seal.
+    """
     inputs = {**INPUTS, **{name: ("other", {"model": "rlvr"}) for name in extra if name not in INPUTS}}
     folder.mkdir(parents=True, exist_ok=True)
     recipe = {"name": "quickstart", "description": "The documentation of Python, from raw text to a model that adds."}
-    recipe |= {"seed": 7, "model": "rlvr", "runtime": {"threads": 2}}
+    recipe |= {"seed": seed, "model": "rlvr", "runtime": {"threads": 2}}
     stages = {name: {"inputs": reads, **settings_of(name)} for name, (_, reads) in inputs.items()}
+    stages["sources"]["docs"] = {"path": "python://documentation"}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe | stages, sort_keys=False), encoding="utf-8")
     ledger = Ledger(folder)
     machine = {"python": "3.11.9", "platform": "Linux", "cpu": "A processor", "cores": 2, "memory_gb": 16.0}
@@ -55,7 +65,8 @@ def build(folder: Path, extra: Mapping[str, Sequence[figures.Block]] = {}, seale
     )
     made: dict[str, Artifact] = {}
     for position, (name, (kind, reads)) in enumerate(inputs.items()):
-        made[name] = commit(folder, name, kind, reads, made, list(extra.get(name, [])))
+        made[name] = commit(folder, name, kind, reads, made, list(extra.get(name, [])), item_digests)
+        ledger.append("stage_started", {"stage": name, "fingerprint": made[name].fingerprint, "reasons": []})
         ledger.append("stage_committed", work_of(made[name], position))
     ledger.append("warning", {"stage": "rlvr", "message": "9 of 100 steps had no live group"})
     if not sealed:
@@ -87,6 +98,7 @@ def commit(
     reads: Mapping[str, Any],
     made: Mapping[str, Artifact],
     extra: list[figures.Block],
+    item_digests: Mapping[str, str],
 ) -> Artifact:
     """Commit one artifact with the figures that such a stage would have."""
     references = {
@@ -94,9 +106,13 @@ def commit(
         for key, value in reads.items()
     }
     manifest = {"kind": kind, "stage": name, "version": 1, "fingerprint": sha256_text(name), "inputs": references}
+    manifest["identity"] = {"external": sha256_text("content") if name == "sources" else None}
     draft = Draft(folder / "artifacts" / name, {**manifest, "settings": settings_of(name)})
     if name == "curate":
         write_curation(draft)
+    if name == "evaluate" and item_digests:
+        tasks = {task: {"sha256": known} for task, known in item_digests.items()}
+        draft.write_json("results.json", {"models": {}, "tasks": tasks})
     metrics, blocks = FIGURES_OF.get(name, lambda: ({"files": 4}, []))()
     return draft.commit(metrics, [*blocks, *extra])
 
@@ -106,6 +122,7 @@ def write_curation(draft: Draft) -> None:
     import pyarrow
     import pyarrow.parquet
 
+    (draft.path / "README.md").write_text("# A data card\n", encoding="utf-8")
     licences = {"PSF-2.0": 15_011, "BSD-3-Clause": 5_214, "MIT": 1_930, "Apache-2.0": 402, "NOASSERTION": 212}
     draft.write_json("licences.json", {key: {"documents": n, "bytes": 8_000 * n} for key, n in licences.items()})
     rows = [
@@ -185,4 +202,17 @@ def evaluation() -> tuple[dict[str, Any], list[figures.Block]]:
     ]
 
 
-FIGURES_OF = {"pretrain": pretraining, "evaluate": evaluation}
+def sources() -> tuple[dict[str, Any], list[figures.Block]]:
+    rows = [
+        {"source": "docs", "file": f"part {n}.jsonl", "sha256": sha256_text(str(n)), "documents": 40 + n, "bytes": 900}
+        for n in range(3)
+    ]
+    licences = [{"source": "docs/texts", "licence": "PSF-2.0", "documents": 123}]
+    blocks = [
+        figures.table("Licences", ["source", "licence", "documents"], licences),
+        figures.table("Files that were read", list(rows[0]), rows),
+    ]
+    return {"documents": 123}, blocks
+
+
+FIGURES_OF = {"sources": sources, "pretrain": pretraining, "evaluate": evaluation}

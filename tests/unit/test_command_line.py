@@ -59,7 +59,9 @@ def test_stages_import_nothing_heavy() -> None:
         (["why", "nowhere", "pretrain"], "is not a run folder"),
         (["chat", "nowhere"], "nowhere"),
         (["runs", "rm", "."], "is not a run folder"),
-        (["export", "nowhere", "--to", "onnx", "x"], "there is no such format"),
+        (["export", "nowhere", "--to", "onnx", "x"], "there is no such choice"),
+        (["eval", "nowhere", "--tasks", "a", "--out", "o", "--split", "reports"], "did you mean 'report'"),
+        (["compare", "smollm2-135", "opt-125m"], "did you mean 'smollm2-135m'"),
         (["generate", "x"], "--prompt"),
     ],
 )

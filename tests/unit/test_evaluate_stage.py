@@ -88,7 +88,9 @@ def test_the_same_settings_give_the_same_bytes(run: Path, artifact: Artifact, tm
 
 def test_recheck_agrees_with_an_honest_record(run: Path, artifact: Artifact) -> None:
     assert evaluate.recheck is not None
-    assert evaluate.recheck(SETTINGS, artifact, stage_inputs(run), context_in(run, "evaluate")) == []
+    found = evaluate.recheck(SETTINGS, artifact, stage_inputs(run), context_in(run, "evaluate"))
+    assert list(found.differences) == []
+    assert set(found.figures) == set(artifact.metrics)
 
 
 def test_recheck_finds_changed_scores(run: Path, artifact: Artifact, tmp_path: Path) -> None:
@@ -101,9 +103,10 @@ def test_recheck_finds_changed_scores(run: Path, artifact: Artifact, tmp_path: P
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert evaluate.recheck is not None
     lying = Artifact(copy, artifact.manifest)
-    problems = evaluate.recheck(SETTINGS, lying, stage_inputs(run), context_in(run, "evaluate"))
-    assert problems
-    assert all("tuned on short_instructions, item" in line for line in problems)
+    problems = evaluate.recheck(SETTINGS, lying, stage_inputs(run), context_in(run, "evaluate")).differences
+    assert any("tuned on short_instructions, item" in line for line in problems)
+    assert any(line.startswith("tuned.short_instructions.exact_match: stated") for line in problems)
+    assert any("results.json is not what the recorded items give" in line for line in problems)
 
 
 def test_recheck_finds_other_weights(run: Path, artifact: Artifact) -> None:
@@ -113,7 +116,7 @@ def test_recheck_finds_other_weights(run: Path, artifact: Artifact) -> None:
     swapped = {"base": opened("tuned"), "tuned": opened("base")}
     inputs = Inputs({"models": swapped, "documents": opened("curate"), "problems": opened("problems")})
     assert evaluate.recheck is not None
-    problems = evaluate.recheck(SETTINGS, artifact, inputs, context_in(run, "evaluate"))
+    problems = evaluate.recheck(SETTINGS, artifact, inputs, context_in(run, "evaluate")).differences
     assert any("base on heldout_bits_per_byte" in line for line in problems)
     assert any("tuned on heldout_bits_per_byte" in line for line in problems)
 
@@ -132,7 +135,7 @@ def test_models_are_compared_on_text_alone(run: Path, tmp_path: Path) -> None:
     assert set(made.read_json("results.json")["tasks"]) == {"heldout_bits_per_byte", "last_word_cloze"}
     assert {row["task"] for row in made.read_json("comparisons.json")} == {"heldout_bits_per_byte", "last_word_cloze"}
     assert evaluate.recheck is not None
-    assert evaluate.recheck(SETTINGS, made, inputs, context_in(tmp_path / "again", "evaluate")) == []
+    assert not evaluate.recheck(SETTINGS, made, inputs, context_in(tmp_path / "again", "evaluate")).differences
 
 
 def test_progress_counts_every_item_once(run: Path) -> None:

@@ -84,14 +84,15 @@ def test_equal_models_are_not_shown_to_differ() -> None:
 
 
 def test_few_discordant_items_claim_nothing_however_one_sided() -> None:
-    """Five of five gained: the bootstrap is sure, p = 0.0625 is not."""
+    """Five of five gained: neither the interval nor p = 0.0625 is sure."""
     pairs = [(number, number) for number in range(5)]
     items = {
         "new": {"arithmetic_level_1": answers(1, pairs, [True] * 5)},
         "old": {"arithmetic_level_1": answers(1, pairs, [False] * 5)},
     }
     row = compare("new", "old", items, WORLD(0))[0]
-    assert row.difference.low > 0
+    assert row.difference.value == 1.0
+    assert row.difference.low < 0
     assert row.verdict == "no difference shown"
 
 

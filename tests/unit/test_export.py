@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from pocketlm.errors import GateFailed, InputError
 from pocketlm.evaluation.model_card import data_licences
-from pocketlm.pipeline.artifact import Artifact
+from pocketlm.pipeline.artifact import Artifact, Draft
 from pocketlm.pipeline.stage import Inputs
 from pocketlm.stages.evaluate import EvaluateSettings, evaluate
 from pocketlm.stages.export import ExportSettings, export, export_hugging_face
@@ -73,6 +74,61 @@ def test_the_card_has_valid_metadata_with_the_scores_of_this_model(run: Path, tm
     assert "MIT: 3 documents, 300 bytes" in artifact.file("LICENSE").read_text()
 
 
+def test_the_results_of_the_card_can_be_read_with_interval_and_count(run: Path, tmp_path: Path) -> None:
+    """Benchmarks stand under their names on the hub; every name of a metric says how sure its value is."""
+    from huggingface_hub import ModelCard
+
+    from pocketlm.evaluation.model_card import Provenance, model_card
+    from pocketlm.evaluation.statistics import Estimate
+    from pocketlm.model.config import ModelSettings
+
+    score = {"acc_norm": Estimate(0.283, 0.257, 0.309, 1172)}
+    scores = {"arc_challenge": score, "blimp_anaphor_number_agreement": score, "arithmetic_level_1": score}
+    shape = ModelSettings(
+        vocabulary=300, width=48, layers=2, heads=3, kv_heads=1, head_dim=16, ffn_width=96, context=64
+    )
+    card = ModelCard(model_card(shape, Provenance("Tiny", "d" * 64, "sft", scores=scores, part="report")))
+    found = {item.dataset_type: item for item in card.data.eval_results}
+    assert list(found) == ["allenai/ai2_arc", "nyu-mll/blimp", "arithmetic_level_1"]
+    challenge = found["allenai/ai2_arc"]
+    assert (challenge.dataset_name, challenge.dataset_config) == ("ARC-Challenge", "ARC-Challenge")
+    assert challenge.dataset_split == "test"
+    assert challenge.dataset_args == {"part": "report half by item hash"}
+    assert challenge.metric_name == "acc norm (95 % interval 25.7 to 30.9 %, n = 1172)"
+    assert challenge.metric_value == 0.283
+    assert found["nyu-mll/blimp"].dataset_config == "anaphor_number_agreement"
+    assert found["arithmetic_level_1"].dataset_split == "report"
+
+
+def test_the_card_counts_the_tokens_and_texts_of_the_whole_lineage(tmp_path: Path) -> None:
+    """Documents that a stage only measured itself by are no training text; an altered ancestor is left out."""
+    from pocketlm.evaluation.model_card import provenance_of
+
+    licences = {"MIT": {"documents": 2, "bytes": 10}}
+
+    def commit(stage: str, kind: str, metrics: dict[str, int], **inputs: Artifact) -> Artifact:
+        references = {name: artifact.reference() for name, artifact in inputs.items()}
+        known = {"kind": kind, "stage": stage, "fingerprint": "f", "settings": {}, "inputs": references}
+        draft = Draft(tmp_path / stage, known)
+        draft.write_json("licences.json", licences)
+        return draft.commit(metrics)
+
+    first, later, measured = (commit(name, "documents", {}) for name in ("first", "later", "measured"))
+    tokens = commit("tokens", "tokens", {"train.tokens": 9}, documents=first)
+    more = commit("more", "tokens", {}, documents=later)
+    base = commit("base", "model", {"tokens": 1000, "steps": 5}, tokens=tokens)
+    imported = commit("imported", "model", {"tokens": 300})
+    tuned = commit("tuned", "model", {"optimized_tokens": 70}, model=base, other=imported, tokens=more, text=measured)
+    found = provenance_of("Tiny", tuned, measured, None)
+    assert [(one.stage, one.tokens) for one in found.trainings] == [("base", 1000), ("tuned", 70)]
+    assert [one.stage for one in found.corpora] == ["first", "later"]
+    assert found.licences == {"MIT": {"documents": 4, "bytes": 20}}
+    licences["MIT"]["documents"] = 3
+    shutil.rmtree(tmp_path / "first")
+    commit("first", "documents", {})
+    assert [one.stage for one in provenance_of("Tiny", tuned, measured, None).corpora] == ["later"]
+
+
 def test_a_model_that_was_not_evaluated_gets_no_scores(run: Path, tmp_path: Path) -> None:
     inputs = Inputs({"model": Artifact.open(run / "artifacts" / "tuned")})
     artifact = export.function(ExportSettings(), inputs, context_in(tmp_path, "export"))
@@ -85,7 +141,9 @@ def test_a_model_that_was_not_evaluated_gets_no_scores(run: Path, tmp_path: Path
 def test_the_command_exports_a_run_with_its_scores(run: Path, tmp_path: Path) -> None:
     export_hugging_face(run, tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
-    assert "## Scores" in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "## Scores" in card
+    assert "stand in the run's ledger" in card  # this run has none
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

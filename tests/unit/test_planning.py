@@ -33,7 +33,7 @@ from pocketlm.planning.plan import plan, preflight
 from pocketlm.planning.work import Work, works_of
 from pocketlm.posttraining.sft.supervised import SupervisedObjective
 from pocketlm.stages import registry
-from pocketlm.training import checkpoint, passes
+from pocketlm.training import checkpoint
 from pocketlm.training.batches import Batch
 from pocketlm.training.objective import LanguageModelObjective
 from pocketlm.training.settings import SpikePolicy, TailAverage, TrainingSettings
@@ -51,7 +51,7 @@ def test_operations_of_the_135m_model_are_those_counted_by_hand() -> None:
 def test_numbers_of_other_rooms_are_theirs() -> None:
     assert limits.KEPT_CHECKPOINTS == checkpoint.KEPT
     assert limits.HEAD_CHUNK == head._CHUNK_ELEMENTS
-    assert limits.EVALUATION_TOKENS == passes.TOKENS_PER_PASS
+    assert limits.EVALUATION_TOKENS == scoring.TOKENS_PER_PASS
     assert limits.EVALUATION_HEAD_ROWS == scoring.HEAD_ROWS
     assert (limits.EVALUATION_CACHE, limits.SHELF) == (engine.CACHE_BYTES, engine.SHELF)
 

@@ -196,14 +196,14 @@ def test_the_stage_writes_its_files_and_its_recheck_finds_a_changed_row(tmp_path
     assert artifact.metrics["solved.problems"] == len(artifact.read_jsonl("solved.jsonl"))
     assert all("answer" not in row for row in artifact.read_jsonl("prompts.jsonl"))
     assert [row["id"].split("/")[0] for row in artifact.read_jsonl("instructions_report.jsonl")].count("addition") == 0
-    assert recheck(settings, artifact, inputs, context) == []
+    assert recheck(settings, artifact, inputs, context).differences == []
 
     path = artifact.file("report.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[5]["answer"] = str(int(rows[5]["answer"]) + 1)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     changed = Artifact.open(artifact.path, verify=False)
-    differences = recheck(settings, changed, inputs, context)
+    differences = recheck(settings, changed, inputs, context).differences
     assert differences == [
         "report.jsonl does not hold the rows that the settings and the seed give",
         f"report.jsonl: {rows[5]['prompt']}{rows[5]['answer']} is wrong",

@@ -14,11 +14,11 @@ from pocketlm.posttraining.rollouts.profile_estimates import (
     live_chance,
     live_shares,
     mean_over_levels,
-    pass_at,
     suggested_size,
     verdict,
 )
 from pocketlm.posttraining.rollouts.profile_figures import prospects_of, rate_rows, sample_metrics
+from pocketlm.problems.pass_at import pass_at
 
 REWARDS = st.lists(st.sampled_from([0.0, 0.1, 1.0]), min_size=1, max_size=9)
 

@@ -10,7 +10,9 @@ import pytest
 import synthetic_run
 
 from pocketlm.pipeline import figures
+from pocketlm.reporting.comparison import compared_runs, render_comparison
 from pocketlm.reporting.html import render
+from pocketlm.reporting.reading import read_run
 
 pytestmark = pytest.mark.skipif(browser.find_chromium() is None, reason="no Chromium is installed")
 
@@ -31,7 +33,19 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     seal = synthetic_run.build(folder, {"probe" * 12: WIDE})
     path = folder / "report.html"
-    path.write_text(render(folder, seal), encoding="utf-8")
+    path.write_text(render(read_run(folder), seal), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of three runs, with settings, digests and names that are hard to fit."""
+    root = tmp_path_factory.mktemp("several")
+    folders = [root / name for name in ("first", "second", "third-" + "x" * 60)]
+    for seed, folder in enumerate(folders):
+        synthetic_run.build(folder, {"probe" * 12: WIDE} if seed else {}, seed=seed)
+    path = root / "comparison.html"
+    path.write_text(render_comparison(compared_runs(folders), WIDE), encoding="utf-8")
     return path
 
 
@@ -64,6 +78,49 @@ def test_the_page_works_at_desktop_and_phone_width(page: Path, chromium: browser
     assert chromium.evaluate("window.hacked === undefined")
     chromium.screenshot(tmp_path / "report.png")
     assert (tmp_path / "report.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_page_of_several_runs_works_too(several: Path, chromium: browser.Browser) -> None:
+    for width in (1280, 390):
+        chromium.open(several, width)
+        empty = "[...document.querySelectorAll('.drawing')].filter(one => !one.querySelector('svg')).length"
+        assert chromium.evaluate("document.querySelectorAll('[data-spec]').length") >= 6
+        assert chromium.evaluate(empty) == 0
+        assert chromium.evaluate("document.documentElement.scrollWidth") == width
+    assert chromium.messages == []
+    assert set(chromium.requests) == {several.resolve().as_uri()}
+    assert chromium.evaluate("window.hacked === undefined")
+
+
+@pytest.mark.parametrize("name", ["page", "several"])
+def test_every_part_can_be_reached_by_keyboard(
+    name: str, chromium: browser.Browser, request: pytest.FixtureRequest
+) -> None:
+    """Tab reaches every link, fold and scrolling table; Enter on a link of the contents leads to its part."""
+    chromium.open(request.getfixturevalue(name), 1280)
+    wanted = "[...document.querySelectorAll('a, summary, .scroll')].filter(one => one.checkVisibility())"
+    assert chromium.evaluate(f"{wanted}.every(one => one.tabIndex === 0)")
+    reached = []
+    for _ in range(3):
+        for kind in ("keyDown", "keyUp"):
+            chromium.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+        reached.append(chromium.evaluate("document.activeElement.textContent"))
+    assert len(set(reached)) == 3
+    for kind in ("keyDown", "keyUp"):
+        chromium.call(
+            "Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r"
+        )
+    assert chromium.evaluate("location.hash.length > 1 && document.querySelector(location.hash) !== null")
+    targets = "[...document.querySelectorAll('a[href^=\"#\"]')].map(one => one.getAttribute('href').slice(1))"
+    assert chromium.evaluate(f"{targets}.filter(name => !document.getElementById(name))") == []
+
+
+def test_a_figure_leads_to_its_line_of_the_ledger(page: Path, chromium: browser.Browser) -> None:
+    chromium.open(page, 390)
+    chromium.evaluate("document.querySelector('.card a').click()")
+    line = chromium.evaluate("document.querySelector('tr:target').textContent")
+    assert "stage committed" in line
+    assert "evaluate" in line
 
 
 def test_the_last_column_of_a_score_table_is_in_view_on_a_desktop(page: Path, chromium: browser.Browser) -> None:

@@ -21,9 +21,12 @@ from hypothesis import strategies as st
 
 from pocketlm.errors import CorruptionError, InputError
 from pocketlm.pipeline import figures
+from pocketlm.pipeline.ledger import read_ledger
 from pocketlm.reporting import charts, formatting
+from pocketlm.reporting.figures import report_json
 from pocketlm.reporting.glossary import TERMS
-from pocketlm.reporting.html import FOLDED_ROWS, MAX_ROWS, _environment, _script_json, render, report_json
+from pocketlm.reporting.html import FOLDED_ROWS, MAX_ROWS, _environment, _script_json, render
+from pocketlm.reporting.reading import read_run
 
 HOSTILE = "</script></pre><img src=x onerror=alert(1)><script>alert(2)</script>{{ 7*7 }}&lt;<!--"
 
@@ -61,7 +64,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 @pytest.fixture(scope="module")
 def html(run: tuple[Path, str]) -> str:
-    return render(*run)
+    folder, seal = run
+    return render(read_run(folder), seal)
 
 
 def test_nothing_is_loaded_from_anywhere(html: str) -> None:
@@ -70,7 +74,7 @@ def test_nothing_is_loaded_from_anywhere(html: str) -> None:
         assert "src" not in attributes, tag
         assert "srcset" not in attributes
         if "href" in attributes:
-            assert attributes["href"].startswith("#") or attributes["href"] == "data:,"
+            assert attributes["href"].startswith(("#", "artifacts/curate/")) or attributes["href"] == "data:,"
         assert not [name for name in attributes if name.startswith("on")]
     assert not re.search(r"url\(|@import", page.texts["style"][0].replace("url(#tip)", ""))
     assert not {"iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.tags}
@@ -92,12 +96,13 @@ def test_equal_folders_give_equal_bytes_in_other_processes_and_places(
     run: tuple[Path, str], html: str, tmp_path: Path
 ) -> None:
     folder, seal = run
-    assert render(folder, seal) == html
+    assert render(read_run(folder), seal) == html
     moved = tmp_path / "elsewhere ü"
     shutil.copytree(folder, moved)
     program = (
         "import sys; from pathlib import Path; from pocketlm.reporting.html import render; "
-        "sys.stdout.buffer.write(render(Path(sys.argv[1]), sys.argv[2]).encode()); "
+        "from pocketlm.reporting.reading import read_run; "
+        "sys.stdout.buffer.write(render(read_run(Path(sys.argv[1])), sys.argv[2]).encode()); "
         "assert not {'torch', 'transformers', 'lm_eval'} & set(sys.modules)"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "77", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
@@ -113,6 +118,7 @@ def test_the_page_names_seal_figures_intervals_and_terms(run: tuple[Path, str], 
     for expected in ("0.62", "0.58 to 0.66", "1,204", "983,424", "9 of 100 steps had no live group"):
         assert expected in text
     assert "energy: not measurable here" in text
+    assert "times its price per hour. No price is assumed here." in text
     cards = html.partition('class="cards"')[2].partition('id="pipeline"')[0]
     assert cards.count('class="card"') == 3
     assert "91.0" not in cards
@@ -129,7 +135,7 @@ def test_the_page_names_seal_figures_intervals_and_terms(run: tuple[Path, str], 
 
 def test_stages_can_be_linked_by_their_names_unless_the_name_is_taken_or_unsafe(tmp_path: Path) -> None:
     seal = synthetic_run.build(tmp_path, {"<b>probe": [], "glossary": []})
-    html = render(tmp_path, seal)
+    html = render(read_run(tmp_path), seal)
     ids = [attributes["id"] for _, attributes in Page(html).tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert set(synthetic_run.INPUTS) <= set(ids)
@@ -150,7 +156,8 @@ def test_an_unstated_licence_is_explained_where_it_shows(tmp_path: Path) -> None
         figures.table("Unexplained", ["licence"], rows),
         figures.table("Explained", ["licence"], rows, "NOASSERTION: see above."),
     ]
-    html = render(tmp_path, synthetic_run.build(tmp_path, {"probe": blocks}))
+    seal = synthetic_run.build(tmp_path, {"probe": blocks})
+    html = render(read_run(tmp_path), seal)
     assert html.count('<p class="note">NOASSERTION: no licence is stated.</p>') == 1
     assert "<dt>NOASSERTION</dt>" in html
 
@@ -158,7 +165,8 @@ def test_an_unstated_licence_is_explained_where_it_shows(tmp_path: Path) -> None
 def test_a_long_table_stands_folded_behind_its_title(tmp_path: Path) -> None:
     rows = [{"row": number} for number in range(FOLDED_ROWS + 1)]
     blocks = [figures.table("Long", ["row"], rows), figures.table("Short", ["row"], rows[1:])]
-    html = render(tmp_path, synthetic_run.build(tmp_path, {"probe": blocks}))
+    seal = synthetic_run.build(tmp_path, {"probe": blocks})
+    html = render(read_run(tmp_path), seal)
     assert f"<summary>Long ({FOLDED_ROWS + 1} rows)</summary>" in html
     assert "<h4>Short</h4>" in html
     assert "<h4>Long</h4>" not in html
@@ -188,7 +196,7 @@ def test_no_line_breaks_inside_a_figure() -> None:
 
 def test_an_unsealed_run_says_so(tmp_path: Path) -> None:
     synthetic_run.build(tmp_path / "run", sealed=False)
-    assert "Not sealed." in render(tmp_path / "run", None)
+    assert "Not sealed." in render(read_run(tmp_path / "run"), None)
 
 
 def test_hostile_text_stays_text_wherever_it_stands(tmp_path: Path) -> None:
@@ -202,9 +210,9 @@ def test_hostile_text_stays_text_wherever_it_stands(tmp_path: Path) -> None:
         {"kind": HOSTILE},
     ]
     seal = synthetic_run.build(tmp_path / "plain", {"probe": []})
-    plain = Page(render(tmp_path / "plain", seal))
+    plain = Page(render(read_run(tmp_path / "plain"), seal))
     seal = synthetic_run.build(tmp_path / "hostile", {"<b>probe": blocks})
-    page = Page(render(tmp_path / "hostile", seal))
+    page = Page(render(read_run(tmp_path / "hostile"), seal))
     dangerous = ("img", "iframe", "object", "b")
     for tag in dangerous:
         assert [t for t, _ in page.tags].count(tag) == [t for t, _ in plain.tags].count(tag), tag
@@ -229,7 +237,7 @@ def test_json_in_a_script_element_survives_and_cannot_end_it(value: Any) -> None
 def test_a_long_table_shows_its_first_rows_and_its_total(tmp_path: Path) -> None:
     rows = [{"row": f"row-{number}-"} for number in range(12_345)]
     seal = synthetic_run.build(tmp_path, {"long": [figures.table("Long", ["row"], rows)]})
-    html = render(tmp_path, seal)
+    html = render(read_run(tmp_path), seal)
     assert f"row-{MAX_ROWS - 1}-" in html
     assert f"row-{MAX_ROWS}-" not in html
     assert f"The first {MAX_ROWS} of 12,345 rows." in html
@@ -237,28 +245,35 @@ def test_a_long_table_shows_its_first_rows_and_its_total(tmp_path: Path) -> None
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a run folder"):
-        render(tmp_path, None)
+        read_run(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("file", "error"), [("ledger.jsonl", InputError), ("artifacts/evaluate/figures.json", CorruptionError)]
 )
 def test_a_damaged_file_is_named(tmp_path: Path, file: str, error: type[Exception]) -> None:
-    seal = synthetic_run.build(tmp_path)
+    synthetic_run.build(tmp_path)
     path = tmp_path / file
     path.write_bytes(b"x" + path.read_bytes()[1:])
     with pytest.raises(error, match=re.escape(str(path))):
-        render(tmp_path, seal)
+        read_run(tmp_path)
 
 
 def test_report_json_holds_every_figure_and_the_cost(run: tuple[Path, str]) -> None:
     folder, seal = run
-    content = report_json(folder, seal)
+    content = report_json(read_run(folder), seal)
     assert json.loads(json.dumps(content, allow_nan=False)) == content
     assert list(content["stages"]) == list(synthetic_run.INPUTS)
+    committed = {
+        line["body"]["stage"]: {"sequence": line["sequence"], "hash": line["hash"]}
+        for line in read_ledger(folder / "ledger.jsonl")
+        if line["event"] == "stage_committed"
+    }
     assert content["stages"]["evaluate"]["rlvr.arithmetic.exact_match"] == {
-        "value": 0.62, "n": 600, "low": 0.58, "high": 0.66,
+        "value": 0.62, "n": 600, "low": 0.58, "high": 0.66, "ledger": committed["evaluate"],
     }  # fmt: skip
+    figures_of = {name: list(stage.values()) for name, stage in content["stages"].items()}
+    assert all(figure["ledger"] == committed[name] for name, stage in figures_of.items() for figure in stage)
     for name, stage in content["stages"].items():
         manifest = json.loads((folder / "artifacts" / name / "manifest.json").read_text())
         assert set(stage) == set(manifest["metrics"])

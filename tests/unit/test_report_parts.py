@@ -10,9 +10,11 @@ import pytest
 import synthetic_run
 
 from pocketlm.errors import CorruptionError, InputError
+from pocketlm.pipeline import figures
 from pocketlm.pipeline.artifact import Artifact, Draft
 from pocketlm.pipeline.stage import Inputs
-from pocketlm.reporting import formatting
+from pocketlm.reporting import formatting, sections
+from pocketlm.reporting.reading import RunView, stage_view
 from pocketlm.reporting.rejects import find_rejects, rejected_documents
 
 
@@ -123,3 +125,14 @@ def test_units() -> None:
     assert formatting.energy(None) == "not measurable here"
     assert formatting.energy(36_000) == "36.0 kJ (10.0 Wh)"
     assert formatting.moment(0) == "1970-01-01 00:00:00 UTC"
+
+
+def test_the_cards_show_the_tasks_that_matter_by_their_main_metric(tmp_path: Path) -> None:
+    names = ("arc_easy.acc", "arc_easy.acc_norm", "behaviour_bullets.accuracy", "gsm8k.flexible", "gsm8k.strict",
+             "arithmetic.exact_match", "heldout_bits_per_byte.bits_per_byte", "six_tasks.acc_norm")  # fmt: skip
+    score = figures.figure(0.5, n=9, low=0.4, high=0.6)
+    known = {"kind": "evaluation", "stage": "evaluate", "fingerprint": "f", "inputs": {}}
+    artifact = Draft(tmp_path / "evaluate", known).commit({f"rlvr.{name}": score for name in names})
+    run = RunView(tmp_path, {"model": "rlvr"}, (stage_view("evaluate", artifact),), ())
+    labels = [card.label.partition(" (")[0] for card in sections.headlines(run)]
+    assert labels == ["six tasks · acc norm", "gsm8k · strict", "arithmetic · exact match", "heldout bits per byte"]

@@ -320,7 +320,7 @@ def test_the_first_seal_finds_a_manifest_that_was_resealed(tmp_path: Path) -> No
     seal = toy.run(tmp_path / "run").seal
     manifest = tmp_path / "run" / "artifacts" / "words" / "manifest.json"
     content = json.loads(manifest.read_text())
-    manifest.write_bytes(json_bytes({**content, "metrics": {"words": 1000}}))
+    manifest.write_bytes(json_bytes({**content, "note": "reviewed"}))
     ledger = Ledger(tmp_path / "run")
     bodies = {line["event"]: line["body"] for line in read_ledger(ledger.path) if line["event"] == "seal"}
     committed = committed_events(tmp_path / "run")["words"]

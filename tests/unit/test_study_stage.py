@@ -235,7 +235,7 @@ def test_every_model_may_use_the_tool(
     made_with_tool = study.function(settings, inputs, context_in(tmp_path, "s"))
     assert asked == [{CalculatorTool if tool else type(None)}] * 2  # the start and the arm
     assert study.recheck is not None
-    assert study.recheck(settings, made_with_tool, inputs, context_in(tmp_path, "t")) == []
+    assert study.recheck(settings, made_with_tool, inputs, context_in(tmp_path, "t")).differences == []
     assert asked == asked[:1] * 4
     assert settings.identity()["tool"] == tool
 
@@ -244,7 +244,7 @@ def test_recheck_agrees_with_an_honest_record_and_finds_a_lie(
     world: dict[str, Artifact], artifact: Artifact, tmp_path: Path
 ) -> None:
     assert study.recheck is not None
-    assert study.recheck(SETTINGS, artifact, stage_inputs(world), context_in(tmp_path, "study")) == []
+    assert study.recheck(SETTINGS, artifact, stage_inputs(world), context_in(tmp_path, "study")).differences == []
     copy = tmp_path / "study"
     shutil.copytree(artifact.path, copy)
     file = copy / "answers" / "sft@3.jsonl"
@@ -253,7 +253,7 @@ def test_recheck_agrees_with_an_honest_record_and_finds_a_lie(
     shorter = copy / "answers" / "rl@2.jsonl"
     shorter.write_text("".join(shorter.read_text().splitlines(keepends=True)[1:]))
     lying = Artifact(copy, artifact.manifest)
-    problems = study.recheck(SETTINGS, lying, stage_inputs(world), context_in(tmp_path, "study"))
+    problems = study.recheck(SETTINGS, lying, stage_inputs(world), context_in(tmp_path, "study")).differences
     assert {line.partition(",")[0].partition(":")[0] for line in problems} == {"sft@3", "rl@2"}
 
 

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from pocketlm.errors import InputError
+from pocketlm.evaluation.command import Order, evaluate
 from pocketlm.evaluation.task_data import find_files, read_task_data, uses_chat, write_task_folder
-from tests.evaluation_world import write_data
+from tests.evaluation_world import run_folder, write_data
 
 
 @pytest.fixture
@@ -85,8 +86,9 @@ def test_a_folder_without_data_or_with_two_copies_is_refused(folder: Path, tmp_p
     with pytest.raises(InputError, match="is not a folder"):
         find_files(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no task data"):
-        find_files(tmp_path / "empty")
+    assert find_files(tmp_path / "empty") == {}
+    with pytest.raises(InputError, match=r"holds no task data; .*heldout\.parquet.*hellaswag/val"):
+        evaluate(Order(run_folder(tmp_path), ["piqa"], str(tmp_path / "empty")), tmp_path / "o.json")
     (folder / "again").mkdir()
     (folder / "again" / "cloze.jsonl").write_bytes((folder / "cloze.jsonl").read_bytes())
     with pytest.raises(InputError, match=r"cloze\.jsonl more than once"):

@@ -286,13 +286,13 @@ def test_every_item_may_be_asked_and_programs_are_another_form(files: tuple[Path
 def test_the_recheck_finds_a_changed_solution(files: tuple[Path, Path], tmp_path: Path) -> None:
     settings = WordProblemsSettings(train=str(files[0]), selection_items=5)
     artifact = word_problems.function(settings, Inputs({}), make_context(tmp_path))
-    assert recheck(settings, artifact, Inputs({}), make_context(tmp_path)) == []
+    assert recheck(settings, artifact, Inputs({}), make_context(tmp_path)).differences == []
     rows = artifact.read_jsonl("solved.jsonl")
     rows[3]["answer"] = "1000000"
     rows[4]["id"] = artifact.read_jsonl("selection.jsonl")[0]["id"]
     artifact.file("solved.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     changed = Artifact.open(artifact.path, verify=False)
-    assert recheck(settings, changed, Inputs({}), make_context(tmp_path)) == [
+    assert recheck(settings, changed, Inputs({}), make_context(tmp_path)).differences == [
         f"solved.jsonl: the solution of {rows[3]['id']} does not give its answer",
         f"selection.jsonl: {rows[4]['id']} is in training too",
     ]

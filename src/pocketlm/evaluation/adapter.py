@@ -2,7 +2,8 @@
 
 Context and continuation are split, cut and windowed by the harness's own code (`TemplateLM`, `lm_eval.utils`), so that
 scores mean what they mean for its Hugging Face model, item by item. As there, a text that spells a special token
-means that token: prompts arrive rendered, with the chat form's markers in them.
+means that token: prompts arrive rendered, with the chat form's markers in them. The requests of one item (of one task
+and document) are scored together and share what they have in common.
 
 Not covered: sampling (a task that asks for it is refused), few-shot system prompts, images.
 """
@@ -10,7 +11,8 @@ Not covered: sampling (a task that asks for it is refused), few-shot system prom
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.model import TemplateLM
@@ -41,7 +43,11 @@ class PocketLM(TemplateLM):
         tokenizer: the tokenizer that it was trained with.
         name: identifies model and tokenizer in the harness's records.
         tokens_per_pass: see `scoring.score`.
-        progress: called with the number of requests (or the part of one) of each finished pass.
+        progress: called with the number of items (or the part of one) of each finished pass.
+
+    Attributes:
+        truncated: task -> requests whose context did not fit into the model's and was cut from the left, so far; tasks
+            without one are not in it. A rolling log-likelihood is read in windows and never cut.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class PocketLM(TemplateLM):
         self._model, self._own_tokenizer, self._name = model, tokenizer, name
         self._engine = Engine(model, decode=tokenizer.decode)
         self._tokens_per_pass, self._progress = tokens_per_pass, progress
+        self.truncated: Counter[str] = Counter()
         self._special_ids = dict(
             zip(SPECIAL_TOKENS, (tokenizer.end_of_text, tokenizer.im_start, tokenizer.im_end), strict=True)
         )
@@ -104,13 +111,38 @@ class PocketLM(TemplateLM):
         return ids + self._own_tokenizer.encode(string[start:])
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        return super().loglikelihood(requests, disable_tqdm=True)
+        pairs: list[tuple[tuple[str, str], list[int], list[int]]] = []
+        items: list[Hashable] = []
+        for number, request in enumerate(requests):
+            context, continuation = request.args
+            context_ids, target_ids = self._context_and_targets(context, continuation)
+            if not target_ids:
+                raise InputError(
+                    f"task {request.task_name}, document {request.doc_id}: a choice has no text to score; every choice "
+                    "needs at least one character"
+                )
+            self._note_cut(request, len(context_ids) + len(target_ids) > self.max_length + 1)
+            pairs.append(((context, continuation), context_ids, target_ids))
+            items.append(number if request.doc_id is None else (request.task_name, request.doc_id))
+        return self._loglikelihood_tokens(pairs, items)
+
+    def _context_and_targets(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Split as the harness does; before an empty context stands the document border."""
+        if context:
+            context_ids, target_ids = self._encode_pair(context, continuation)
+            return context_ids, target_ids
+        ids = self.tok_encode(continuation)
+        return (ids[:1], ids[1:]) if ids[:1] == [self.prefix_token_id] else ([self.prefix_token_id], ids)
 
     def _loglikelihood_tokens(
-        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
+        self,
+        requests: list[tuple[tuple[str, str], list[int], list[int]]],
+        items: Sequence[Hashable] | None = None,
+        **kwargs: Any,
     ) -> list[tuple[float, bool]]:
         continuations = [Continuation(context, targets) for _, context, targets in requests]
-        scores = score(self._model, continuations, self._tokens_per_pass, self._advance)
+        share = 1.0 if items is None else len(set(items)) / max(1, len(requests))
+        scores = score(self._model, continuations, items, self._tokens_per_pass, lambda n: self._advance(n * share))
         return [(item.log_likelihood, item.greedy) for item in scores]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
@@ -122,7 +154,7 @@ class PocketLM(TemplateLM):
                 owners.append(index)
                 windows.append(Continuation(*make_disjoint_window(window)))
         share = len(requests) / max(1, len(windows))
-        scores = score(self._model, windows, self._tokens_per_pass, lambda count: self._advance(count * share))
+        scores = score(self._model, windows, None, self._tokens_per_pass, lambda count: self._advance(count * share))
         totals = [0.0] * len(requests)
         for index, item in zip(owners, scores, strict=True):
             totals[index] += item.log_likelihood
@@ -135,9 +167,11 @@ class PocketLM(TemplateLM):
             context, options = request.args
             until, new_tokens = self._stopping(request.task_name, options)
             room = self.max_length - new_tokens
+            prompt = self.tok_encode(context)
+            self._note_cut(request, len(prompt) > room)
             orders.append(
                 Request(
-                    self.tok_encode(context)[-room:],
+                    prompt[-room:],
                     new_tokens,
                     stop_tokens=self._stop_tokens(until),
                     stop_strings=tuple(text for text in until if text),
@@ -151,9 +185,13 @@ class PocketLM(TemplateLM):
         self._advance(len(requests))
         return texts
 
-    def _advance(self, requests: float) -> None:
+    def _note_cut(self, request: Instance, cut: bool) -> None:
+        if cut:
+            self.truncated[str(request.task_name)] += 1
+
+    def _advance(self, items: float) -> None:
         if self._progress is not None:
-            self._progress(requests)
+            self._progress(items)
 
     def _stopping(self, task: str | None, options: dict[str, Any]) -> tuple[list[str], int]:
         """Stop strings and the most new tokens of a request; refuses what greedy decoding cannot honour."""

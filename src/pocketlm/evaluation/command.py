@@ -1,70 +1,195 @@
-"""Behind `pocketlm eval MODEL --tasks A,B [--data DIR] [--limit N] --out FILE.json`."""
+"""Behind `pocketlm eval MODEL --tasks A,B [--data DIR] --out FILE.json`: the result file that `compare` reads."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pocketlm.errors import InputError
+from pocketlm.evaluation.benchmark_files import from_hub, local_files
+from pocketlm.evaluation.benchmark_tasks import BENCHMARKS, SIX, benchmark_of, find_benchmarks
 from pocketlm.evaluation.loading import ModelLocation, locate
-from pocketlm.evaluation.task_data import ARITHMETIC, TaskData, family, find_files, read_task_data
+from pocketlm.evaluation.task_data import (
+    ARITHMETIC,
+    FILES,
+    TaskData,
+    family,
+    find_files,
+    read_benchmarks,
+    read_task_data,
+)
+from pocketlm.pipeline.progress import Progress
 from pocketlm.pipeline.settings import Runtime
-from pocketlm.pipeline.storage import write_json_atomic
+from pocketlm.pipeline.storage import canonical_json, sha256_text, write_json_atomic
+
+if TYPE_CHECKING:
+    from pocketlm.evaluation.asking import Answers, Asked, Split
+
+HUB = "hub"
+FORMAT = 1
+"""Of the result file; raised when its readers must change."""
 
 
-def evaluate(model: Path, names: Sequence[str], data: Path | None, limit: int | None, out: Path) -> list[str]:
-    """Score a model on local tasks and write the scores to `out`; returns printable lines.
+@dataclass(frozen=True)
+class Order:
+    """What the command was asked for.
 
-    The file holds, for each task, n, every score with its 95 % interval, and every item with its hash; besides the
-    model's digest and the harness's version.
-
-    Args:
-        model: a run, an artifact or a Hugging Face folder.
-        names: task names.
-        data: folder with the tasks' files; by default the run that the model is part of.
+    Attributes:
+        model: a run, an artifact, a Hugging Face folder or a GGUF file.
+        tokenizer: tokenizer.json of a GGUF file that does not carry one that can be read.
+        tasks: names of tasks, groups of them, and behaviour checks.
+        data: folder with the tasks' files, or `hub`; by default the run that the model is part of.
         limit: only the first items of each task.
+        split: which items of the benchmarks, by hash.
+        chat: ask benchmarks in the model's chat form.
+    """
+
+    model: Path
+    tasks: Sequence[str]
+    data: str | None = None
+    tokenizer: Path | None = None
+    limit: int | None = None
+    split: Split = "all"
+    chat: bool = False
+
+
+def evaluate(order: Order, out: Path) -> list[str]:
+    """Score a model and write the result file `out`; returns printable lines.
+
+    The file holds model, harness and settings, and for each task n, a hash of its data, every score with its 95 %
+    interval, and every item with its hash. The same order gives the same bytes.
 
     Raises:
         InputError: no such model, unknown task, no data for a task, or `out` cannot be written.
     """
     if out.is_dir() or not out.absolute().parent.is_dir():
         raise InputError(f"--out {out}: name a file in a folder that exists")
-    location = locate(model)
-    available = _available(location, data)
-    if not names:
-        raise InputError(f"--tasks is empty; tasks with data here: {', '.join(available.rows)}")
-    chosen = available.select(names)
+    location = locate(order.model, order.tokenizer)
+    available = _available(order, location)
+    asked = _asked(order, location, available)
 
-    from pocketlm.evaluation import figures
-    from pocketlm.evaluation.adapter import PocketLM
-    from pocketlm.evaluation.harness import harness_version, open_suite
+    from pocketlm.evaluation.asking import open_questions
+    from pocketlm.evaluation.harness import harness_version
     from pocketlm.evaluation.scores import summarise
     from pocketlm.pipeline.seeds import generator
     from pocketlm.training.device import prepare
 
-    transformer, tokenizer = location.load(prepare(Runtime()))
+    model, tokenizer = location.load(prepare(Runtime()))
     digest = location.digest
-    with open_suite(chosen) as suite:
-        items = suite.evaluate(PocketLM(transformer, tokenizer, digest), limit).items
+    progress = Progress()
+    progress.start("eval", 1, 1)
+    with open_questions(asked) as questions:
+        total, done = sum(questions.counts.values()), 0.0
+
+        def advance(count: float) -> None:
+            nonlocal done
+            done += count
+            progress.update(done, total, "item", {})
+
+        answers = questions.ask(model, tokenizer, digest, advance)
     # A mean over levels is given only when no level is missing from it.
-    whole = all(task in chosen.rows for task in available.rows if family(task) == ARITHMETIC)
-    scores = summarise(items, generator(0, "intervals"), whole)
-    tasks = {
-        task: {
-            "scores": {metric: figures.as_figure(metric, estimate) for metric, estimate in values.items()},
-            **({"n": len(items[task]), "items": items[task]} if task in items else {}),
-        }
-        for task, values in scores.items()
+    whole = all(task in asked.data.rows for task in available.rows if family(task) == ARITHMETIC)
+    scores = summarise(answers.items, generator(0, "intervals"), whole)
+    settings = {"limit": order.limit, "chat": order.chat, "split": order.split}
+    content = {
+        "format": FORMAT,
+        "name": _name(location),
+        "model": digest,
+        "lm_eval": harness_version(),
+        "settings": settings,
+        "tasks": _tasks(asked, answers, scores),
     }
-    write_json_atomic(out, {"model": digest, "lm_eval": harness_version(), "limit": limit, "tasks": tasks})
-    return [
+    write_json_atomic(out, content)
+    return _lines(scores, answers)
+
+
+def _asked(order: Order, location: ModelLocation, available: TaskData) -> Asked:
+    from pocketlm.evaluation.asking import Asked
+    from pocketlm.evaluation.behaviour.tasks import TASKS as BEHAVIOUR
+    from pocketlm.evaluation.clean import read_flags
+
+    if not order.tasks:
+        raise InputError(f"--tasks is empty; tasks with data here: {', '.join([*available.rows, *BEHAVIOUR])}")
+    behaviour = [name for name in order.tasks if name.startswith("behaviour_")]
+    behaviour += list(BEHAVIOUR) if "behaviour" in order.tasks else []
+    others = [name for name in order.tasks if not name.startswith("behaviour")]
+    return Asked(
+        available.select(others),
+        tuple(dict.fromkeys(behaviour)),
+        read_flags(location.curated()),
+        order.split,
+        order.chat,
+        order.limit,
+    )
+
+
+def _available(order: Order, location: ModelLocation) -> TaskData:
+    """Every task that there is data for; of benchmarks only those that are asked for are read."""
+    wanted = {name for task in order.tasks for name in (SIX if task == "six" else [task])}
+    named = [name for name in BENCHMARKS if any(benchmark_of(task) == name for task in wanted)]
+    if order.data == HUB:
+        return read_benchmarks(TaskData({}), local_files("--data hub", from_hub(named)))
+    if order.data is None and location.run is None:
+        if all(task.startswith("behaviour") for task in order.tasks):
+            return TaskData({})
+        raise InputError(
+            f"{location.folder} is not part of a run: say where the tasks' files are with --data DIR (or --data hub)"
+        )
+    folder = Path(order.data) if order.data is not None else location.run or location.folder
+    files, benchmarks = find_files(folder), find_benchmarks(folder)
+    if not files and not benchmarks:
+        expected = ", ".join([*FILES.values(), *(f"{name}/{item.split}.jsonl" for name, item in BENCHMARKS.items())])
+        raise InputError(f"{folder} holds no task data; expected one or more of {expected}")
+    if "all" not in wanted:
+        benchmarks = {name: places for name, places in benchmarks.items() if name in named}
+    return read_benchmarks(read_task_data(files), benchmarks)
+
+
+def _tasks(asked: Asked, answers: Answers, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    from pocketlm.evaluation import figures
+    from pocketlm.evaluation.scores import rate_name
+
+    tasks: dict[str, Any] = {}
+    for task, values in scores.items():
+        entry: dict[str, Any] = {
+            "primary": next(iter(values)) if rate_name(task) not in values else rate_name(task),
+            "scores": {metric: figures.as_figure(metric, estimate) for metric, estimate in values.items()},
+        }
+        if task in answers.items:
+            entry |= {"n": len(answers.items[task]), "shortened": answers.shortened.get(task, 0)}
+            rows = asked.data.rows.get(task)
+            if rows is not None:
+                entry["data_sha256"] = sha256_text(canonical_json(list(rows)))
+            entry["items"] = answers.items[task]
+        tasks[task] = entry
+    return tasks
+
+
+def _lines(scores: Mapping[str, Mapping[str, Any]], answers: Answers) -> list[str]:
+    from pocketlm.evaluation import figures
+    from pocketlm.evaluation.scores import missing_of_groups
+
+    lines = [
         f"{task}  {metric}  {figures.shown(metric, estimate)}  n={estimate.n}"
         for task, values in scores.items()
         for metric, estimate in values.items()
     ]
+    for group, absent in missing_of_groups(scores).items():
+        lines.append(f"{group}: no mean, for {', '.join(absent)} is missing")
+    for task, count in answers.shortened.items():
+        if count:
+            lines.append(f"{task}: {count} requests are longer than the model's context; they lost their left end")
+    held = {task: sum(item.get("contaminated", False) for item in items) for task, items in answers.items.items()}
+    return lines + [
+        f"{task}: {count} items were found in the training text of this run; `contaminated` marks them"
+        for task, count in held.items()
+        if count
+    ]
 
 
-def _available(location: ModelLocation, data: Path | None) -> TaskData:
-    if data is None and location.run is None:
-        raise InputError(f"{location.folder} is not part of a run: say where the tasks' files are with --data DIR")
-    return read_task_data(find_files(data or location.run or location.folder))
+def _name(location: ModelLocation) -> str:
+    if location.run is not None:
+        return f"{location.run.resolve().name}:{location.folder.name}"
+    return location.folder.resolve().stem if location.form == "gguf" else location.folder.resolve().name

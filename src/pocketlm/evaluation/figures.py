@@ -5,21 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pocketlm.evaluation.scores import MACRO, SIGNIFICANCE, Comparison
+from pocketlm.evaluation.behaviour.figures import STEPS
+from pocketlm.evaluation.benchmark_tasks import BLIMP
+from pocketlm.evaluation.scores import MACRO, SIGNIFICANCE, SIX_TASKS, Comparison
 from pocketlm.evaluation.task_data import ARITHMETIC, BITS_PER_BYTE, CLOZE, INSTRUCTIONS, family
 from pocketlm.pipeline.figures import Block, Figure, bar_chart, figure, paragraph, samples, table
 
 if TYPE_CHECKING:
-    from pocketlm.evaluation.harness import Item
+    from pocketlm.evaluation.items import Item
     from pocketlm.evaluation.statistics import Estimate
 
 Scores = Mapping[str, Mapping[str, "Estimate"]]
 
 UNITS = {"bits_per_byte": "bits/byte"}
-RATES = ("accuracy", "exact_match")
-DECIMALS = {"bits_per_byte": 3, "perplexity": 1}
+DECIMALS = {"bits_per_byte": 3, "perplexity": 1, **dict.fromkeys(STEPS, 1)}
+"""Of metrics that are no rates; everything else is one."""
 SMALLEST_P = 0.001
 """Smaller p-values are shown as smaller than this: the test draws signs, and digits beyond it are those of the draw."""
+
+TITLES = {
+    BITS_PER_BYTE: "bits per byte",
+    CLOZE: "last-word cloze",
+    INSTRUCTIONS: "short instructions",
+    MACRO: "arithmetic, mean of levels",
+    SIX_TASKS: "mean of the six tasks",
+    BLIMP: "BLiMP, mean of phenomena",
+    "arc_challenge": "ARC-Challenge",
+    "arc_easy": "ARC-Easy",
+    "hellaswag": "HellaSwag",
+    "lambada_openai": "LAMBADA (OpenAI)",
+    "piqa": "PIQA",
+    "winogrande": "WinoGrande",
+    "gsm8k": "GSM8K",
+}
 
 WINDOWS = (
     "Bits per byte move the last window of a document back until it is full, as lm-evaluation-harness does; the "
@@ -28,10 +46,10 @@ WINDOWS = (
 
 RULE = (
     "A row says better or worse only when the 95 % interval of the paired difference is clear of zero and, where "
-    f"answers are right or wrong, p < {SIGNIFICANCE}. Intervals resample items (both orders of an operand pair "
-    "together, within levels) and p flips signs of the same groups of items, both for the very difference that the "
-    "row states; for : against counts those groups. All this covers the choice of items, not of the training seed, "
-    "and is not corrected for the number of rows."
+    f"answers are right or wrong, p < {SIGNIFICANCE} after Holm's correction for all rows. Intervals resample items "
+    "(both orders of an operand pair together, within levels) and p flips signs of the same groups of items, both for "
+    "the very difference that the row states; for : against counts those groups. All this covers the choice of items, "
+    "not of the training seed; the intervals are each for their own row."
 )
 
 
@@ -62,7 +80,7 @@ def score_table(scores: Mapping[str, Scores]) -> Block:
     """
     first = next(iter(scores.values()))
     order = (MACRO, ARITHMETIC, INSTRUCTIONS, CLOZE, BITS_PER_BYTE)
-    tasks_in_order = sorted(first, key=lambda task: order.index(family(task)))
+    tasks_in_order = sorted(first, key=lambda task: order.index(family(task)) if family(task) in order else len(order))
     columns = {
         title(task): (task, metric) for task in tasks_in_order for metric in first[task] if metric != "perplexity"
     }
@@ -100,18 +118,20 @@ def comparison_table(scores: Mapping[str, Scores], comparisons: Sequence[Compari
             "difference": shown(item.metric, item.difference, signed=True),
             "for : against": f"{item.test.for_first} : {item.test.for_second}" if item.test else "",
             "p": p_value(item.test.p) if item.test else "",
+            "p, corrected": "" if item.corrected is None else p_value(item.corrected),
             "verdict": item.verdict,
         }
         for item in comparisons
     ]
-    columns = ["model", "against", "on", "value", "other", "difference", "for : against", "p", "verdict"]
+    columns = ["model", "against", "on", "value", "other", "difference", "for : against", "p"]
+    columns += ["p, corrected", "verdict"]
     return table("Before and after, and against the controls", columns, rows, RULE)
 
 
 def claim(item: Comparison) -> Block:
     """The one sentence that a comparison allows."""
     words = {"better": "is better than", "worse": "is worse than", "no difference shown": "is not shown to differ from"}
-    p = p_value(item.test.p) if item.test else ""
+    p = "" if item.p is None else p_value(item.p)
     test = f", p {p if p.startswith('<') else f'= {p}'}" if p else ""
     return paragraph(
         f"On {title(item.task)} ({item.difference.n} items) {item.first} {words[item.verdict]} {item.second}: "
@@ -141,8 +161,7 @@ def answer_samples(items: Mapping[str, Mapping[str, Sequence[Item]]], count: int
 
 def title(task: str) -> str:
     """A task in the words of the report."""
-    names = {BITS_PER_BYTE: "bits per byte", CLOZE: "last-word cloze", INSTRUCTIONS: "short instructions"}
-    return {**names, MACRO: "arithmetic, mean of levels"}.get(task, task.replace("_", " "))
+    return TITLES.get(task, task.replace("_", " "))
 
 
 def p_value(p: float) -> str:
@@ -152,14 +171,14 @@ def p_value(p: float) -> str:
 
 def plain(metric: str, value: float, signed: bool = False) -> str:
     """A value as a reader wants it: rates in percent (differences in points)."""
-    if metric in RATES:
+    if metric not in DECIMALS:
         return f"{100 * value:+.1f} points" if signed else f"{100 * value:.1f} %"
     return f"{value:{'+' if signed else ''}.{DECIMALS[metric]}f}"
 
 
 def shown(metric: str, estimate: Estimate, signed: bool = False) -> str:
     """A value with its 95 % interval."""
-    scale, decimals = (100, 1) if metric in RATES else (1, DECIMALS[metric])
+    scale, decimals = (100, 1) if metric not in DECIMALS else (1, DECIMALS[metric])
     sign = "+" if signed else ""
     low, high = f"{scale * estimate.low:{sign}.{decimals}f}", f"{scale * estimate.high:{sign}.{decimals}f}"
     return f"{plain(metric, estimate.value, signed)} [{low}, {high}]"

@@ -6,6 +6,7 @@ git, pip and the driver for it). Its own bootstrap is off; intervals come from `
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,15 +16,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from pocketlm.evaluation.task_data import BITS_PER_BYTE, CLOZE, TaskData, uses_chat, write_task_folder
+from pocketlm.evaluation.benchmark_tasks import benchmark_of
+from pocketlm.evaluation.items import Item, item_of
+from pocketlm.evaluation.task_data import TaskData, uses_chat, write_task_folder
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
-
-Item = dict[str, Any]
-"""{"id", "hash", ...}: the hash is the harness's `doc_hash`, so that logs of the stock command match by it.
-Bits per byte: "log_likelihood", "bytes". Cloze: "log_likelihood", "correct". Generation: "level", "prompt", "answer",
-"output", "correct", and for arithmetic "operands"."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +32,31 @@ class Evaluation:
     aggregates: Mapping[str, dict[str, float]] = field(default_factory=dict)
 
 
+FEW_SHOT_SEED = 1234
+"""By which the harness draws few-shot examples unless told otherwise."""
+
+
 class Suite:
     """Local tasks, loaded once. Use `open_suite`."""
 
     def __init__(self, tasks: Mapping[str, Any]) -> None:
         self._tasks = tasks
 
+    def hashes(self, task: str) -> list[str]:
+        """The harness's hash of each item of a task, in file order, as its logs have it (`doc_hash`)."""
+        from lm_eval.utils import handle_non_serializable, hash_string
+
+        def described(doc: Any) -> str:
+            return json.dumps(doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
+
+        return [hash_string(described(doc)) for doc in self._tasks[task].eval_docs]
+
     def evaluate(
-        self, model: LM, limit: int | None = None, chosen: Mapping[str, Sequence[int]] | None = None
+        self,
+        model: LM,
+        limit: int | None = None,
+        chosen: Mapping[str, Sequence[int]] | None = None,
+        chat: bool = False,
     ) -> Evaluation:
         """Score a model on every task.
 
@@ -49,13 +64,19 @@ class Suite:
             model: the adapter (`PocketLM`) or any other model of the harness.
             limit: only the first items of each task.
             chosen: task -> positions of the items to score; tasks that are not named are left out.
+            chat: ask benchmarks in the model's chat form, few-shot examples as turns.
         """
         from lm_eval.evaluator import evaluate
 
         items: dict[str, list[Item]] = {}
         aggregates: dict[str, dict[str, float]] = {}
-        for chat in (False, True):
-            names = [name for name in self._tasks if uses_chat(name) == chat and (chosen is None or chosen.get(name))]
+        for asked in (False, True):
+            names = [
+                name
+                for name in self._tasks
+                if (uses_chat(name) or (chat and benchmark_of(name) is not None)) == asked
+                and (chosen is None or chosen.get(name))
+            ]
             if not names:
                 continue
             with _quiet_and_offline():
@@ -66,10 +87,11 @@ class Suite:
                     samples=None if chosen is None else {name: sorted(chosen[name]) for name in names},
                     bootstrap_iters=0,
                     log_samples=True,
-                    apply_chat_template=chat,
+                    apply_chat_template=asked,
+                    fewshot_as_multiturn=asked,
                 )
             for name in names:
-                items[name] = [_item(name, sample) for sample in results["samples"][name]]
+                items[name] = _items(name, self._tasks[name], results["samples"][name])
                 aggregates[name] = {
                     key.removesuffix(",none"): float(value)
                     for key, value in results["results"][name].items()
@@ -92,7 +114,13 @@ def open_suite(data: TaskData) -> Iterator[Suite]:
         folder = write_task_folder(Path(name), data, cache=Path(name) / "cache")
         with _quiet_and_offline():
             manager = TaskManager(include_path=str(folder), include_defaults=False)
-            yield Suite(manager.load(list(data.rows))["tasks"])
+            tasks = manager.load(list(data.rows))["tasks"]
+            for task in tasks.values():
+                # As the harness's own entry does it: examples of the default seed, none where a task shows none.
+                if task.get_config("num_fewshot") is None:
+                    task.set_config(key="num_fewshot", value=0)
+                task.set_fewshot_seed(seed=FEW_SHOT_SEED)
+            yield Suite(tasks)
 
 
 def harness_version() -> str:
@@ -102,16 +130,12 @@ def harness_version() -> str:
     return version("lm_eval")
 
 
-def _item(task: str, sample: Mapping[str, Any]) -> Item:
-    doc = sample["doc"]
-    item: Item = {"id": doc["id"], "hash": sample["doc_hash"]}
-    (response,) = sample["filtered_resps"]
-    if task == BITS_PER_BYTE:
-        return {**item, "log_likelihood": response, "bytes": sample["bits_per_byte"][1]}
-    if task == CLOZE:
-        return {**item, "log_likelihood": response[0], "correct": bool(response[1])}
-    shown = {name: doc[name] for name in ("level", "prompt", "answer", "operands") if name in doc}
-    return {**item, **shown, "output": response, "correct": bool(sample["exact_match"])}
+def _items(name: str, task: Any, samples: Sequence[Mapping[str, Any]]) -> list[Item]:
+    """One item a document, in file order; the harness logs a document once for each of its filters."""
+    by_document: dict[int, list[Mapping[str, Any]]] = {}
+    for sample in samples:
+        by_document.setdefault(sample["doc_id"], []).append(sample)
+    return [item_of(name, task, logged) for _, logged in sorted(by_document.items())]
 
 
 @contextmanager

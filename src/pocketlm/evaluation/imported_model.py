@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from pocketlm.data.tokens.chat import CHAT_TEMPLATE
 from pocketlm.data.tokens.tokenizer import Tokenizer
 from pocketlm.errors import CorruptionError, InputError
 from pocketlm.evaluation.loading import locate
+from pocketlm.model.config import ModelSettings
 from pocketlm.model.formats.hugging_face import weight_files
+from pocketlm.model.storage import load_model
 from pocketlm.model.transformer import Transformer
+from pocketlm.pipeline.artifact import Artifact
+from pocketlm.pipeline.rederivation import compared
+from pocketlm.pipeline.stage import Rederived
 from pocketlm.pipeline.storage import sha256_file
 
 
@@ -55,3 +64,33 @@ def shortened(model: Transformer, context: int) -> Transformer:
     shorter = Transformer(model.settings.model_copy(update={"context": context}))
     shorter.load_state_dict(model.state_dict())
     return shorter
+
+
+def shape_metrics(shape: ModelSettings, chat_template: str) -> dict[str, Any]:
+    """Figures of an imported model."""
+    return {
+        "parameters": shape.parameter_count(),
+        "vocabulary": shape.vocabulary,
+        "tokens": shape.known_tokens,
+        "layers": shape.layers,
+        "context": shape.context,
+        "layout": shape.layout,
+        "chat_template": chat_template,
+    }
+
+
+def recheck_import(artifact: Artifact, read_again: Callable[[], Transformer | None]) -> Rederived:
+    """The figures from the stored model, and its weights beside those that are read again (None: they are gone)."""
+    model = load_model(artifact.path)
+    own = artifact.file("chat_template.jinja").read_text(encoding="utf-8") != CHAT_TEMPLATE
+    source, lines, words = read_again(), [], "the files that it was read from are not there, or changed"
+    if source is not None:
+        weights = source.state_dict()
+        lines = [
+            f"model.safetensors: {name} is not that of the file that was read"
+            for name, weight in model.state_dict().items()
+            if not torch.equal(weight, weights[name])
+        ]
+        words = "weights compared bit by bit with the files that were read"
+    metrics = shape_metrics(model.settings, "its own" if own else "ChatML")
+    return compared(artifact, metrics, differences=lines, sampled=words)

@@ -1,29 +1,35 @@
-"""What the `evaluate` stage reads: the report split as task data, and the models to score."""
+"""What the `evaluate` stage reads: the report split and benchmarks as task data, and the models to score."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pocketlm.errors import InputError
+from pocketlm.evaluation.asking import Asked, Split
+from pocketlm.evaluation.benchmark_files import local_files
+from pocketlm.evaluation.benchmark_settings import BenchmarkFiles
+from pocketlm.evaluation.clean import read_flags
 from pocketlm.evaluation.loading import ModelLocation
-from pocketlm.evaluation.task_data import ARITHMETIC, BITS_PER_BYTE, FILES, TaskData, read_task_data
-from pocketlm.pipeline.storage import canonical_json, sha256_text
+from pocketlm.evaluation.task_data import ARITHMETIC, BITS_PER_BYTE, FILES, TaskData, read_benchmarks, read_task_data
 
 if TYPE_CHECKING:
     import torch
 
     from pocketlm.data.tokens.tokenizer import Tokenizer
-    from pocketlm.evaluation.harness import Item
     from pocketlm.model.transformer import Transformer
     from pocketlm.pipeline.artifact import Artifact
+    from pocketlm.pipeline.stage import Inputs
 
 
-def stage_data(documents: Artifact, problems: Artifact | None) -> TaskData:
-    """The report split of both artifacts; cloze items and instructions give no task where there are none.
+def stage_data(
+    documents: Artifact, problems: Artifact | None, benchmarks: Mapping[str, BenchmarkFiles] | None = None
+) -> TaskData:
+    """The report split of both artifacts, and benchmarks; cloze items and instructions give no task where there are
+    none.
 
     Raises:
-        InputError: there are no held-out documents, or problems without arithmetic.
+        InputError: there are no held-out documents, problems without arithmetic, or a benchmark cannot be read.
     """
     required = [(BITS_PER_BYTE, documents), *([] if problems is None else [(ARITHMETIC, problems)])]
     files = {
@@ -35,14 +41,24 @@ def stage_data(documents: Artifact, problems: Artifact | None) -> TaskData:
     for name, artifact in required:
         if name not in files:
             raise InputError(f"evaluate: {artifact.path} (stage {artifact.stage}) has no items in {FILES[name]}")
-    return read_task_data(files)
+    return read_benchmarks(read_task_data(files), local_files("evaluate.benchmarks", benchmarks or {}))
+
+
+def stage_questions(
+    inputs: Inputs,
+    benchmarks: Mapping[str, BenchmarkFiles],
+    behaviour: Sequence[str],
+    split: Split,
+    chat: bool,
+    limit: int | None,
+) -> Asked:
+    """What a recipe's evaluation asks every model; the arguments are the stage's settings."""
+    documents = inputs["documents"]
+    data = stage_data(documents, inputs.get("problems"), benchmarks)
+    flags = read_flags([documents, *inputs.many("scanned").values()])
+    return Asked(data, behaviour, flags, split, chat, limit)
 
 
 def open_model(artifact: Artifact, device: torch.device | str) -> tuple[Transformer, Tokenizer]:
     """Model and tokenizer of a model artifact."""
     return ModelLocation(artifact.path, "pocketlm", artifact=artifact).load(device)
-
-
-def task_digest(rows: Sequence[Item]) -> str:
-    """sha256 over the hashes of a task's items, in order: equal digests, equal questions."""
-    return sha256_text(canonical_json([row["hash"] for row in rows]))

@@ -1,4 +1,5 @@
-"""Where a MODEL argument leads: a run folder (its final model), an artifact folder, or a Hugging Face folder."""
+"""Where a MODEL argument leads: a run folder (its final model), an artifact folder, a Hugging Face folder, or a GGUF
+file."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.recipe_yaml import load_yaml
-from pocketlm.pipeline.storage import MANIFEST, describe_files, digest_of, read_manifest
+from pocketlm.pipeline.storage import MANIFEST, describe_files, digest_of, read_manifest, sha256_file, sha256_text
 
 if TYPE_CHECKING:
     import torch
@@ -20,31 +21,42 @@ if TYPE_CHECKING:
 
 RECIPE = "recipe.yaml"
 ARTIFACTS = "artifacts"
+GGUF = ".gguf"
 
 
 @dataclass(frozen=True)
 class ModelLocation:
-    """A folder that holds a model.
+    """A folder (or a GGUF file) that holds a model.
 
     Attributes:
-        folder: where config, weights and tokenizer lie.
-        form: `pocketlm` (our names) or `hugging_face`.
+        folder: where config, weights and tokenizer lie; the file itself of a GGUF.
+        form: `pocketlm` (our names), `hugging_face` or `gguf`.
         run: the run folder that the model is part of, if any.
         artifact: the verified artifact, if the folder is one.
+        tokenizer_file: tokenizer.json beside or for a GGUF; None takes the tokenizer that the file carries.
     """
 
     folder: Path
-    form: Literal["pocketlm", "hugging_face"]
+    form: Literal["pocketlm", "hugging_face", "gguf"]
     run: Path | None = None
     artifact: Artifact | None = None
+    tokenizer_file: Path | None = None
 
     @property
     def digest(self) -> str:
-        """The digest of the folder's files."""
-        return self.artifact.digest if self.artifact else digest_of(describe_files(self.folder))
+        """The digest of the folder's files; of a GGUF the sha256 of the file (and of its tokenizer.json)."""
+        if self.artifact is not None:
+            return self.artifact.digest
+        if self.form != "gguf":
+            return digest_of(describe_files(self.folder))
+        weights = sha256_file(self.folder)
+        return weights if self.tokenizer_file is None else sha256_text(weights + sha256_file(self.tokenizer_file))
 
     def load(self, device: torch.device | str = "cpu") -> tuple[Transformer, Tokenizer]:
         """The model in fp32 on `device`, and its tokenizer, which asks in the folder's own chat form."""
+        if self.form == "gguf":
+            model, tokenizer = load_gguf_file(self.folder, self.tokenizer_file)
+            return model.to(device).eval(), tokenizer
         from pocketlm.data.tokens.chat_template_files import load_tokenizer
         from pocketlm.model.formats.hugging_face import load_hugging_face
         from pocketlm.model.storage import load_model
@@ -56,11 +68,17 @@ class ModelLocation:
 
     def companions(self) -> tuple[Artifact | None, Artifact | None]:
         """The run's curated documents and its evaluation, as far as it has them."""
-        folders = [self.run / ARTIFACTS / name for name in _folders(self.run / ARTIFACTS)] if self.run else []
-        artifacts = [Artifact.open(folder, verify=False) for folder in folders if (folder / MANIFEST).is_file()]
-        documents = next((item for item in artifacts if "licences.json" in item.manifest["files"]), None)
-        evaluation = next((item for item in artifacts if item.kind == "evaluation"), None)
+        documents = next((item for item in self._run_artifacts() if "licences.json" in item.manifest["files"]), None)
+        evaluation = next((item for item in self._run_artifacts() if item.kind == "evaluation"), None)
         return documents, evaluation
+
+    def curated(self) -> list[Artifact]:
+        """Every artifact of documents in the run that the model is part of."""
+        return [artifact for artifact in self._run_artifacts() if artifact.kind == "documents"]
+
+    def _run_artifacts(self) -> list[Artifact]:
+        folders = [self.run / ARTIFACTS / name for name in _folders(self.run / ARTIFACTS)] if self.run else []
+        return [Artifact.open(folder, verify=False) for folder in folders if (folder / MANIFEST).is_file()]
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> tuple[Transformer, Tokenizer]:
@@ -68,8 +86,11 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[Transformer, T
     return locate(path).load(device)
 
 
-def load_gguf_file(weights: Path, tokenizer_file: Path) -> tuple[Transformer, Tokenizer]:
+def load_gguf_file(weights: Path, tokenizer_file: Path | None) -> tuple[Transformer, Tokenizer]:
     """Model of a GGUF file in fp32, and the tokenizer that it was made with.
+
+    Args:
+        tokenizer_file: its tokenizer.json; None takes the tokenizer and chat form that the file carries.
 
     Raises:
         InputError: either cannot be read, or `tokenizer_file` numbers tokens otherwise than the GGUF file. Ids that the
@@ -79,8 +100,12 @@ def load_gguf_file(weights: Path, tokenizer_file: Path) -> tuple[Transformer, To
 
     from pocketlm.data.tokens.tokenizer import Tokenizer
     from pocketlm.model.formats.gguf import gguf_tokens, load_gguf
+    from pocketlm.model.formats.gguf_tokenizer import gguf_tokenizer
 
-    model, tokenizer = load_gguf(weights), Tokenizer.load(tokenizer_file)
+    model = load_gguf(weights)
+    if tokenizer_file is None:
+        return model, gguf_tokenizer(weights)
+    tokenizer = Tokenizer.load(tokenizer_file)
     ids = tokenizers.Tokenizer.from_file(str(tokenizer_file)).get_vocab(with_added_tokens=True)
     for number, token in enumerate(gguf_tokens(weights)):
         if ids.get(token) != number and not (number >= tokenizer.vocabulary and token == f"[PAD{number}]"):
@@ -92,18 +117,27 @@ def load_gguf_file(weights: Path, tokenizer_file: Path) -> tuple[Transformer, To
     return model, tokenizer
 
 
-def locate(path: Path) -> ModelLocation:
+def locate(path: Path, tokenizer: Path | None = None) -> ModelLocation:
     """Find the model that `path` means; an artifact's files are re-hashed first.
+
+    Args:
+        tokenizer: tokenizer.json of a GGUF file; without it the one beside the file, or the one in it.
 
     Raises:
         InputError: there is no model at `path`; says what stands there and the nearest thing to try.
         CorruptionError: an artifact does not hold the bytes of its manifest.
     """
+    if path.suffix == GGUF and path.is_file():
+        beside = path.with_name("tokenizer.json")
+        return ModelLocation(path, "gguf", tokenizer_file=tokenizer or (beside if beside.is_file() else None))
+    if tokenizer is not None:
+        raise InputError(f"--tokenizer is for a GGUF file; {path} is none and brings its own")
     if not path.is_dir():
         near = difflib.get_close_matches(path.name, _folders(path.parent), n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else "."
         raise InputError(
-            f"there is no folder {path}{hint} A model is a run, a model artifact or a Hugging Face folder."
+            f"there is no folder {path}{hint} A model is a run, a model artifact, a Hugging Face "
+            "folder or a .gguf file."
         )
     if (path / MANIFEST).is_file():
         return _artifact(path)

@@ -1,13 +1,20 @@
-"""Scoring a sample of recorded items again, from the stored models: what `pocketlm verify` asks of an evaluation."""
+"""An evaluation derived again from its recorded items, and a sample of the items scored again: what `verify` asks."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pocketlm.evaluation.inputs import open_model, stage_data
+from pocketlm.evaluation.asking import Asked, open_questions
+from pocketlm.evaluation.behaviour.run import differences
+from pocketlm.evaluation.inputs import open_model
+from pocketlm.evaluation.judgement import judge
+from pocketlm.pipeline.rederivation import alike, compared
+from pocketlm.pipeline.stage import Rederived
 
 if TYPE_CHECKING:
-    from pocketlm.evaluation.harness import Item
+    from pocketlm.evaluation.items import Item
+    from pocketlm.evaluation.scores import Items
     from pocketlm.pipeline.artifact import Artifact
     from pocketlm.pipeline.context import Context
     from pocketlm.pipeline.stage import Inputs
@@ -17,27 +24,68 @@ RELATIVE_TOLERANCE = 1e-4
 """Of a log-likelihood: another machine or thread count rounds differently; another weight does not hide in it."""
 
 
-def differences(artifact: Artifact, inputs: Inputs, context: Context) -> list[str]:
+def rederive(
+    artifact: Artifact,
+    inputs: Inputs,
+    context: Context,
+    asked: Asked,
+    comparisons: Sequence[tuple[str, str]],
+    shown_answers: int,
+) -> Rederived:
+    """Every figure, comparison and block from the items on record; a sample of the items from the stored models.
+
+    Args:
+        asked, comparisons, shown_answers: as the stage was asked.
+    """
+    from pocketlm.model.storage import WEIGHTS
+
+    models = inputs.many("models")
+    results = artifact.read_json("results.json")
+    tasks = [*asked.data.rows, *asked.behaviour]  # in the order in which the stage resampled them
+    if set(tasks) != set(results["tasks"]):
+        return Rederived([f"{artifact.path / 'results.json'} names other tasks than its settings and inputs ask for"])
+    items = {name: {task: artifact.read_jsonl(f"items/{name}.{task}.jsonl") for task in tasks} for name in models}
+    weights = {name: model.manifest["files"][WEIGHTS]["sha256"] for name, model in models.items()}
+    judged = judge(items, weights, comparisons, shown_answers, context.generator)
+    again = {
+        "results.json": judged.results({name: model.digest for name, model in models.items()}, items),
+        "comparisons.json": judged.comparison_rows(),
+    }
+    stated = {
+        "results.json": {key: value for key, value in results.items() if key != "lm_eval"},
+        "comparisons.json": artifact.read_json("comparisons.json"),
+    }
+    different = [
+        f"{artifact.path / name} is not what the recorded items give"
+        for name, content in again.items()
+        if not alike(stated[name], content, 1e-9)
+    ]
+    for recorded in items.values():
+        for task in asked.behaviour:
+            different += differences(task, recorded[task])
+    different += rescored(asked, items, inputs, context)
+    sampled = f"{ITEMS_PER_TASK} items of each task scored again by each of {len(models)} models"
+    return compared(artifact, judged.metrics, judged.blocks, differences=different, sampled=sampled)
+
+
+def rescored(asked: Asked, items: Mapping[str, Items], inputs: Inputs, context: Context) -> list[str]:
     """One line for each sampled item whose score is not the recorded one; the sample follows from the recipe's seed."""
-    from pocketlm.evaluation.adapter import PocketLM
-    from pocketlm.evaluation.harness import open_suite
     from pocketlm.training.device import prepare
 
     device = prepare(context.runtime)
-    data = stage_data(inputs["documents"], inputs.get("problems"))
     problems: list[str] = []
-    with open_suite(data) as suite:
+    with open_questions(asked) as questions:
         for place, (name, model) in enumerate(inputs.many("models").items()):
             generator = context.generator("recheck", place)
             chosen = {
-                task: sorted(generator.choice(len(rows), min(ITEMS_PER_TASK, len(rows)), replace=False).tolist())
-                for task, rows in data.rows.items()
+                task: sorted(generator.choice(count, min(ITEMS_PER_TASK, count), replace=False).tolist())
+                for task, count in questions.counts.items()
             }
-            again = suite.evaluate(PocketLM(*open_model(model, device)), chosen=chosen).items
+            again = questions.ask(*open_model(model, device), model.digest, sample=chosen).items
             for task, places in chosen.items():
-                recorded = artifact.read_jsonl(f"items/{name}.{task}.jsonl")
-                if len(recorded) != len(data.rows[task]):
-                    counts = f"{len(recorded)} items are recorded, the data holds {len(data.rows[task])}"
+                recorded = items[name].get(task, ())
+                if len(recorded) != questions.counts[task]:
+                    counts = f"{len(recorded)} items are recorded, {questions.counts[task]} are asked"
                     problems.append(f"{name} on {task}: {counts}")
                     continue
                 problems += [
@@ -53,8 +101,15 @@ def _same(recorded: Item, again: Item) -> bool:
         return False
     for key, value in again.items():
         if key == "log_likelihood":
-            if abs(recorded[key] - value) > RELATIVE_TOLERANCE * max(1.0, abs(value)):
+            if not _near(recorded[key], value):
+                return False
+        elif key == "log_likelihoods":
+            if len(recorded[key]) != len(value) or not all(map(_near, recorded[key], value)):
                 return False
         elif recorded[key] != value:
             return False
     return True
+
+
+def _near(one: float, other: float) -> bool:
+    return abs(one - other) <= RELATIVE_TOLERANCE * max(1.0, abs(other))

@@ -1,7 +1,8 @@
 """Task data: which local files the tasks read, and the folder that lm-evaluation-harness reads them from.
 
-The shipped YAML (`tasks/`) names no path. `write_task_folder` writes each task's items as JSONL and a YAML that names
-that file, so that the same folder serves our adapter and the stock command:
+The shipped YAML (`tasks/`) names no path, and upstream's (`benchmark_tasks`) one on the hub. `write_task_folder` writes
+each task's items as JSONL and a YAML that names that file, so that the same folder serves our adapter and the stock
+command:
 
     lm_eval --model hf --model_args pretrained=DIR,dtype=float32 --include_path FOLDER --tasks last_word_cloze
     lm_eval ... --tasks arithmetic_level_1,short_instructions --apply_chat_template
@@ -12,11 +13,12 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pocketlm.errors import InputError
+from pocketlm.evaluation.benchmark_tasks import BENCHMARKS, BLIMP, SIX, benchmark_of, definition, read_benchmark
 
 BITS_PER_BYTE = "heldout_bits_per_byte"
 CLOZE = "last_word_cloze"
@@ -35,22 +37,49 @@ FIELDS = {
 }
 """What of each item the harness reads; more columns in a file do not change its items' hashes."""
 
+GROUPS = ("all", "six", "arithmetic", BLIMP)
+"""Names of several tasks: everything with data here, the six of the L20-Edu paper, all levels, all phenomena."""
+
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """Task name -> items, in the order of the tasks' files."""
+    """What is asked.
+
+    Attributes:
+        rows: task name -> items, in the order of the tasks' files.
+        examples: benchmark -> the rows that its few-shot examples are drawn from.
+    """
 
     rows: Mapping[str, Sequence[Row]]
+    examples: Mapping[str, Sequence[Row]] = field(default_factory=dict)
 
     def select(self, names: Iterable[str]) -> TaskData:
-        """Only the named tasks. InputError with the nearest names when one is unknown or has no data here."""
-        return TaskData({name: self._rows_of(name) for name in dict.fromkeys(names)})
+        """Only the named tasks; a name of `GROUPS` stands for its tasks.
+
+        Raises:
+            InputError: a task is unknown or has no data here; with the nearest names.
+        """
+        wanted = [task for name in names for task in self._tasks_of(name)]
+        return replace(self, rows={task: self._rows_of(task) for task in dict.fromkeys(wanted)})
+
+    def _tasks_of(self, name: str) -> list[str]:
+        if name == "six":
+            return list(SIX)
+        if name == "all":
+            return list(self.rows)
+        return [task for task in self.rows if name in GROUPS and task.startswith(f"{name}_")] or [name]
 
     def _rows_of(self, name: str) -> Sequence[Row]:
         if name in self.rows:
             return self.rows[name]
+        if (benchmark := benchmark_of(name)) is not None:
+            split = BENCHMARKS[benchmark].split
+            raise InputError(
+                f"task {name} has no data here; put its file into the data folder as {benchmark}/{split}.jsonl "
+                "(upstream's columns), or take it from the hub with --data hub"
+            )
         if name in FILES and name != ARITHMETIC:
             raise InputError(f"task {name} needs {FILES[name]}, which the data folder does not have")
         if name.startswith(f"{ARITHMETIC}_") and not any(other.startswith(ARITHMETIC) for other in self.rows):
@@ -66,7 +95,7 @@ def family(task: str) -> str:
 
 
 def uses_chat(task: str) -> bool:
-    """Whether a task is asked in the chat form."""
+    """Whether a task of ours is always asked in the chat form; benchmarks are when the caller wants it."""
     return family(task) in (ARITHMETIC, INSTRUCTIONS)
 
 
@@ -90,14 +119,29 @@ def read_task_data(files: Mapping[str, Path]) -> TaskData:
     return TaskData(rows)
 
 
-def find_files(folder: Path) -> dict[str, Path]:
-    """The task files in a folder, its subfolders, or its `artifacts/` (a run).
+def read_benchmarks(data: TaskData, files: Mapping[str, tuple[Sequence[Path], Sequence[Path]]]) -> TaskData:
+    """`data` with the tasks of benchmarks added: benchmark -> (files that are scored, files of examples).
 
     Raises:
-        InputError: the folder is missing, holds none, or holds one of them twice.
+        InputError: see `read_benchmark`.
+    """
+    rows, examples = dict(data.rows), dict(data.examples)
+    for name, (scored, shown) in files.items():
+        items = read_benchmark(name, scored, shown)
+        rows |= items.rows
+        if items.examples:
+            examples[name] = items.examples
+    return TaskData(rows, examples)
+
+
+def find_files(folder: Path) -> dict[str, Path]:
+    """The files of our own tasks in a folder, its subfolders, or its `artifacts/` (a run).
+
+    Raises:
+        InputError: the folder is missing, or holds one of them twice.
     """
     if not folder.is_dir():
-        raise InputError(f"--data {folder} is not a folder; give one that holds {', '.join(FILES.values())}")
+        raise InputError(f"--data {folder} is not a folder; give one that holds the tasks' files, a run, or `hub`")
     found = {}
     for name, file in FILES.items():
         places = [path for pattern in (file, f"*/{file}", f"artifacts/*/{file}") for path in folder.glob(pattern)]
@@ -106,8 +150,6 @@ def find_files(folder: Path) -> dict[str, Path]:
             raise InputError(f"{folder} holds {file} more than once ({listed}); give the folder of one of them")
         if places:
             found[name] = places[0]
-    if not found:
-        raise InputError(f"{folder} holds no task data; expected one or more of {', '.join(FILES.values())}")
     return found
 
 
@@ -120,18 +162,34 @@ def write_task_folder(folder: Path, data: TaskData, cache: Path | None = None) -
     import yaml
 
     folder.mkdir(parents=True, exist_ok=True)
+    examples = {name: _write_rows(folder / f"{name}.examples.jsonl", rows) for name, rows in data.examples.items()}
     for task, rows in data.rows.items():
-        source = Path(__file__).parent / "tasks" / f"{family(task)}.yaml"
-        definition = yaml.safe_load(source.read_text(encoding="utf-8"))
-        file = (folder / f"{task}.jsonl").resolve()
-        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-        definition["task"] = task
-        definition["dataset_kwargs"] = {"data_files": {"test": str(file)}}
-        if cache is not None:
-            definition["dataset_kwargs"]["cache_dir"] = str(cache.resolve())
-        text = yaml.safe_dump(definition, sort_keys=False, allow_unicode=True)
+        file = _write_rows(folder / f"{task}.jsonl", rows)
+        benchmark = benchmark_of(task)
+        if benchmark is not None:
+            described = definition(task, file, examples.get(benchmark), cache)
+        else:
+            described = _own_definition(task, file, cache)
+        text = yaml.safe_dump(described, sort_keys=False, allow_unicode=True)
         (folder / f"{task}.yaml").write_text(text, encoding="utf-8")
     return folder
+
+
+def _own_definition(task: str, file: Path, cache: Path | None) -> dict[str, Any]:
+    import yaml
+
+    source = Path(__file__).parent / "tasks" / f"{family(task)}.yaml"
+    described: dict[str, Any] = yaml.safe_load(source.read_text(encoding="utf-8"))
+    described["task"] = task
+    described["dataset_kwargs"] = {"data_files": {"test": str(file)}}
+    if cache is not None:
+        described["dataset_kwargs"]["cache_dir"] = str(cache.resolve())
+    return described
+
+
+def _write_rows(path: Path, rows: Sequence[Row]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path.resolve()
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

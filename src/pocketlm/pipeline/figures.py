@@ -32,6 +32,16 @@ def as_figure(metric: Any) -> Figure:
     return dict(metric) if isinstance(metric, Mapping) else {"value": metric}
 
 
+def trained_tokens(metrics: Mapping[str, Any]) -> int | None:
+    """The tokens that a stage updated weights on, from its metrics; None where it trained nothing.
+
+    Post-training stages name them `optimized_tokens`, pretraining names them `tokens` beside its `steps`.
+    """
+    name = "optimized_tokens" if "optimized_tokens" in metrics else "tokens" if "steps" in metrics else ""
+    value = as_figure(metrics[name])["value"] if name in metrics else None
+    return value if isinstance(value, int) else None
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Row], note: str = "") -> Block:
     """A table block; `rows` are dictionaries keyed by the columns."""
     return {

@@ -9,8 +9,8 @@ Bump `version` when the same settings and inputs would make other bytes.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, get_type_hints
 
@@ -75,7 +75,25 @@ class Inputs:
         return dict(artifacts)
 
 
+@dataclass(frozen=True)
+class Rederived:
+    """What came of checking an artifact against the evidence that it and its inputs hold.
+
+    Attributes:
+        differences: one line for each; none when all holds.
+        figures: names of those of its metrics that were computed again from stored evidence, equal or not.
+        sampled: words on work that was done again by sample; empty when none was.
+        resting: why other metrics rest on hashes alone: name, or beginning of a name with `*` -> the reason.
+    """
+
+    differences: Sequence[str]
+    figures: Collection[str] = ()
+    sampled: str = ""
+    resting: Mapping[str, str] = field(default_factory=dict)
+
+
 StageFunction = Callable[[Any, Inputs, Any], Artifact]
+Recheck = Callable[[Any, Artifact, Inputs, Any], Rederived]
 Missing = Callable[[Any, Collection[str]], str]
 
 
@@ -85,7 +103,7 @@ class StageDefinition:
 
     Attributes:
         external: the identity of what it reads from outside the run.
-        recheck: re-derives a sample of what its artifact claims and returns one line for each difference.
+        recheck: (settings, artifact, inputs, context) -> what of its figures and files stored evidence gives again.
         missing: (settings, names of the given inputs) -> which of them do not go together, or empty. Asked when a
             recipe is read, so that no run ends hours later for what could be known, and before the function.
     """
@@ -97,7 +115,7 @@ class StageDefinition:
     output: str
     function: StageFunction
     external: Callable[[Any], str] | None = None
-    recheck: Callable[[Any, Artifact, Inputs, Any], list[str]] | None = None
+    recheck: Recheck | None = None
     missing: Missing | None = None
 
     @property
@@ -112,7 +130,7 @@ def stage(
     inputs: Mapping[str, str | InputSpecification],
     output: str,
     external: Callable[[Any], str] | None = None,
-    recheck: Callable[[Any, Artifact, Inputs, Any], list[str]] | None = None,
+    recheck: Recheck | None = None,
     missing: Missing | None = None,
 ) -> Callable[[StageFunction], StageDefinition]:
     """Decorator that turns a stage function into a `StageDefinition`; the settings class is its annotation."""

@@ -1,18 +1,24 @@
-"""`verify`: re-hash every file of a run, check the ledger's chain and seal, re-derive fingerprints, re-check stages.
+"""`verify`: re-hash every file of a run, check the ledger's chain and seal, re-derive fingerprints and figures.
 
-What it cannot find without `--seal HASH`: a consistent rewrite of everything by someone who recomputes the whole chain.
+Checks come one after the other, cheap ones first, and each stage says which of its figures stored evidence gives again.
+What no check can find without `--seal HASH`: a consistent rewrite of everything, with all that the figures rest on, by
+someone who recomputes the whole chain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pocketlm.errors import InputError
-from pocketlm.pipeline.artifact import Artifact
+from pocketlm.pipeline.artifact import FIGURES, Artifact
 from pocketlm.pipeline.context import Context, StopRequest
+from pocketlm.pipeline.coverage import Coverage, coverage_of
 from pocketlm.pipeline.fingerprint import differences, fingerprint_of
 from pocketlm.pipeline.identity import identity_of, inputs_of, references_of
 from pocketlm.pipeline.ledger import LEDGER, check_ledger
@@ -20,6 +26,7 @@ from pocketlm.pipeline.lock import LOCK, refuse_held
 from pocketlm.pipeline.progress import Progress
 from pocketlm.pipeline.recipe import Recipe, Registry, load_recipe
 from pocketlm.pipeline.runner import ARTIFACTS, RECIPE, WORK, resolve_runtime
+from pocketlm.pipeline.stage import Rederived
 from pocketlm.pipeline.storage import MANIFEST, folder_problems, read_manifest, sha256_file
 
 Derive = Callable[[Path, str], Mapping[str, bytes]]
@@ -27,15 +34,26 @@ Derive = Callable[[Path, str], Mapping[str, bytes]]
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the verdict: what was checked, how much of it, and what was wrong."""
+    """One line of the verdict: what was checked, how much of it, and what was wrong.
+
+    `coverage`, of a stage: which of its figures were derived again.
+    """
 
     name: str
     examined: int
     problems: tuple[str, ...]
+    coverage: Coverage | None = None
 
 
 def verify_run(folder: Path, registry: Registry, derive: Derive, seal: str | None = None) -> list[Check]:
-    """All checks of a run folder. `derive(folder, seal)` re-makes the files that are derived from the sealed ones.
+    """All checks of a run folder, as `checks_of_run` yields them."""
+    return list(checks_of_run(folder, registry, derive, seal))
+
+
+def checks_of_run(folder: Path, registry: Registry, derive: Derive, seal: str | None = None) -> Iterator[Check]:
+    """The checks of a run folder, each as soon as it is done; they end where the rest would have no ground.
+
+    `derive(folder, seal)` re-makes the files that are derived from the sealed ones.
 
     Raises:
         InputError: it is no run folder. HeldError: a process works on it.
@@ -44,24 +62,29 @@ def verify_run(folder: Path, registry: Registry, derive: Derive, seal: str | Non
         raise InputError(f"{folder} is not a run folder: it has no {LEDGER} and no {RECIPE}")
     refuse_held(folder)
     problems, lines = check_ledger(folder / LEDGER)
-    checks = [Check("ledger chain", len(lines), tuple(problems))]
+    yield Check("ledger chain", len(lines), tuple(problems))
     if problems:
-        return checks
+        return
     sealed, seal_problems = _sealed(lines, seal)
-    checks.append(Check("seal", 1, tuple(seal_problems)))
+    yield Check("seal", 1, tuple(seal_problems))
     if sealed is None:
-        return checks
-    body = sealed["body"]
-    checks.append(_check_recipe(folder, body))
-    checks.append(_check_artifacts(folder, body, lines[: sealed["sequence"]]))
-    checks.append(_check_stray_files(folder, body))
-    if any(check.problems for check in checks):
-        return checks
-    checks.append(_check_derived(folder, derive(folder, lines[-1]["hash"])))
+        return
+    body, before = sealed["body"], lines[: sealed["sequence"]]
+    found = False
+    for check in (
+        _check_recipe(folder, body),
+        _check_artifacts(folder, body, before),
+        _check_stray_files(folder, body),
+    ):
+        yield check
+        found = found or bool(check.problems)
+    if found:
+        return
+    yield _check_figures(folder, body, before)
+    yield _check_derived(folder, derive(folder, lines[-1]["hash"]))
     recipe = load_recipe(folder / RECIPE, registry)
-    checks.append(_check_fingerprints(folder, recipe))
-    checks.extend(_recheck_stages(folder, recipe))
-    return checks
+    yield _check_fingerprints(folder, recipe)
+    yield from _recheck_stages(folder, recipe)
 
 
 def _sealed(lines: list[dict[str, Any]], seal: str | None) -> tuple[dict[str, Any] | None, list[str]]:
@@ -107,7 +130,7 @@ def _check_artifacts(folder: Path, body: Mapping[str, Any], lines: list[dict[str
 
 def _check_stray_files(folder: Path, body: Mapping[str, Any]) -> Check:
     """Files that nothing accounts for: a reader could mistake them for results."""
-    known = {RECIPE, LEDGER, LOCK, ARTIFACTS, WORK, "report.html", "report.json"}
+    known = {RECIPE, LEDGER, LOCK, ARTIFACTS, WORK, "report.html", "report.json", "lineage.prov.json"}
     strays = [path for path in sorted(folder.iterdir()) if path.name not in known]
     lock = folder / LOCK
     if lock.exists() and lock.stat().st_size:
@@ -116,6 +139,22 @@ def _check_stray_files(folder: Path, body: Mapping[str, Any]) -> Check:
     if artifacts.is_dir():
         strays += [path for path in sorted(artifacts.iterdir()) if path.name not in body["artifacts"]]
     return Check("stray files", len(known), tuple(f"{path} belongs to no stage of this run" for path in strays))
+
+
+def _check_figures(folder: Path, body: Mapping[str, Any], lines: list[dict[str, Any]]) -> Check:
+    """A figure stands in the manifest, in figures.json and in the ledger: alike, or one of them was written by hand."""
+    committed = {line["body"]["stage"]: line["body"] for line in lines if line["event"] == "stage_committed"}
+    problems, stated = [], 0
+    for stage in body["artifacts"]:
+        path = folder / ARTIFACTS / stage
+        figures = read_manifest(path)["metrics"]
+        stated += len(figures)
+        for where, other in (
+            (path / FIGURES, json.loads((path / FIGURES).read_bytes())["metrics"]),
+            (f"the ledger, stage {stage}", committed[stage]["figures"]),
+        ):
+            problems += [f"{where}: not as in {path / MANIFEST}: {line}" for line in differences(figures, other)]
+    return Check("figures stated alike", stated, tuple(problems))
 
 
 def _check_derived(folder: Path, derived: Mapping[str, bytes]) -> Check:
@@ -151,27 +190,33 @@ def _check_fingerprints(folder: Path, recipe: Recipe) -> Check:
     return Check("fingerprints and inputs", len(artifacts), tuple(problems))
 
 
-def _recheck_stages(folder: Path, recipe: Recipe) -> list[Check]:
-    """Let each stage that can re-derive a sample of its own figures do so."""
+def _recheck_stages(folder: Path, recipe: Recipe) -> Iterator[Check]:
+    """Let each stage derive its own figures again from what it and its inputs hold."""
     artifacts = {name: Artifact.open(folder / ARTIFACTS / name, verify=False) for name in recipe.stages}
-    checks = []
     for entry in recipe.stages.values():
-        recheck = entry.definition.recheck
+        artifact, recheck = artifacts[entry.name], entry.definition.recheck
         if recheck is None:
-            continue
-        context = Context(
-            entry.name,
-            recipe.seed_of(entry),
-            resolve_runtime(recipe.runtime),
-            folder / WORK / "verify",
-            _no_draft,
-            lambda kind, body: None,
-            Progress(),
-            StopRequest(),
-        )
-        problems = recheck(entry.settings, artifacts[entry.name], inputs_of(entry, artifacts), context)
-        checks.append(Check(f"re-derived sample of {entry.name}", 1, tuple(problems)))
-    return checks
+            result = Rederived(())
+        else:
+            with tempfile.TemporaryDirectory() as scratch:
+                context = Context(
+                    entry.name,
+                    recipe.seed_of(entry),
+                    # a few steps and scores: compiling would take longer than it saves
+                    resolve_runtime(recipe.runtime).model_copy(update={"compile": False}),
+                    Path(scratch) / entry.name,
+                    _no_draft,
+                    lambda kind, body: None,
+                    Progress(io.StringIO()),
+                    StopRequest(),
+                )
+                try:
+                    result = recheck(entry.settings, artifact, inputs_of(entry, artifacts), context)
+                except Exception as error:  # evidence that was forged need not have any form
+                    found = f"its evidence cannot be checked ({type(error).__name__}: {error})"
+                    result = Rederived((found,), resting={"*": "its evidence cannot be checked"})
+        coverage = coverage_of(entry.name, artifact, result)
+        yield Check(f"figures of {entry.name}", len(coverage.derived), tuple(result.differences), coverage)
 
 
 def _no_draft(kind: str) -> Any:

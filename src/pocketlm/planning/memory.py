@@ -137,7 +137,8 @@ def evaluation_memory(model: ModelSettings, device: str) -> int:
     """Weights, the widest layer of a scoring pass with its logits, and the largest cache of generation."""
     queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
     layer = 4 * model.width + max(4 * model.ffn_width, 4 * queries + 2 * keys)
-    scoring = FLOAT * (EVALUATION_TOKENS[device] * layer + 3 * EVALUATION_HEAD_ROWS * model.vocabulary)
+    tokens = max(EVALUATION_TOKENS[device], model.context)  # a row that is longer than a pass goes alone
+    scoring = FLOAT * (tokens * layer + 3 * EVALUATION_HEAD_ROWS * model.vocabulary)
     return FLOAT * model.parameter_count() + scoring + EVALUATION_CACHE[device]
 
 

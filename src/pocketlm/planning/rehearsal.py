@@ -29,6 +29,7 @@ CONTEXT = 256  # of the shortest model: conversations and evaluation tasks need 
 STEP_TOKENS = 1024
 EXAMPLES = 8  # of a step of fine-tuning
 SAMPLES = 4  # of a prompt
+ITEMS = 4  # of a benchmark or behaviour check
 SOURCE_BYTES = 1_000_000
 HELD_OUT_BYTES = 40_000
 MIXTURE_TOKENS = 20_000
@@ -89,6 +90,10 @@ def miniature(recipe: Recipe, folder: Path) -> Miniature:
             body["proxies"] = [min(body["proxies"], key=lambda name: preset(name).parameter_count())]
         if "contamination" in body:
             _curation(entry.name, body, small)
+        if entry.definition.output == "evaluation" and "benchmarks" in body:
+            _leave_out_absent(f"{entry.name}.benchmarks", body["benchmarks"], small)
+            if body["benchmarks"] or body["behaviour"]:
+                body["limit"] = ITEMS
     _mixtures(recipe, document, contexts, small)
     _sources(recipe, document, folder, small)
     return small
@@ -198,17 +203,20 @@ def _milestones(body: dict[str, Any], kept: tuple[int, ...], tokens: int, step: 
 def _curation(name: str, body: dict[str, Any], small: Miniature) -> None:
     if "held_out" in body:
         body["held_out"]["maximum_bytes"] = min(body["held_out"]["maximum_bytes"], HELD_OUT_BYTES)
-    benchmarks = body["contamination"]["benchmarks"]
-    absent = [key for key, item in benchmarks.items() if item["path"] is None or not is_here(item["path"])]
-    for key in absent:
-        del benchmarks[key]
-    if absent:
-        small.notes.append(f"LEFT OUT {name}.contamination.benchmarks: {', '.join(absent)} would be downloaded")
+    _leave_out_absent(f"{name}.contamination.benchmarks", body["contamination"]["benchmarks"], small)
     if body.get("language_model") and not is_here(body["language_model"]):
         small.notes.append(f"LEFT OUT {name}.language_model: {body['language_model']} is not here")
         body["language_model"] = None
         for gates in (body["gates"], *body["source_gates"].values()):
             gates.pop("minimum_language_confidence", None)
+
+
+def _leave_out_absent(setting: str, benchmarks: dict[str, Any], small: Miniature) -> None:
+    absent = [key for key, item in benchmarks.items() if item["path"] is None or not is_here(item["path"])]
+    for key in absent:
+        del benchmarks[key]
+    if absent:
+        small.notes.append(f"LEFT OUT {setting}: {', '.join(absent)} would be downloaded")
 
 
 def _mixtures(recipe: Recipe, document: dict[str, Any], contexts: dict[str, int], small: Miniature) -> None:

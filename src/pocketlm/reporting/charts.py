@@ -16,6 +16,7 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from statistics import median
 from typing import Any
@@ -30,28 +31,49 @@ MOST_ROUGH_POINTS = 60
 ROUGHNESS = 0.03
 """Median distance of a point from the middle of its neighbours, as a share of the range of the running mean, from which
 on a line is smoothed. A bend or a lone spike does not move the median."""
-SMOOTHED_NOTE = "Bold: running mean over a twentieth of the curve; faint: every point."
+SMOOTHED_NOTE = "Bold: running mean over a twentieth of the curve; faint: the points."
+THINNED_NOTE = "{shown:,} of {all:,} points are drawn, those of each line evenly spaced; figures.json has all."
 
 # Okabe and Ito (2008): tellable apart with every common colour blindness, on light and on dark ground.
 COLOURS = ("#0086d1", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#9a8f00", "#8a8a8a")
 DASHES = ([1, 0], [6, 3], [2, 2], [10, 3], [8, 3, 2, 3], [4, 1], [1, 3], [12, 3, 2, 3, 2, 3])
 
+ROWS = "rows"
+"""What the data of a chart is called until its rows are put in."""
+
 Spec = dict[str, Any]
 
 
-def line_spec(block: Block) -> Spec:
-    """Vega-Lite of a `line_chart` block: one line (own colour and own dashes) per series, through the rows in their
-    order, with points where they are few."""
-    import altair as alt
+@dataclass(frozen=True)
+class Drawing:
+    """A chart as Vega-Lite, and how to read what was done to its points."""
 
+    spec: Spec
+    note: str = ""
+
+
+def draw(block: Block) -> Drawing:
+    """The drawing of a chart block; a line is smoothed where it is rough, and thinned where it has many points."""
+    if block["kind"] != "line_chart":
+        return Drawing(SPECIFICATIONS[block["kind"]](block))
     rows = chart_rows(block)
     means = smoothed(rows)
-    rough = means is not None
-    rows = thin([{**row, "mean": mean} for row, mean in zip(rows, means, strict=True)] if means else rows)
+    shown = thin([{**row, "mean": mean} for row, mean in zip(rows, means, strict=True)] if means else rows)
+    notes = [SMOOTHED_NOTE] if means else []
+    notes += [THINNED_NOTE.format(shown=len(shown), all=len(rows))] if len(shown) < len(rows) else []
+    return Drawing(line_spec(block, shown), " ".join(notes))
+
+
+def line_spec(block: Block, rows: list[dict[str, Any]]) -> Spec:
+    """Vega-Lite of a `line_chart` block: one line (own colour and own dashes) per series, through `rows` in their
+    order, with points where they are few; rows with a `mean` have it drawn bold."""
+    import altair as alt
+
+    rough = bool(rows) and "mean" in rows[0]
     x_type = "quantitative" if _numeric(rows, "x") else "ordinal"
     x = alt.X("x", type=x_type, title=block["x_title"], sort=None, scale=_tight(alt, x_type))
     y = alt.Y("y", type="quantitative", title=block["y_title"], scale=alt.Scale(zero=False))
-    base = alt.Chart(alt.Data(values=rows)).encode(x=x, tooltip=_tooltip(alt, block, rows))
+    base = alt.Chart(alt.NamedData(ROWS)).encode(x=x, tooltip=_tooltip(alt, block, rows))
     shades = _series(alt, rows)
     dashes = {"strokeDash": alt.StrokeDash("series", **_series_scale(alt, rows, DASHES))} if shades else {}
     few = max(_count_by_series(rows).values(), default=0) <= 40
@@ -65,7 +87,7 @@ def line_spec(block: Block) -> Spec:
         marks.insert(0, base.mark_area(opacity=0.18).encode(y=alt.Y("low", type="quantitative"), y2="high", **shades))
     if not few:  # an unseen, thick line of points to hover over
         marks.append(base.mark_point(size=60, opacity=0).encode(y=y))
-    return _finish(alt, marks, height=260)
+    return _finish(alt, marks, rows, height=260)
 
 
 def bar_spec(block: Block) -> Spec:
@@ -94,11 +116,11 @@ def bar_spec(block: Block) -> Spec:
         bars = max(len({row.get("series") for row in rows}), 1)
         height = len({row.get("x") for row in rows}) * (24 if bars == 1 else 10 * bars + 8)
     place |= offset if shades else {}
-    base = alt.Chart(alt.Data(values=rows)).encode(**place, tooltip=_tooltip(alt, block, rows))
+    base = alt.Chart(alt.NamedData(ROWS)).encode(**place, tooltip=_tooltip(alt, block, rows))
     marks = [base.mark_bar().encode(**bar, **shades)]
     if _has_interval(rows):
         marks.append(base.mark_rule(strokeWidth=1.5, color="currentColor").encode(**interval))
-    return _finish(alt, marks, height)
+    return _finish(alt, marks, rows, height)
 
 
 def interval_spec(block: Block) -> Spec:
@@ -110,7 +132,7 @@ def interval_spec(block: Block) -> Spec:
     place = {"y": alt.Y("x", type="ordinal", sort=None, title=None)}
     if shades:
         place["yOffset"] = alt.YOffset("series", type="nominal", sort=None)
-    base = alt.Chart(alt.Data(values=rows)).encode(**place, tooltip=_tooltip(alt, block, rows))
+    base = alt.Chart(alt.NamedData(ROWS)).encode(**place, tooltip=_tooltip(alt, block, rows))
     value = {"type": "quantitative", "title": block["y_title"]}
     zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(strokeDash=[4, 3], color="currentColor", opacity=0.6)
     marks = [
@@ -119,10 +141,10 @@ def interval_spec(block: Block) -> Spec:
         base.mark_point(size=70, filled=True, opacity=1).encode(x=alt.X("y", **value), **shades),
     ]
     lines = max(len({row.get("series") for row in rows}), 1)
-    return _finish(alt, marks, height=len({row.get("x") for row in rows}) * (14 * lines + 14))
+    return _finish(alt, marks, rows, height=len({row.get("x") for row in rows}) * (14 * lines + 14))
 
 
-SPECIFICATIONS = {"line_chart": line_spec, "bar_chart": bar_spec, "interval_chart": interval_spec}
+SPECIFICATIONS = {"bar_chart": bar_spec, "interval_chart": interval_spec}
 
 
 @cache
@@ -174,11 +196,6 @@ def thin(rows: list[dict[str, Any]], most: int = MAX_POINTS) -> list[dict[str, A
     return kept
 
 
-def is_smoothed(block: Block) -> bool:
-    """Whether a chart draws a running mean."""
-    return block["kind"] == "line_chart" and smoothed(chart_rows(block)) is not None
-
-
 def smoothed(rows: list[dict[str, Any]]) -> list[float] | None:
     """The running mean of every series at each of its rows; None when no line is rough. Smooth series stay as they are.
 
@@ -208,8 +225,10 @@ def _jump(values: list[float]) -> float:
 
 
 def _running_mean(values: list[float], reach: int) -> list[float]:
-    windows = (values[max(0, place - reach) : place + reach + 1] for place in range(len(values)))
-    return [math.fsum(window) / len(window) for window in windows]
+    """By differences of running sums: a curve of 20,000 points has windows of 1,000."""
+    sums = list(itertools.accumulate(values, initial=0.0))
+    windows = ((max(0, place - reach), min(len(values), place + reach + 1)) for place in range(len(values)))
+    return [(sums[end] - sums[start]) / (end - start) for start, end in windows]
 
 
 def _count_by_series(rows: list[dict[str, Any]]) -> dict[Any, int]:
@@ -262,10 +281,14 @@ def _tooltip(alt: Any, block: Block, rows: list[dict[str, Any]]) -> list[Any]:
     return [alt.Tooltip(key, type=types[key], title=titles[key]) for key in present]
 
 
-def _finish(alt: Any, marks: list[Any], height: int) -> Spec:
+def _finish(alt: Any, marks: list[Any], rows: list[dict[str, Any]], height: int) -> Spec:
+    """The layers as one specification. Rows are put in at the end: Altair would check and copy every one of them."""
     chart = alt.layer(*marks) if len(marks) > 1 else marks[0]
     fit = alt.AutoSizeParams(type="fit-x", contains="padding")
     spec = chart.properties(width="container", height=height, autosize=fit).to_dict()
     for unused in ("$schema", "config"):  # the page's script holds the mode and one shared config
         spec.pop(unused, None)
+    for part in (spec, *spec.get("layer", [])):
+        if part.get("data") == {"name": ROWS}:
+            part["data"] = {"values": rows}
     return spec

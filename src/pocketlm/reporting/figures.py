@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
-from pocketlm.reporting.reading import RunView, StageView, lineage, read_run
+from pocketlm.reporting.cost import stage_costs, total
+from pocketlm.reporting.reading import RunView, StageView, lineage
 
-WORK = ("seconds", "peak_memory_bytes", "energy_joules")
 
+def report_json(run: RunView, seal: str | None) -> dict[str, Any]:
+    """The content of `report.json`; a function of the run folder's content and the seal alone.
 
-def report_json(run_folder: Path, seal: str | None) -> dict[str, Any]:
-    """The content of `report.json`; a function of the run folder's content and the seal alone."""
-    run = read_run(run_folder)
+    Every figure holds `ledger`: sequence number and hash of the line that committed the artifact it comes from.
+    """
     return {
         "recipe": {key: run.recipe.get(key) for key in ("name", "description", "seed", "model")},
-        "stages": {stage.name: dict(stage.metrics) for stage in run.stages},
+        "stages": {stage.name: _with_ledger(stage) for stage in run.stages},
         "lineage": lineage(run.stages),
         "execution": execution(run),
         "seal": seal,
     }
+
+
+def _with_ledger(stage: StageView) -> dict[str, Any]:
+    entry = {"ledger": stage.ledger_entry} if stage.committed else {}
+    return {name: {**figure, **entry} for name, figure in stage.metrics.items()}
 
 
 def execution(run: RunView) -> dict[str, Any]:
@@ -29,13 +35,10 @@ def execution(run: RunView) -> dict[str, Any]:
     latest: Mapping[str, Any] = started[-1]["body"] if started else {}
     machine = dict(latest.get("environment") or {})
     versions = machine.pop("versions", {})
-    energies = [stage.work.get("energy_joules") for stage in run.stages]
-    measured = [value for value in energies if value is not None]
+    costs = stage_costs(run)
     return {
-        "stages": {stage.name: {key: stage.work.get(key) for key in WORK} for stage in run.stages},
-        "seconds": sum(stage.work.get("seconds") or 0.0 for stage in run.stages),
-        "peak_memory_bytes": max((stage.work.get("peak_memory_bytes") or 0 for stage in run.stages), default=0) or None,
-        "energy_joules": sum(measured) if measured else None,
+        "stages": {one.stage: one.to_json() for one in costs},
+        **asdict(total(costs)),
         "environment": machine,
         "versions": versions,
         "commit": latest.get("commit"),

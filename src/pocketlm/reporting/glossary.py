@@ -28,9 +28,14 @@ TERMS = {
     "fingerprint": "A checksum over a stage's settings and inputs. It decides whether work can be reused.",
     "forgetting": "What a model has lost of what it could do before it was trained on something else.",
     "held-out": "Kept away from training, so that a score on it says something about new text.",
+    "Holm's correction": "Of many comparisons some look clear by chance. Each p-value is raised so that a false claim "
+    "anywhere among them is made at most once in 20 such tables.",
+    "horizon": "How many steps of a task at least half of the answers get right before their first mistake.",
     "interpolation": "A model whose weights lie between those of two others.",
     "KL": "Kullback-Leibler divergence: how far the probabilities of one model lie from those of another; 0 means that "
     "they are equal.",
+    "ledger": "The file in which a run notes everything that it did, one line an event. Every line holds the hash of "
+    "the line before it, so that none can be changed, removed or added unseen.",
     "live group": "A prompt whose sampled answers are neither all right nor all wrong. Only live groups teach "
     "anything, because only they show a difference.",
     "margin": "How much more training has raised the better answer of a pair than the worse one. Above zero, the pair "
@@ -50,6 +55,8 @@ TERMS = {
     "control for reinforcement learning, or in rounds. It moves a model that is seldom right.",
     "RLVR": "Reinforcement learning from verifiable rewards: the model tries, a program checks the answer, and what "
     "was right becomes more likely.",
+    "seal": "The hash of the last line of the ledger, which holds the digests of everything that the run made. Whoever "
+    "knows it can tell whether anything was changed since.",
     "selection split": "Data used to choose between candidates. It is never the data on which the chosen one is "
     "reported, since a winner looks better where it won.",
     "SFT": "Supervised fine-tuning: learning from examples of questions with good answers.",

@@ -1,6 +1,6 @@
 """The report as one self-contained HTML file that opens offline, on any screen, with or without JavaScript.
 
-    render(run_folder, seal) -> str
+    render(read_run(run_folder), seal) -> str
 
 The page is a function of the run folder's content, the seal and the versions of the rendering libraries (named in its
 `generator` element): `pocketlm verify` renders it again and compares bytes. Model output and data are untrusted: every
@@ -17,19 +17,21 @@ import base64
 import hashlib
 import itertools
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocketlm.pipeline.figures import Block
 from pocketlm.reporting import charts, formatting, sections
-from pocketlm.reporting.figures import execution, model_stage, report_json
+from pocketlm.reporting.cost import cost_blocks, price_sentence, stage_costs, total
+from pocketlm.reporting.figures import execution, model_stage
 from pocketlm.reporting.glossary import terms_in
-from pocketlm.reporting.reading import RunView, read_run
+from pocketlm.reporting.origins import identity_of_content, origin_blocks
+from pocketlm.reporting.reading import RunView
 
 if TYPE_CHECKING:
     import jinja2
-
-__all__ = ["MAX_ROWS", "render", "report_json"]
 
 FOLDED_ROWS = 12
 """A table with more rows stands folded behind its title."""
@@ -39,29 +41,48 @@ OPEN_SAMPLES, MAX_SAMPLES = 6, 40
 """Sample texts that stand open, and those that stand in the page at all."""
 MAX_CHARACTERS = 2000
 NO_LICENCE = "NOASSERTION"
+_LONG = re.compile(r".{31}")
+"""A word (a hash, a path) that a table may break anywhere."""
 TEMPLATES = Path(__file__).with_name("templates")
 
 
-def render(run_folder: Path, seal: str | None) -> str:
-    """The report of a run as HTML text. `seal`: hash of the ledger's seal line, None while the run is not sealed.
+def render(run: RunView, seal: str | None, place: str = "") -> str:
+    """The report of a run (`reading.read_run`) as HTML text.
 
-    Raises InputError when `run_folder` is no run folder or its ledger was changed.
+    Args:
+        seal: hash of the ledger's seal line, None while the run is not sealed.
+        place: what leads from the page to the run folder, such as `../runs/mine/`; nothing where it lies in it.
     """
-    run = read_run(run_folder)
-    scripts = [charts.javascript(), (TEMPLATES / "charts.js").read_text(encoding="utf-8")]
-    page = _environment().get_template("page.html.j2")
-    return page.render(
+    return page(
+        "page.html.j2",
         run=run,
         seal=seal,
+        place=place,
         final=model_stage(run),
         cost=execution(run),
+        price=price_sentence(total(stage_costs(run))),
         sections=sections,
+        cost_blocks=cost_blocks,
+        origin_blocks=origin_blocks,
+        identity_of_content=identity_of_content,
         anchors=sections.anchors(run),
-        glossary=terms_in(_words(run)),
-        style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
-        scripts=scripts,
-        script_hashes=[_policy_hash(script) for script in scripts],
-        renderer=charts.renderer(),
+        glossary=terms_in(words(run)),
+    )
+
+
+def page(template: str, **content: Any) -> str:
+    """A template with the style, the two scripts and the policy that every page of ours has."""
+    scripts = [charts.javascript(), (TEMPLATES / "charts.js").read_text(encoding="utf-8")]
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            **content,
+            style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
+            scripts=scripts,
+            script_hashes=[_policy_hash(script) for script in scripts],
+            renderer=charts.renderer(),
+        )
     )
 
 
@@ -93,26 +114,27 @@ def _environment() -> jinja2.Environment:
         duration=formatting.duration,
         data_size=formatting.data_size,
         energy=formatting.energy,
-        chart_json=lambda block: Markup(_script_json(charts.SPECIFICATIONS[block["kind"]](block))),
+        drawing=charts.draw,
+        script_json=lambda value: Markup(_script_json(value)),
         chart_table=_chart_table,
-        chart_note=_chart_note,
+        numeric_columns=lambda rows: {name for row in rows for name, value in row.items() if _is_number(value)},
         table_note=_table_note,
     )
-    environment.tests["numeric"] = lambda value: isinstance(value, (int, float)) and not isinstance(value, bool)
+    environment.tests["numeric"] = _is_number
+    environment.tests["long_word"] = lambda value: isinstance(value, str) and any(map(_LONG.match, value.split()))
     environment.tests["sampled"] = lambda figure: "n" in figure or "low" in figure
     return environment
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _chart_table(block: Block) -> dict[str, Any]:
     """The data of a chart as a table block, in the columns that the chart draws."""
     drawn = [block["series"], block["x"], block["y"], "low", "high"]
-    present = {key for row in block["rows"] for key in row}
+    present = {key for row in block["rows"][:MAX_ROWS] for key in row}
     return {"rows": block["rows"], "columns": [name for name in drawn if name in present]}
-
-
-def _chart_note(block: Block) -> str:
-    """What is said below a chart: the stage's note, and how to read a curve that was smoothed."""
-    return " ".join(filter(None, [block["note"], charts.SMOOTHED_NOTE if charts.is_smoothed(block) else ""]))
 
 
 def _table_note(block: Block) -> str:
@@ -133,8 +155,18 @@ def _policy_hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _words(run: RunView) -> str:
+def words(run: RunView) -> str:
     """All names and texts of the page that a newcomer may want explained."""
-    blocks = [json.dumps(block, ensure_ascii=False) for stage in run.stages for block in stage.blocks]
     names = [name for stage in run.stages for name in (stage.name, *stage.metrics)]
-    return "\n".join([*names, *blocks, "95 % interval", "digest", "fingerprint"])
+    texts = [text for stage in run.stages for block in stage.blocks for text in _texts(block)]
+    return "\n".join([*names, *texts, "95 % interval", "digest", "fingerprint", "ledger", "seal"])
+
+
+def _texts(block: Block) -> Iterator[str]:
+    """The texts that the page shows of a block; numbers and rows that it leaves out are not among them."""
+    yield from (str(block[key]) for key in ("title", "note", "text", "x_title", "y_title") if key in block)
+    yield from map(str, block.get("columns", ()))
+    for row in block.get("rows", [])[:MAX_ROWS]:
+        yield from (value for value in row.values() if isinstance(value, str))
+    for item in block.get("items", [])[:MAX_SAMPLES]:
+        yield from (str(item.get("label")), str(item.get("text"))[:MAX_CHARACTERS])

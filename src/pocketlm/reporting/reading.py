@@ -1,4 +1,4 @@
-"""Reads a run folder into one view that the HTML page, `report.json` and the model card share.
+"""Reads a run folder into one view that the HTML page, `report.json`, the PROV document and the comparison share.
 
 The view is a function of the folder's content alone (recipe, artifacts, ledger): no clock, no absolute path, no
 modification time. Artifacts are not re-hashed here; `pocketlm verify` does that.
@@ -32,8 +32,18 @@ class StageView:
     artifact: Artifact
     metrics: Mapping[str, Figure]
     blocks: tuple[Block, ...]
-    work: Mapping[str, Any]
-    """Body of the ledger line that committed this very artifact; empty when the ledger has none."""
+    committed: Mapping[str, Any] | None = None
+    """The ledger line that committed this very artifact; None when the ledger has none."""
+
+    @property
+    def work(self) -> Mapping[str, Any]:
+        """What the ledger says of making it; empty when it says nothing."""
+        return self.committed["body"] if self.committed else {}
+
+    @property
+    def ledger_entry(self) -> dict[str, Any] | None:
+        """Sequence number and hash of the line that its figures come from."""
+        return {key: self.committed[key] for key in ("sequence", "hash")} if self.committed else None
 
     @property
     def inputs(self) -> dict[str, list[Mapping[str, str]]]:
@@ -55,6 +65,11 @@ class RunView:
     stages: tuple[StageView, ...]
     ledger: tuple[Mapping[str, Any], ...]
 
+    @property
+    def seal(self) -> str | None:
+        """Hash of the ledger's last line where that is a seal; None for an unfinished run."""
+        return str(self.ledger[-1]["hash"]) if self.ledger and self.ledger[-1]["event"] == "seal" else None
+
     def events(self, kind: str) -> list[Mapping[str, Any]]:
         """The ledger lines of one kind, oldest first."""
         return [line for line in self.ledger if line["event"] == kind]
@@ -69,26 +84,26 @@ def read_run(folder: Path) -> RunView:
         raise InputError(f"{folder} is not a run folder: it holds no {RECIPE}")
     recipe = load_yaml(folder / RECIPE)
     ledger = read_ledger(folder / LEDGER) if (folder / LEDGER).exists() else []
-    committed = [line["body"] for line in ledger if line["event"] == "stage_committed"]
-    work = {(body["stage"], body["digest"]): body for body in committed}
+    commits = [line for line in ledger if line["event"] == "stage_committed"]
+    by_digest = {(line["body"]["stage"], line["body"]["digest"]): line for line in commits}
     stages = []
     for name in stage_names(recipe):
         path = folder / ARTIFACTS / name
         if (path / MANIFEST).is_file():
             artifact = Artifact.open(path, verify=False)
-            stages.append(stage_view(name, artifact, work.get((name, artifact.digest))))
+            stages.append(stage_view(name, artifact, by_digest.get((name, artifact.digest))))
     return RunView(folder, recipe, tuple(stages), tuple(ledger))
 
 
-def stage_view(name: str, artifact: Artifact, work: Mapping[str, Any] | None = None) -> StageView:
-    """The view of one artifact, from its manifest and `figures.json`."""
+def stage_view(name: str, artifact: Artifact, committed: Mapping[str, Any] | None = None) -> StageView:
+    """The view of one artifact, from its manifest and `figures.json`; `committed` is its line of the ledger."""
     try:
         figures = json.loads(artifact.file(FIGURES).read_bytes())
         metrics = {key: as_figure(value) for key, value in figures["metrics"].items()}
         blocks = tuple(figures["blocks"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptionError(f"{artifact.path / FIGURES} holds no figures ({error}): run the stage again") from None
-    return StageView(name, artifact, metrics, blocks, work or {})
+    return StageView(name, artifact, metrics, blocks, committed)
 
 
 def lineage(stages: tuple[StageView, ...] | list[StageView]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What the page says beyond the stages' own blocks: summary, lineage, licences, cost, sessions, limits."""
+"""What the page says beyond the stages' own blocks: summary, lineage, licences, sessions, ledger, limits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from pocketlm.pipeline import figures
 from pocketlm.pipeline.figures import Block, Figure
@@ -14,16 +15,20 @@ from pocketlm.pipeline.replicas import entry_of
 from pocketlm.reporting import formatting
 from pocketlm.reporting.figures import model_stage
 from pocketlm.reporting.graph import Node, draw
-from pocketlm.reporting.reading import RunView, StageView
+from pocketlm.reporting.reading import ARTIFACTS, RunView, StageView
 
 LICENCES = "licences.json"
 
 SAFE_ID = r"[A-Za-z][A-Za-z0-9_]*"
-OWN_IDS = ("summary", "pipeline", "cost", "environment", "limits", "glossary", "contents")
+OWN_IDS = ("summary", "pipeline", "data", "cost", "environment", "ledger", "limits", "glossary", "contents")
 """Ids of the page's own parts; those of charts have a hyphen."""
 
 MOST_HEADLINES = 4
-RATES = ("accuracy", "exact_match")
+LEADING = ("six_tasks", "gsm8k", "arithmetic", "heldout_bits_per_byte", "blimp")
+"""Tasks whose cards come first; the others follow in the order of their names."""
+MAIN_METRICS = ("acc_norm", "strict")
+"""Of a task with several rates, those that stand for it as upstream's and the paper's tables have them."""
+RATES = ("accuracy", "exact_match", "acc", "acc_norm", "strict", "flexible")
 LOWER_IS_BETTER = ("bits_per_byte", "perplexity")
 
 LIMITS = (
@@ -81,6 +86,8 @@ class Headline:
     interval: str
     items: int | None
     control: str
+    ledger: int | None
+    """Sequence number of the line that committed the evaluation."""
 
 
 def headlines(run: RunView) -> list[Headline]:
@@ -90,7 +97,9 @@ def headlines(run: RunView) -> list[Headline]:
     another (`arithmetic_level_1` of `arithmetic`) and a task's further metrics are left to the evaluation's section.
     """
     final = f"{run.recipe.get('model')}."
-    figures_of = {name: figure for stage in evaluations(run) for name, figure in stage.metrics.items()}
+    judges = {name: stage for stage in evaluations(run) for name in stage.metrics}
+    figures_of = {name: stage.metrics[name] for name, stage in judges.items()}
+    lines = {name.removeprefix(final): stage.ledger_entry for name, stage in judges.items()}
     scores = {
         name.removeprefix(final): figure
         for name, figure in figures_of.items()
@@ -98,11 +107,25 @@ def headlines(run: RunView) -> list[Headline]:
     }
     tasks = list(dict.fromkeys(name.partition(".")[0] for name in scores))
     whole = [task for task in tasks if not any(task.startswith(f"{other}_") for other in tasks)]
-    names = [next(name for name in scores if name.partition(".")[0] == task) for task in whole]
-    return [_headline(name, scores[name], figures_of, controls(run)) for name in names[:MOST_HEADLINES]]
+    whole.sort(key=lambda task: LEADING.index(task) if task in LEADING else len(LEADING))
+    names = [_main_score(task, scores) for task in whole]
+    rivals = controls(run)
+    return [_headline(name, scores[name], figures_of, rivals, lines[name]) for name in names[:MOST_HEADLINES]]
 
 
-def _headline(name: str, score: Figure, figures_of: Mapping[str, Figure], others: Sequence[str]) -> Headline:
+def _main_score(task: str, scores: Mapping[str, Figure]) -> str:
+    """The score of a task that stands for it: the first one, unless it has one of `MAIN_METRICS`."""
+    own = [name for name in scores if name.partition(".")[0] == task]
+    return next((name for name in own if name.partition(".")[2] in MAIN_METRICS), own[0])
+
+
+def _headline(
+    name: str,
+    score: Figure,
+    figures_of: Mapping[str, Figure],
+    others: Sequence[str],
+    line: Mapping[str, Any] | None,
+) -> Headline:
     task, _, metric = name.partition(".")
     label = task if task.endswith(metric) else name
     better = min if metric in LOWER_IS_BETTER else max
@@ -110,14 +133,15 @@ def _headline(name: str, score: Figure, figures_of: Mapping[str, Figure], others
     control = ""
     if rivals:
         value, other = better(rivals, key=lambda rival: rival[0])
-        control = f"{other}, {_score(metric, value)}"
-    low, high = (_score(metric, score[end]) for end in ("low", "high"))
+        control = f"{other}, {score_text(metric, value)}"
+    low, high = (score_text(metric, score[end]) for end in ("low", "high"))
     interval = f"{low.removesuffix(' %')} to {high}"
     label = label.replace("_", " ").replace(".", " · ") + (" (lower is better)" if better is min else "")
-    return Headline(label, _score(metric, score["value"]), interval, score.get("n"), control)
+    sequence = line["sequence"] if line else None
+    return Headline(label, score_text(metric, score["value"]), interval, score.get("n"), control, sequence)
 
 
-def _score(metric: str, value: float) -> str:
+def score_text(metric: str, value: float) -> str:
     """Rates in percent, as the sentences of an evaluation have them; anything else with three decimals."""
     return f"{100 * value:.1f} %" if metric in RATES else f"{value:,.3f}"
 
@@ -168,28 +192,6 @@ def licence_blocks(stages: Sequence[StageView]) -> list[Block]:
     return blocks
 
 
-def cost_blocks(run: RunView) -> list[Block]:
-    """Seconds, memory and (where a meter was found) energy per stage, from the ledger."""
-    rows = [
-        {
-            "stage": stage.name,
-            "time": formatting.duration(stage.work.get("seconds")),
-            "peak memory": formatting.data_size(stage.work.get("peak_memory_bytes")),
-            "energy": formatting.energy(stage.work.get("energy_joules")),
-        }
-        for stage in run.stages
-    ]
-    metered = any(stage.work.get("energy_joules") is not None for stage in run.stages)
-    columns = ["stage", "time", "peak memory", *(["energy"] if metered else [])]
-    note = (
-        "Time is that of the process that finished the stage; work before an interruption is not in it. Peak memory is "
-        "that of the whole process up to the end of the stage. All of it stands outside of every digest."
-    )
-    timed = [{"stage": stage.name, "seconds": stage.work.get("seconds")} for stage in run.stages]
-    chart = figures.bar_chart("Seconds per stage", timed, "stage", "seconds")
-    return [chart, figures.table("Time and memory of every stage", columns, rows, note)]
-
-
 def session_block(run: RunView) -> Block:
     """One row for every process that worked on the run folder, so that interruptions show."""
     rows: list[dict[str, Any]] = []
@@ -206,6 +208,34 @@ def session_block(run: RunView) -> Block:
             rows[-1]["finished"] = "yes"
     columns = ["started", "command", "made", "reused", "finished"]
     return figures.table("Sessions: every process that worked on this run", columns, rows)
+
+
+LEDGER_EVENTS = ("run_started", "stage_committed", "stage_failed", "interrupted", "run_finished", "seal")
+"""Lines that the page shows; what else happened stands in `ledger.jsonl`."""
+
+
+def ledger_rows(run: RunView) -> list[dict[str, Any]]:
+    """The lines of the ledger that figures come from, and those that begin and end the work."""
+    return [
+        {
+            "sequence": line["sequence"],
+            "time": formatting.moment(line["time"]),
+            "event": line["event"].replace("_", " "),
+            "stage": line["body"].get("stage", ""),
+            "digest": line["body"].get("digest", "") if line["event"] == "stage_committed" else "",
+            "hash": line["hash"],
+        }
+        for line in run.ledger
+        if line["event"] in LEDGER_EVENTS
+    ]
+
+
+def cards(stage: StageView) -> dict[str, str]:
+    """Path inside the run folder -> name, of the cards that an artifact holds."""
+    names = {"README.md": "model card" if stage.artifact.kind == "hugging_face" else "data card"}
+    names["croissant.json"] = "Croissant description"
+    held = stage.artifact.manifest["files"]
+    return {f"{ARTIFACTS}/{quote(stage.name)}/{file}": name for file, name in names.items() if file in held}
 
 
 def warnings(run: RunView) -> list[str]:

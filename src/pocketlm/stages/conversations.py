@@ -18,7 +18,7 @@ from hashlib import sha256
 from pocketlm.data.conversations.conversation_settings import ConversationSettings
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.stage import Inputs, optional, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, optional, stage
 
 
 class ConversationsSettings(ConversationSettings):
@@ -36,6 +36,13 @@ def identity(settings: ConversationsSettings) -> str:
     return sha256(" ".join([*parts, benchmarks]).encode()).hexdigest()
 
 
+def recheck(settings: ConversationsSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Count the stored conversations and rejected rows again."""
+    from pocketlm.data.conversations.recheck import recheck_conversations
+
+    return recheck_conversations(artifact)
+
+
 @stage(
     version=1,
     inputs={
@@ -45,6 +52,7 @@ def identity(settings: ConversationsSettings) -> str:
     },
     output="conversations",
     external=identity,
+    recheck=recheck,
 )
 def conversations(settings: ConversationsSettings, inputs: Inputs, context: Context) -> Artifact:
     """Read conversations, reject what breaks a rule, split off a part to choose by."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from pocketlm.data.curation.curation_settings import CurationSettings
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.stage import Inputs, many, optional, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, many, optional, stage
 
 
 class CurateSettings(CurationSettings):
@@ -29,11 +29,20 @@ def identity(settings: CurateSettings) -> str:
     return files_identity(settings)
 
 
+def recheck(settings: CurateSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Count again, document by document, and hold kept text to gates and evaluation items again."""
+    from pocketlm.data.curation.recheck import recheck_curation
+
+    earlier = bool(inputs.many("earlier"))
+    return recheck_curation(settings, artifact, inputs["documents"], inputs.get("problems"), earlier, context)
+
+
 @stage(
-    version=3,
+    version=4,
     inputs={"documents": "documents", "problems": optional("problems"), "earlier": many("documents", optional=True)},
     output="documents",
     external=identity,
+    recheck=recheck,
 )
 def curate(settings: CurateSettings, inputs: Inputs, context: Context) -> Artifact:
     """Clean, gate, deduplicate, hold out and decontaminate documents."""

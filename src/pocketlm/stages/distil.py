@@ -12,14 +12,19 @@ form. Its own training and its samples are not in the student's token counts.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.stage import Inputs, optional, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, optional, stage
 from pocketlm.posttraining.distillation.distillation_settings import DistilSettings
 from pocketlm.problems.rewards import reward_identity
+
+if TYPE_CHECKING:
+    from pocketlm.posttraining.distillation.methods import Plan
+    from pocketlm.training.trainer import Trainer
 
 
 def missing(settings: DistilSettings, given: Collection[str]) -> str:
@@ -36,6 +41,16 @@ def missing(settings: DistilSettings, given: Collection[str]) -> str:
     return f"with method on_policy the student samples as it trains; leave out `{unused[0]}`" if unused else ""
 
 
+def recheck(settings: DistilSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Derive the figures from log and scores; take the first step and the chosen score again."""
+    from pocketlm.posttraining.distillation.recheck import recheck_distillation, recheck_logged
+
+    if settings.method == "top_k":
+        return recheck_logged(artifact)
+    with _prepared(settings, inputs, context) as (trainer, plan):
+        return recheck_distillation(artifact, trainer, plan, settings)
+
+
 @stage(
     version=2,
     inputs={
@@ -48,17 +63,35 @@ def missing(settings: DistilSettings, given: Collection[str]) -> str:
     output="model",
     external=lambda settings: reward_identity(settings.reward),
     missing=missing,
+    recheck=recheck,
 )
 def distil(settings: DistilSettings, inputs: Inputs, context: Context) -> Artifact:
     """Draw the student's distributions, or its texts, to the teacher's."""
     from pocketlm.posttraining.distillation.figures import distil_blocks, distil_metrics
+    from pocketlm.posttraining.folder import write_model
+
+    with _prepared(settings, inputs, context) as (trainer, plan):
+        start = {"step": 0, **plan.validation.score(plan.model)}
+        result = trainer.run()
+
+    draft = context.draft("model")
+    write_model(draft, plan.model, inputs["model"])
+    draft.write_jsonl("log.jsonl", result.rows)
+    curve = [start, *result.validation_rows]
+    draft.write_jsonl("validation.jsonl", curve)
+    metrics = distil_metrics(plan, result, curve)
+    return draft.commit(metrics, distil_blocks(settings.method, metrics, result, curve))
+
+
+@contextmanager
+def _prepared(settings: DistilSettings, inputs: Inputs, context: Context) -> Iterator[tuple[Trainer, Plan]]:
+    """The trainer of this run before its first step, and what it learns from."""
     from pocketlm.posttraining.distillation.methods import (
         data_digest,
         plan_on_examples,
         plan_on_policy,
         require_one_tokenizer,
     )
-    from pocketlm.posttraining.folder import write_model
     from pocketlm.posttraining.judging import selection_judge
     from pocketlm.posttraining.rollouts.inputs import opened
     from pocketlm.training.trainer import Trainer
@@ -73,8 +106,7 @@ def distil(settings: DistilSettings, inputs: Inputs, context: Context) -> Artifa
             judge = stack.enter_context(selection_judge(inputs["problems"], context))
             plan = plan_on_examples(settings, inputs, judge, context)
         settings = settings.model_copy(update={"steps": plan.steps})
-        start = {"step": 0, **plan.validation.score(plan.model)}
-        result = Trainer(
+        trainer = Trainer(
             plan.model,
             plan.objective,
             plan.batches,
@@ -82,12 +114,5 @@ def distil(settings: DistilSettings, inputs: Inputs, context: Context) -> Artifa
             context,
             plan.validation,
             data_digest=data_digest(inputs),
-        ).run()
-
-    draft = context.draft("model")
-    write_model(draft, plan.model, inputs["model"])
-    draft.write_jsonl("log.jsonl", result.rows)
-    curve = [start, *result.validation_rows]
-    draft.write_jsonl("validation.jsonl", curve)
-    metrics = distil_metrics(plan, result, curve)
-    return draft.commit(metrics, distil_blocks(settings.method, metrics, result, curve))
+        )
+        yield trainer, plan

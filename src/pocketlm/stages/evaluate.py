@@ -1,61 +1,87 @@
-"""Stage `evaluate`: every model on the report split, once, with lm-evaluation-harness and local tasks.
+"""Stage `evaluate`: every model on the report split, benchmarks and behaviour checks, once, and compared item by item.
 
 In: models in the order of their making; curated documents (heldout.parquet, cloze.jsonl); problems, where models
-answer (report.jsonl and instructions_report.jsonl). Out: `results.json`, `comparisons.json` and
-`items/MODEL.TASK.jsonl` with every answer.
+answer (report.jsonl and instructions_report.jsonl); further curated documents, whose contamination scans count too.
+Out: `results.json`, `comparisons.json` and `items/MODEL.TASK.jsonl` with every answer.
 
 It chooses nothing: whatever is chosen by score was chosen on the selection split. Claims are derived from intervals.
 Models with the same weights are not compared. All models and pairs are resampled alike: equal answers, equal intervals.
-`verify` scores a sample of items again from the stored models.
+`verify` derives every figure again from the recorded items, and scores a sample of items again from the stored models.
 """
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import asdict
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from pocketlm.errors import InputError
+from pocketlm.evaluation.benchmark_settings import Benchmarks
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.figures import Block
 from pocketlm.pipeline.settings import Settings
-from pocketlm.pipeline.stage import Inputs, many, optional, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, many, optional, stage
+
+if TYPE_CHECKING:
+    from pocketlm.evaluation.asking import Asked
 
 
 class EvaluateSettings(Settings):
-    """Which models are compared, and how much text is shown."""
+    """What is asked, which models are compared, and how much text is shown."""
 
     comparisons: tuple[tuple[str, str], ...] = ()
     """Pairs [model, other]: the first is compared with the second, item by item."""
+    benchmarks: Benchmarks
+    """Published benchmarks, by the names of lm-evaluation-harness, and their files."""
+    split: Literal["all", "selection", "report"] = "all"
+    """Which half of the benchmarks' items, by hash: `report` where something was chosen on the other."""
+    chat: bool = False
+    """Ask benchmarks in the model's chat form."""
+    behaviour: tuple[str, ...] = ()
+    """Behaviour checks (docs/behaviour.md)."""
+    limit: int | None = Field(default=None, gt=0)
+    """Only the first so many items of each task; unset asks all."""
     shown_answers: int = Field(default=8, ge=0)
     shown_continuations: int = Field(default=3, ge=0)
     """Continuations sampled from the first model."""
     continuation_tokens: int = Field(default=48, gt=0)
 
 
-def recheck(settings: EvaluateSettings, artifact: Artifact, inputs: Inputs, context: Context) -> list[str]:
-    """Score a sample of items again; one line for each that comes out differently."""
-    from pocketlm.evaluation.recheck import differences
+def files_identity(settings: EvaluateSettings) -> str:
+    """sha256 over the content of the benchmarks' files."""
+    from pocketlm.evaluation.benchmark_files import identity
 
-    return differences(artifact, inputs, context)
+    return identity("evaluate.benchmarks", settings.benchmarks)
+
+
+def recheck(settings: EvaluateSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Derive every figure again from the recorded items, and score a sample of them again."""
+    from pocketlm.evaluation.recheck import rederive
+
+    asked = _asked(settings, inputs)
+    return rederive(artifact, inputs, context, asked, settings.comparisons, settings.shown_answers)
 
 
 @stage(
-    version=2,
-    inputs={"models": many("model"), "documents": "documents", "problems": optional("problems")},
+    version=3,
+    inputs={
+        "models": many("model"),
+        "documents": "documents",
+        "problems": optional("problems"),
+        "scanned": many("documents", optional=True),
+    },
     output="evaluation",
+    external=files_identity,
     recheck=recheck,
 )
 def evaluate(settings: EvaluateSettings, inputs: Inputs, context: Context) -> Artifact:
     """Score every model on the report split and compare them item by item."""
-    from pocketlm.evaluation import figures
-    from pocketlm.evaluation.adapter import PocketLM
+    from pocketlm.evaluation.asking import open_questions
     from pocketlm.evaluation.continuations import continuation_samples
-    from pocketlm.evaluation.harness import harness_version, open_suite
-    from pocketlm.evaluation.inputs import open_model, stage_data, task_digest
-    from pocketlm.evaluation.scores import Comparison, compare, summarise
+    from pocketlm.evaluation.harness import harness_version
+    from pocketlm.evaluation.inputs import open_model
+    from pocketlm.evaluation.judgement import judge
     from pocketlm.evaluation.task_data import BITS_PER_BYTE
     from pocketlm.model.storage import WEIGHTS
     from pocketlm.training.device import prepare
@@ -63,55 +89,41 @@ def evaluate(settings: EvaluateSettings, inputs: Inputs, context: Context) -> Ar
     models = inputs.many("models")
     _check_pairs(settings.comparisons, list(models))
     device = prepare(context.runtime)
-    data = stage_data(inputs["documents"], inputs.get("problems"))
-    total = len(models) * sum(map(len, data.rows.values()))
-    done = 0.0
-
-    def advance(items: float) -> None:
-        nonlocal done
-        done += items
-        context.progress(done, total, unit="item")
-
+    asked = _asked(settings, inputs)
     draft = context.draft("evaluation")
-    items, scores, continuations = {}, {}, []
-    with open_suite(data) as suite:
+    items, continuations = {}, []
+    with open_questions(asked) as questions:
+        total, done = len(models) * sum(questions.counts.values()), 0.0
+
+        def advance(count: float) -> None:
+            nonlocal done
+            done += count
+            context.progress(done, total, unit="item")
+
         for place, (name, artifact) in enumerate(models.items()):
             context.check_stop()
             model, tokenizer = open_model(artifact, device)
-            items[name] = suite.evaluate(PocketLM(model, tokenizer, artifact.digest, progress=advance)).items
-            scores[name] = summarise(items[name], context.generator("intervals"))
+            items[name] = questions.ask(model, tokenizer, artifact.digest, advance).items
             for task, rows in items[name].items():
                 draft.write_jsonl(f"items/{name}.{task}.jsonl", rows)
             if place == 0 and settings.shown_continuations:
-                seed = context.seed("continuations")
-                shape = (settings.shown_continuations, settings.continuation_tokens, seed)
-                continuations.append(continuation_samples(name, model, tokenizer, data.rows[BITS_PER_BYTE], *shape))
+                shape = (settings.shown_continuations, settings.continuation_tokens, context.seed("continuations"))
+                texts = asked.data.rows[BITS_PER_BYTE]
+                continuations.append(continuation_samples(name, model, tokenizer, texts, *shape))
     weights = {name: artifact.manifest["files"][WEIGHTS]["sha256"] for name, artifact in models.items()}
-    comparisons: list[Comparison] = []
-    said: list[Block] = []
-    for first, second in settings.comparisons:
-        if weights[first] == weights[second]:
-            said.append(figures.same_weights(first, second))
-        else:
-            found = compare(first, second, items, context.generator("differences"))
-            comparisons += found
-            said.append(figures.claim(found[0]))
-    results = {
-        name: {
-            "digest": artifact.digest,
-            "scores": {task: {k: asdict(v) for k, v in values.items()} for task, values in scores[name].items()},
-        }
-        for name, artifact in models.items()
-    }
-    tasks = {task: {"n": len(rows), "sha256": task_digest(rows)} for task, rows in next(iter(items.values())).items()}
-    draft.write_json("results.json", {"lm_eval": harness_version(), "models": results, "tasks": tasks})
-    draft.write_json("comparisons.json", [{**asdict(row), "verdict": row.verdict} for row in comparisons])
-    blocks = [figures.score_table(scores), figures.level_chart(scores), *said]
-    if comparisons:
-        blocks.append(figures.comparison_table(scores, comparisons))
-    if settings.shown_answers:
-        blocks.append(figures.answer_samples(items, settings.shown_answers))
-    return draft.commit(figures.metrics(scores, comparisons), [*blocks, *continuations])
+    judged = judge(items, weights, settings.comparisons, settings.shown_answers, context.generator)
+    digests = {name: artifact.digest for name, artifact in models.items()}
+    draft.write_json("results.json", {"lm_eval": harness_version(), **judged.results(digests, items)})
+    draft.write_json("comparisons.json", judged.comparison_rows())
+    return draft.commit(judged.metrics, [*judged.blocks, *continuations])
+
+
+def _asked(settings: EvaluateSettings, inputs: Inputs) -> Asked:
+    from pocketlm.evaluation.inputs import stage_questions
+
+    return stage_questions(
+        inputs, settings.benchmarks, settings.behaviour, settings.split, settings.chat, settings.limit
+    )
 
 
 def _check_pairs(pairs: tuple[tuple[str, str], ...], models: list[str]) -> None:

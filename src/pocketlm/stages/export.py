@@ -16,7 +16,7 @@ from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.figures import paragraph, table
 from pocketlm.pipeline.settings import Settings
-from pocketlm.pipeline.stage import Inputs, optional, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, optional, stage
 
 
 class ExportSettings(Settings):
@@ -25,10 +25,18 @@ class ExportSettings(Settings):
     title: str = "pocketlm model"
 
 
+def recheck(settings: ExportSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Hold the exported weights against the model's, and load the folder in transformers again."""
+    from pocketlm.evaluation.export_recheck import recheck_export
+
+    return recheck_export(artifact, inputs["model"])
+
+
 @stage(
-    version=1,
+    version=2,
     inputs={"model": "model", "documents": optional("documents"), "evaluation": optional("evaluation")},
     output="hugging_face",
+    recheck=recheck,
 )
 def export(settings: ExportSettings, inputs: Inputs, context: Context) -> Artifact:
     """Write the Hugging Face folder and check it against transformers."""
@@ -69,6 +77,7 @@ def export_hugging_face(model: Path, folder: Path) -> None:
     from pocketlm.evaluation.loading import locate
     from pocketlm.evaluation.model_card import Provenance, provenance_of
     from pocketlm.pipeline.storage import temporary_beside
+    from pocketlm.reporting.cost import execution_of
 
     require_new_folder(folder)
     location = locate(model)
@@ -77,7 +86,8 @@ def export_hugging_face(model: Path, folder: Path) -> None:
     provenance = Provenance(name, location.digest)
     if location.artifact is not None and location.form == "pocketlm":
         documents, evaluation = location.companions()
-        provenance = provenance_of(name, location.artifact, documents, evaluation)
+        execution = execution_of(location.run) if location.run else {}
+        provenance = provenance_of(name, location.artifact, documents, evaluation, execution)
     temporary = temporary_beside(folder.resolve())
     temporary.mkdir(parents=True)
     try:

@@ -11,7 +11,7 @@ model's own code (biases, sliding windows, other activations or rotary scalings)
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -20,8 +20,11 @@ from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.figures import paragraph, table
 from pocketlm.pipeline.settings import EXECUTION, Place, Settings
-from pocketlm.pipeline.stage import Inputs, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, stage
 from pocketlm.pipeline.storage import digest_of
+
+if TYPE_CHECKING:
+    from pocketlm.model.transformer import Transformer
 
 GGUF = ".gguf"
 
@@ -51,13 +54,32 @@ def identity(settings: ImportModelSettings) -> str:
     return digest_of(_described(settings))
 
 
-@stage(version=2, inputs={}, output="model", external=identity)
+def recheck(settings: ImportModelSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """The shape of the stored model, and its weights beside those of the files where they still lie there."""
+    from pocketlm.evaluation.imported_model import recheck_import
+    from pocketlm.evaluation.loading import load, load_gguf_file
+
+    def read_again() -> Transformer | None:
+        try:
+            if identity(settings) != artifact.manifest["identity"]["external"]:
+                return None
+        except InputError:
+            return None
+        files = _files(settings)
+        if settings.path.endswith(GGUF):
+            return load_gguf_file(files["model.gguf"], files["tokenizer.json"])[0]
+        return load(Path(settings.path))[0]
+
+    return recheck_import(artifact, read_again)
+
+
+@stage(version=2, inputs={}, output="model", external=identity, recheck=recheck)
 def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context) -> Artifact:
     """Read a model that was made elsewhere and check that tokenizer and weights belong together."""
     from pocketlm.data.tokens.chat import CHAT_TEMPLATE
     from pocketlm.data.tokens.chat_template_files import template_of
     from pocketlm.data.tokens.tokenizer import tokenizer_config
-    from pocketlm.evaluation.imported_model import require_fit, shortened
+    from pocketlm.evaluation.imported_model import require_fit, shape_metrics, shortened
     from pocketlm.evaluation.loading import load, load_gguf_file
     from pocketlm.model.formats.gguf import gguf_chat_template, gguf_number_types
     from pocketlm.model.storage import save_model
@@ -89,18 +111,10 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
         types = ", ".join(f"{count} {kind}" for kind, count in gguf_number_types(files["model.gguf"]).items())
         blocks.append(paragraph(f"Tensors by type: {types}. They are fp32 now; what rounding took is not given back."))
     shape = model.settings
+    metrics = shape_metrics(shape, "its own" if own else "ChatML")
     if padding := shape.vocabulary - shape.known_tokens:
         text = f"The embedding has {padding:,} rows more than the tokenizer has tokens. They are kept and never drawn."
         blocks.append(paragraph(text))
-    metrics = {
-        "parameters": shape.parameter_count(),
-        "vocabulary": shape.vocabulary,
-        "tokens": shape.known_tokens,
-        "layers": shape.layers,
-        "context": shape.context,
-        "layout": shape.layout,
-        "chat_template": "its own" if own else "ChatML",
-    }
     return draft.commit(metrics, blocks)
 
 

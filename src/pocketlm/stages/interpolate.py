@@ -11,15 +11,19 @@ the base. The report splits are not looked at. More than two models: stage `merg
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.stage import Inputs, optional, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, optional, stage
 from pocketlm.posttraining.merging.selection_settings import SelectionSettings
+
+if TYPE_CHECKING:
+    from pocketlm.posttraining.merging.interpolation import StateDict
 
 WEIGHT = "weight of the tuned model"
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -40,6 +44,34 @@ class InterpolateSettings(SelectionSettings):
         return self
 
 
+def recheck(settings: InterpolateSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Choose again from the recorded scores, mix the chosen weights again and score them."""
+    from pocketlm.pipeline.rederivation import compared
+    from pocketlm.posttraining.merging.candidates import Candidates
+    from pocketlm.posttraining.merging.recheck import candidates_of, check_mixture
+
+    log = artifact.read_jsonl("log.jsonl")
+    candidates = Candidates(settings, inputs, inputs["tuned"], context, total=1)
+    scored = candidates_of(log, candidates)
+    base = next((one for one in scored if one.place[WEIGHT] == 0.0), None)
+    chosen = candidates.rule.choose(scored, base)
+    share = chosen.place[WEIGHT]
+    differences, words = check_mixture(artifact, candidates, log, scored, chosen, _mixture(settings, inputs, share))
+    if [one.place[WEIGHT] for one in scored] != list(settings.weights):
+        differences.append("log.jsonl: not the weights that the settings ask for")
+    metrics = {"weight": share, **candidates.figures(chosen)}
+    blocks = candidates.blocks(log, _outcome(share, inputs), None)
+    return compared(artifact, metrics, blocks, differences=differences, sampled=words)
+
+
+def _mixture(settings: InterpolateSettings, inputs: Inputs, share: float) -> Callable[[], StateDict]:
+    from pocketlm.posttraining.merging.interpolation import interpolate_weights, slerp
+    from pocketlm.posttraining.merging.sources import open_sources
+
+    base, tuned = open_sources({name: inputs[name] for name in ("base", "tuned")}).values()
+    return partial(slerp if settings.method == "slerp" else interpolate_weights, base, tuned, share)
+
+
 @stage(
     version=2,
     inputs={
@@ -51,6 +83,7 @@ class InterpolateSettings(SelectionSettings):
         "tuned_documents": optional("documents"),
     },
     output="model",
+    recheck=recheck,
 )
 def interpolate(settings: InterpolateSettings, inputs: Inputs, context: Context) -> Artifact:
     """Score a mixture of base and tuned for every weight, and keep one."""

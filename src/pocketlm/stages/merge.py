@@ -8,17 +8,21 @@ mixture. Candidates are the base, each model alone, and the method at every poin
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.stage import Inputs, many, optional, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, many, optional, stage
 from pocketlm.posttraining.merging.selection_settings import SelectionSettings
+
+if TYPE_CHECKING:
+    from pocketlm.posttraining.merging.interpolation import StateDict
+    from pocketlm.posttraining.merging.selection import Candidate
 
 AVERAGED = ("linear", "greedy_soup")
 BASE = "the base"
@@ -53,6 +57,33 @@ class MergeSettings(SelectionSettings):
         return self
 
 
+def recheck(settings: MergeSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Choose again from the recorded scores, and score the kept weights."""
+    from pocketlm.pipeline.rederivation import compared
+    from pocketlm.posttraining.merging.candidates import Candidates
+    from pocketlm.posttraining.merging.grid import MIXTURE
+    from pocketlm.posttraining.merging.recheck import candidates_of, check_mixture
+    from pocketlm.posttraining.merging.sources import open_sources
+
+    log = artifact.read_jsonl("log.jsonl")
+    models = open_sources({BASE: inputs["base"], **inputs.many("models")}, settings.milestones)
+    candidates = Candidates(settings, inputs, next(iter(inputs.many("models").values())), context, total=1)
+    scored = candidates_of(log, candidates)
+    chosen = candidates.rule.choose(scored, next(one for one in scored if one.place[MIXTURE] == BASE))
+    unchanged = models.get(chosen.place[MIXTURE])
+    make: Callable[[], StateDict] | None = None if unchanged is None else partial(dict, unchanged)
+    differences, words = check_mixture(artifact, candidates, log, scored, chosen, make)
+    del models[BASE]
+    blocks = candidates.blocks(log, _outcome(chosen.place, models), MIXTURE)
+    metrics = {**_counts(models, scored, chosen), **candidates.figures(chosen)}
+    return compared(artifact, metrics, blocks, differences=differences, sampled=words)
+
+
+def _counts(models: Collection[str], scored: Sequence[Candidate], chosen: Candidate) -> dict[str, Any]:
+    named = {f"chosen.{name}": value for name, value in chosen.place.items() if value != ""}
+    return {"models": len(models), "mixtures": len(scored), **named}
+
+
 @stage(
     version=1,
     inputs={
@@ -64,6 +95,7 @@ class MergeSettings(SelectionSettings):
         "tuned_documents": optional("documents"),
     },
     output="model",
+    recheck=recheck,
 )
 def merge(settings: MergeSettings, inputs: Inputs, context: Context) -> Artifact:
     """Score mixtures of several models made from one base, and keep one."""
@@ -96,8 +128,7 @@ def merge(settings: MergeSettings, inputs: Inputs, context: Context) -> Artifact
     for place, make in grid:
         candidates.score(place, make)
     chosen = candidates.rule.choose(candidates.scored, start)
-    named = {f"chosen.{name}": value for name, value in chosen.place.items() if value != ""}
-    metrics = {"models": len(models), "mixtures": len(candidates.scored), **named}
+    metrics = _counts(models, candidates.scored, chosen)
     return candidates.commit(context.draft("model"), chosen, _outcome(chosen.place, models), metrics, MIXTURE)
 
 

@@ -18,7 +18,7 @@ import difflib
 import json
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,7 +27,10 @@ from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.settings import EXECUTION, Place, Settings
-from pocketlm.pipeline.stage import Inputs, many, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, many, stage
+
+if TYPE_CHECKING:
+    from pocketlm.data.tokens.mixture_release import Release
 
 
 class MixtureSettings(Settings):
@@ -79,27 +82,27 @@ def identity(settings: MixtureSettings) -> str:
     return sha256(json.dumps(digests).encode()).hexdigest()
 
 
-@stage(version=1, inputs={"tokens": many("tokens")}, output="tokens", external=identity)
+def recheck(settings: MixtureSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Plan the release again and hold a sample of the stream against it."""
+    from pocketlm.data.tokens.mixture_recheck import recheck_release
+
+    try:
+        there = identity(settings) == artifact.manifest["identity"]["external"]
+    except InputError:
+        there = False
+    if not there:
+        return Rederived((), resting={"*": "needs what it replays, which is not at its place any more"})
+    return recheck_release(artifact, _release(settings, _artifacts(settings, inputs), context), context)
+
+
+@stage(version=1, inputs={"tokens": many("tokens")}, output="tokens", external=identity, recheck=recheck)
 def mixture(settings: MixtureSettings, inputs: Inputs, context: Context) -> Artifact:
     """Mix tokenised sources by shares into one stream, documents whole, repeats capped."""
     from pocketlm.data.croissant import token_croissant
-    from pocketlm.data.tokens.mixture_release import Release
     from pocketlm.data.tokens.tokenizer import copy_tokenizer
 
-    artifacts = inputs.many("tokens")
-    for name, artifact in replayed(settings, verify=True).items():
-        if name in artifacts:
-            raise InputError(f"mixture.replay.{name}: an input has this name too; choose another")
-        artifacts[name] = artifact
-    release = Release.plan(
-        {name: artifact.path for name, artifact in artifacts.items()},
-        settings.shares,
-        settings.tokens,
-        settings.epoch_cap,
-        settings.epoch_caps,
-        settings.shortfall,
-        context.seed("mixture"),
-    )
+    artifacts = _artifacts(settings, inputs)
+    release = _release(settings, artifacts, context)
     for warning in release.warnings:
         context.warn(warning)
     draft = context.draft("tokens")
@@ -112,3 +115,27 @@ def mixture(settings: MixtureSettings, inputs: Inputs, context: Context) -> Arti
     copy_tokenizer(next(iter(artifacts.values())).path, draft.path)
     draft.write_json("croissant.json", token_croissant(draft.path, context.stage, release.protocol()))
     return draft.commit(release.metrics(), release.blocks())
+
+
+def _artifacts(settings: MixtureSettings, inputs: Inputs) -> dict[str, Artifact]:
+    """The inputs and what is replayed, by name."""
+    artifacts = inputs.many("tokens")
+    for name, artifact in replayed(settings, verify=True).items():
+        if name in artifacts:
+            raise InputError(f"mixture.replay.{name}: an input has this name too; choose another")
+        artifacts[name] = artifact
+    return artifacts
+
+
+def _release(settings: MixtureSettings, artifacts: dict[str, Artifact], context: Context) -> Release:
+    from pocketlm.data.tokens.mixture_release import Release
+
+    return Release.plan(
+        {name: artifact.path for name, artifact in artifacts.items()},
+        settings.shares,
+        settings.tokens,
+        settings.epoch_cap,
+        settings.epoch_caps,
+        settings.shortfall,
+        context.seed("mixture"),
+    )

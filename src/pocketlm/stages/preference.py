@@ -10,9 +10,10 @@ of `sample` and `preference` stages. It does not judge answers: samples were ver
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
@@ -20,10 +21,13 @@ from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.settings import EXECUTION, Place
-from pocketlm.pipeline.stage import Inputs, optional, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, optional, stage
 from pocketlm.pipeline.storage import sha256_file
 from pocketlm.posttraining.settings import PreferenceLossSettings
 from pocketlm.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from pocketlm.posttraining.preferences.recheck import PreferenceRun
 
 
 class PreferenceSettings(TrainingSettings):
@@ -71,18 +75,51 @@ def missing(settings: PreferenceSettings, given: Collection[str]) -> str:
     return "give its preferences either as the input `samples` or as a file: `path`"
 
 
+def recheck(settings: PreferenceSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Derive the figures from log, scores and preferences; take the first step and the chosen score again."""
+    from pocketlm.posttraining.preferences.recheck import recheck_logged, recheck_preferences
+
+    if settings.path is not None and not Path(settings.path).is_file():
+        return recheck_logged(artifact)
+    with _prepared(settings, inputs, context) as run:
+        return recheck_preferences(artifact, run, settings.max_tokens, settings.loss.form)
+
+
 @stage(
     version=2,
     inputs={"model": "model", "samples": optional("samples"), "problems": optional("problems")},
     output="model",
     external=identity,
     missing=missing,
+    recheck=recheck,
 )
 def preference(settings: PreferenceSettings, inputs: Inputs, context: Context) -> Artifact:
     """Make better answers likelier than worse ones, held to the start."""
-    from pocketlm.posttraining.folder import open_model, write_model
-    from pocketlm.posttraining.judging import selection_judge
+    from pocketlm.posttraining.folder import write_model
     from pocketlm.posttraining.preferences.figures import preference_blocks, preference_metrics
+
+    with _prepared(settings, inputs, context) as run:
+        for reason, count in run.found.reasons().items():
+            context.event("preferences_rejected", reason=reason, rows=count)
+        start = {"step": 0, **run.validation.score(run.trainer.model)}
+        result = run.trainer.run()
+
+    draft = context.draft("model")
+    write_model(draft, run.trainer.model, inputs["model"])
+    draft.write_jsonl("log.jsonl", result.rows)
+    draft.write_jsonl("rejected.jsonl", run.found.rejected)
+    curve = [start, *result.validation_rows]
+    draft.write_jsonl("validation.jsonl", curve)
+    metrics = preference_metrics(result, curve, *run.counts())
+    return draft.commit(metrics, preference_blocks(result, curve, run.found, metrics, settings.loss.form))
+
+
+@contextmanager
+def _prepared(settings: PreferenceSettings, inputs: Inputs, context: Context) -> Iterator[PreferenceRun]:
+    """The trainer of this run before its first step, and what it learns from."""
+    from pocketlm.posttraining.folder import open_model
+    from pocketlm.posttraining.judging import selection_judge
+    from pocketlm.posttraining.preferences.recheck import PreferenceRun
     from pocketlm.posttraining.preferences.scoring import held_out_score, preference_validation, split_by_prompt
     from pocketlm.posttraining.preferences.sources import BatchMaker, preferences_of_file, preferences_of_samples
     from pocketlm.posttraining.scoring import selection_validation
@@ -102,8 +139,6 @@ def preference(settings: PreferenceSettings, inputs: Inputs, context: Context) -
         )
     else:
         found = preferences_of_file(Path(str(settings.path)), tokenizer, paired, longest)
-    for reason, count in found.reasons().items():
-        context.event("preferences_rejected", reason=reason, rows=count)
     training, held_out = split_by_prompt(found.items, settings.held_out_share, context.seed("held out"))
     compute = compute_type(model.head_weight_VD.device, context.runtime.precision)
     maker = BatchMaker(settings.loss, model, scored, context.runtime.micro_batch, compute)
@@ -119,14 +154,5 @@ def preference(settings: PreferenceSettings, inputs: Inputs, context: Context) -
             selection = problems.read_jsonl("selection.jsonl")
             chosen_by = selection_validation(tokenizer, selection, judge, settings.max_tokens, settings.validate_every)
         validation = preference_validation(score, chosen_by, settings.validate_every, settings.patience)
-        start = {"step": 0, **validation.score(model)}
-        result = Trainer(model, objective, batches, settings, context, validation, data_digest=digest).run()
-
-    draft = context.draft("model")
-    write_model(draft, model, inputs["model"])
-    draft.write_jsonl("log.jsonl", result.rows)
-    draft.write_jsonl("rejected.jsonl", found.rejected)
-    curve = [start, *result.validation_rows]
-    draft.write_jsonl("validation.jsonl", curve)
-    metrics = preference_metrics(result, curve, len(training), len(held_out), len(found.rejected), len(selection))
-    return draft.commit(metrics, preference_blocks(result, curve, found, metrics, settings.loss.form))
+        trainer = Trainer(model, objective, batches, settings, context, validation, data_digest=digest)
+        yield PreferenceRun(trainer, validation, found, len(training), len(held_out), selection)

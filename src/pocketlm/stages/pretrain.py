@@ -9,17 +9,20 @@ The curve during training is scored on the selection split, the final figure on 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from pocketlm.model.config import SHAPES, NamedShape
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.stage import Inputs, many, optional, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, many, optional, stage
 from pocketlm.pipeline.storage import sha256_text
 from pocketlm.training.phased_settings import PhasedSettings
 from pocketlm.training.settings import SpikePolicy
+
+if TYPE_CHECKING:
+    from pocketlm.evaluation.pretraining import Prepared
 
 
 class PretrainSettings(PhasedSettings):
@@ -46,23 +49,64 @@ class PretrainSettings(PhasedSettings):
     probe_every: int | None = Field(default=50, gt=0)
 
 
+def recheck(settings: PretrainSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Take the first steps again, count again what was read, and score the held-out text again."""
+    from pocketlm.evaluation.pretraining import recheck_pretraining
+
+    return recheck_pretraining(artifact, _prepared(settings, inputs, context), context)
+
+
 @stage(
     version=3,
     inputs={"tokens": many("tokens"), "start": optional("model")},
     output="model",
+    recheck=recheck,
 )
 def pretrain(settings: PretrainSettings, inputs: Inputs, context: Context) -> Artifact:
     """Train a decoder on the tokens and compare its held-out bits per byte with byte n-grams."""
     from pocketlm.data.tokens.mixture_figures import consumed_block, consumed_metrics
-    from pocketlm.data.tokens.training_tokens import TrainingTokens
     from pocketlm.evaluation.baselines import compare_with_ngrams
-    from pocketlm.evaluation.held_out_text import HeldOutText, text_read
-    from pocketlm.evaluation.token_bytes import token_bytes
     from pocketlm.posttraining.folder import write_model
     from pocketlm.training.charts import training_charts
+    from pocketlm.training.start import keep_for_others
+
+    prepared = _prepared(settings, inputs, context)
+    result = prepared.trainer.run()
+    model, batches = prepared.trainer.model, prepared.batches
+    read = prepared.read(result)
+    compared = compare_with_ngrams(model, read.text, read.training, context)
+
+    draft = context.draft("model")
+    write_model(draft, model, prepared.first)
+    tokens_per_step = settings.batch_rows * model.settings.context
+    keep_for_others(draft.path, context.work, batches, result, tokens_per_step, prepared.digests, prepared.start.read)
+    draft.write_jsonl("log.jsonl", result.rows)
+    draft.write_jsonl("validation.jsonl", result.validation_rows)
+    metrics = {
+        "parameters": model.settings.parameter_count(),
+        "tokens": result.tokens,
+        "steps": result.steps,
+        "updates_skipped": result.skipped,
+        "rollbacks": len(result.rollbacks),
+        "batches_left_out": len(result.left_out),
+        "training_bytes": compared.training_bytes,
+        "heldout.bytes": sum(read.text.lengths),
+        **consumed_metrics(read.consumed),
+        **compared.metrics(),
+    }
+    charts = training_charts(result.rows, result.validation_rows)
+    return draft.commit(metrics, [compared.block(), *charts, consumed_block(read.consumed, result.steps)])
+
+
+def _prepared(settings: PretrainSettings, inputs: Inputs, context: Context) -> Prepared:
+    """The trainer of this run before its first step, and what it reads."""
+    from pocketlm.data.tokens.training_tokens import TrainingTokens
+    from pocketlm.evaluation.held_out_text import HeldOutText
+    from pocketlm.evaluation.pretraining import Prepared
+    from pocketlm.evaluation.token_bytes import token_bytes
     from pocketlm.training.device import prepare
     from pocketlm.training.objective import LanguageModelObjective
-    from pocketlm.training.start import keep_for_others, starting_point
+    from pocketlm.training.start import starting_point
     from pocketlm.training.streams import batches_of_streams
     from pocketlm.training.trainer import Trainer
     from pocketlm.training.validation import Validation
@@ -85,8 +129,7 @@ def pretrain(settings: PretrainSettings, inputs: Inputs, context: Context) -> Ar
         tokens.streams, phases, settings.packing, border, context.seed("order"), start.begun(digests)
     )
     glimpse = HeldOutText.of(tokens.held_out("heldout_selection"), bytes_of, settings.validation_documents, window)
-
-    result = Trainer(
+    trainer = Trainer(
         model,
         LanguageModelObjective(settings.z_loss, border if settings.document_mask else None),
         batches,
@@ -97,30 +140,5 @@ def pretrain(settings: PretrainSettings, inputs: Inputs, context: Context) -> Ar
         rate=phases.rate if settings.phases else None,
         milestones=settings.milestone_steps(window, phases.steps),
         state=start.state,
-    ).run()
-
-    text = HeldOutText.of(tokens.held_out("heldout"), bytes_of)
-    pieces = batches.pieces(result.steps, result.left_out)
-    consumed = tokens.consumed(pieces, result.tokens)
-    read = text_read(tokens.streams, pieces, batches.read_on, bytes_of)
-    compared = compare_with_ngrams(model, text, read, context)
-
-    draft = context.draft("model")
-    write_model(draft, model, first)
-    keep_for_others(draft.path, context.work, batches, result, settings.batch_rows * window, digests, start.read)
-    draft.write_jsonl("log.jsonl", result.rows)
-    draft.write_jsonl("validation.jsonl", result.validation_rows)
-    metrics = {
-        "parameters": model.settings.parameter_count(),
-        "tokens": result.tokens,
-        "steps": result.steps,
-        "updates_skipped": result.skipped,
-        "rollbacks": len(result.rollbacks),
-        "batches_left_out": len(result.left_out),
-        "training_bytes": compared.training_bytes,
-        "heldout.bytes": sum(text.lengths),
-        **consumed_metrics(consumed),
-        **compared.metrics(),
-    }
-    charts = training_charts(result.rows, result.validation_rows)
-    return draft.commit(metrics, [compared.block(), *charts, consumed_block(consumed, result.steps)])
+    )
+    return Prepared(trainer, tokens, batches, bytes_of, first, digests, start, glimpse)

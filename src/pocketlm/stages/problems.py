@@ -14,8 +14,9 @@ from pydantic import Field, model_validator
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
+from pocketlm.pipeline.rederivation import compared
 from pocketlm.pipeline.settings import Settings
-from pocketlm.pipeline.stage import Inputs, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, stage
 from pocketlm.problems.arithmetic import LADDER, Row, ladder
 from pocketlm.problems.calculator import evaluate
 from pocketlm.problems.figures import instruction_samples, ladder_table, split_metrics
@@ -69,17 +70,19 @@ def make_splits(settings: ProblemsSettings, seed: int) -> dict[str, list[Row]]:
     return {**ladder(counts, seed), **{stem: made[split] for split, stem in INSTRUCTION_FILES.items()}}
 
 
-def recheck(settings: ProblemsSettings, artifact: Artifact, inputs: Inputs, context: Context) -> list[str]:
+def recheck(settings: ProblemsSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
     """Make every row again, and compute every stored arithmetic answer from the text of its prompt."""
     differences = []
-    for stem, expected in make_splits(settings, context.seed("problems")).items():
+    splits = make_splits(settings, context.seed("problems"))
+    for stem, expected in splits.items():
         rows = artifact.read_jsonl(f"{stem}.jsonl")
         if rows != expected:
             differences.append(f"{stem}.jsonl does not hold the rows that the settings and the seed give")
         for row in rows:
             if "operands" in row and "answer" in row and str(evaluate(row["prompt"].rstrip("="))) != row["answer"]:
                 differences.append(f"{stem}.jsonl: {row['prompt']}{row['answer']} is wrong")
-    return differences
+    blocks = [ladder_table(splits), instruction_samples(splits["instructions"])]
+    return compared(artifact, split_metrics(splits), blocks, differences=differences, sampled="every row made again")
 
 
 @stage(version=1, inputs={}, output="problems", recheck=recheck)

@@ -19,7 +19,7 @@ from pydantic import Field
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.stage import Inputs, optional, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, optional, stage
 from pocketlm.posttraining.settings import RolloutSettings
 from pocketlm.problems.rewards import RewardSettings, reward_identity
 from pocketlm.training.settings import TrainingSettings
@@ -62,12 +62,22 @@ def missing(settings: RejectionSamplingSettings, given: Collection[str]) -> str:
     return "give its budget either as the setting token_budget or as the input `budget`, an rlvr stage"
 
 
+def recheck(settings: RejectionSamplingSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Derive from log and scores what they hold, and score start and kept weights again."""
+    from pocketlm.posttraining.rollouts.inputs import opened
+    from pocketlm.posttraining.rollouts.rejection_recheck import recheck_rejection
+
+    with opened(settings.rollouts, settings.reward, inputs, context) as given:
+        return recheck_rejection(artifact, given, settings.validate_every)
+
+
 @stage(
     version=2,
     inputs={"model": "model", "problems": "problems", "budget": optional("model")},
     output="model",
     external=lambda settings: reward_identity(settings.reward),
     missing=missing,
+    recheck=recheck,
 )
 def rejection_sampling(settings: RejectionSamplingSettings, inputs: Inputs, context: Context) -> Artifact:
     """Fine-tune on the model's own verified answers to the RL prompts."""

@@ -11,17 +11,30 @@ from __future__ import annotations
 
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
+from pocketlm.pipeline.figures import Block, Figure
 from pocketlm.pipeline.settings import Settings
-from pocketlm.pipeline.stage import Inputs, many, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, many, stage
 
 
 class ReportSettings(Settings):
     """The report has nothing to choose: it shows everything."""
 
 
-@stage(version=1, inputs={"stages": many("*")}, output="report")
+def recheck(settings: ReportSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Collect them again."""
+    from pocketlm.pipeline.rederivation import compared
+
+    return compared(artifact, *collected(inputs))
+
+
+@stage(version=1, inputs={"stages": many("*")}, output="report", recheck=recheck)
 def report(settings: ReportSettings, inputs: Inputs, context: Context) -> Artifact:
     """Collect the figures, lineage and licences of all stages."""
+    return context.draft("report").commit(*collected(inputs))
+
+
+def collected(inputs: Inputs) -> tuple[dict[str, Figure], list[Block]]:
+    """The figures of every stage by their full names; lineage and licences as blocks."""
     from pocketlm.pipeline.figures import table
     from pocketlm.reporting.reading import lineage, stage_view
     from pocketlm.reporting.sections import licence_blocks
@@ -30,4 +43,4 @@ def report(settings: ReportSettings, inputs: Inputs, context: Context) -> Artifa
     metrics = {f"{view.name}.{name}": figure for view in stages for name, figure in view.metrics.items()}
     columns = ["stage", "kind", "inputs", "fingerprint", "digest"]
     blocks = [table("Lineage", columns, lineage(stages)), *licence_blocks(stages)]
-    return context.draft("report").commit(metrics, blocks)
+    return metrics, blocks

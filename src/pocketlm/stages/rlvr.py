@@ -18,7 +18,7 @@ from collections.abc import Collection
 
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.stage import Inputs, optional, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, optional, stage
 from pocketlm.posttraining.rlvr.rlvr_settings import RlvrSettings
 from pocketlm.problems.rewards import reward_identity
 
@@ -33,12 +33,26 @@ def missing(settings: RlvrSettings, given: Collection[str]) -> str:
     )
 
 
+def recheck(settings: RlvrSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Derive the figures from log and scores; take the first step, the chosen score and the profiles again."""
+    from pocketlm.posttraining.folder import open_model
+    from pocketlm.posttraining.rlvr.recheck import recheck_rlvr
+    from pocketlm.posttraining.rlvr.run import drawn_prompts
+    from pocketlm.posttraining.rollouts.inputs import opened
+
+    with opened(settings.rollouts, settings.reward, inputs, context) as given:
+        start, _ = open_model(inputs["model"], given.model.head_weight_VD.device)
+        drawn = drawn_prompts(settings, given.prompts, inputs.get("profile"), context)
+        return recheck_rlvr(settings, artifact, given, drawn, start, context)
+
+
 @stage(
     version=3,
     inputs={"model": "model", "problems": "problems", "profile": optional("samples")},
     output="model",
     external=lambda settings: reward_identity(settings.reward),
     missing=missing,
+    recheck=recheck,
 )
 def rlvr(settings: RlvrSettings, inputs: Inputs, context: Context) -> Artifact:
     """Sample answers, verify them, and make right ones likelier than their group's mean."""

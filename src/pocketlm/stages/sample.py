@@ -14,7 +14,7 @@ from pydantic import Field
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.settings import Settings
-from pocketlm.pipeline.stage import Inputs, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, stage
 from pocketlm.posttraining.settings import RolloutSettings
 from pocketlm.problems.rewards import RewardSettings, reward_identity
 
@@ -34,11 +34,20 @@ class SampleSettings(Settings):
     """Stop where fewer of the samples are right."""
 
 
+def recheck(settings: SampleSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Count the stored completions again, and let the verifier judge them again."""
+    from pocketlm.posttraining.rollouts.profile_recheck import recheck_samples
+
+    limits = settings.group_size, settings.minimum_live_groups, settings.minimum_success
+    return recheck_samples(artifact, inputs["problems"], settings.reward, *limits)
+
+
 @stage(
     version=1,
     inputs={"model": "model", "problems": "problems"},
     output="samples",
     external=lambda settings: reward_identity(settings.reward),
+    recheck=recheck,
 )
 def sample(settings: SampleSettings, inputs: Inputs, context: Context) -> Artifact:
     """Ask every prompt many times, and predict what policy gradients would see."""

@@ -15,16 +15,20 @@ It does not see the prompts of RL nor the report split.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any, Literal
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.stage import Inputs, optional, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, optional, stage
 from pocketlm.posttraining.settings import token_budget
 from pocketlm.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from pocketlm.posttraining.sft.recheck import TuningRun
 
 
 class SftSettings(TrainingSettings):
@@ -64,6 +68,14 @@ def missing(settings: SftSettings, given: Collection[str]) -> str:
     return "it needs problems or conversations: their selection split says when to stop and which weights to keep"
 
 
+def recheck(settings: SftSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Derive the figures from log, scores and examples; take the first steps and the chosen score again."""
+    from pocketlm.posttraining.sft.recheck import recheck_tuning
+
+    with _prepared(settings, inputs, context) as run:
+        return recheck_tuning(artifact, run, settings.patience)
+
+
 @stage(
     version=1,
     inputs={
@@ -76,14 +88,34 @@ def missing(settings: SftSettings, given: Collection[str]) -> str:
     },
     output="model",
     missing=missing,
+    recheck=recheck,
 )
 def sft(settings: SftSettings, inputs: Inputs, context: Context) -> Artifact:
     """Learn from problems and conversations, assistant tokens only, until the selection split stops improving."""
-    from pocketlm.posttraining.folder import open_model, write_model
+    from pocketlm.posttraining.folder import write_model
+    from pocketlm.posttraining.sft.figures import sft_blocks, sft_metrics
+
+    with _prepared(settings, inputs, context) as run:
+        start = {"step": 0, **run.validation.score(run.trainer.model)}
+        result = run.trainer.run()
+
+    draft = context.draft("model")
+    write_model(draft, run.trainer.model, inputs["model"])
+    draft.write_jsonl("log.jsonl", result.rows)
+    curve = [start, *result.validation_rows]
+    draft.write_jsonl("validation.jsonl", curve)
+    metrics = sft_metrics(run.sources, run.shares, settings.patience, result, run.replay)
+    return draft.commit(metrics, sft_blocks(metrics, result, curve, settings.patience))
+
+
+@contextmanager
+def _prepared(settings: SftSettings, inputs: Inputs, context: Context) -> Iterator[TuningRun]:
+    """The trainer of this run before its first step, and what it learns from."""
+    from pocketlm.posttraining.folder import open_model
     from pocketlm.posttraining.judging import selection_judge
     from pocketlm.posttraining.scoring import selection_validation
     from pocketlm.posttraining.sft import sources as sft_sources
-    from pocketlm.posttraining.sft.figures import sft_blocks, sft_metrics
+    from pocketlm.posttraining.sft.recheck import TuningRun
     from pocketlm.posttraining.sft.supervised import SupervisedBatches, SupervisedObjective
     from pocketlm.posttraining.sft.validation import with_conversations
     from pocketlm.problems.calculator_tool import CalculatorTool
@@ -119,14 +151,6 @@ def sft(settings: SftSettings, inputs: Inputs, context: Context) -> Artifact:
         validation = with_conversations(
             scored, sources.selection_conversations, settings.validate_every, settings.patience, settings.choose_by
         )
-        start = {"step": 0, **validation.score(model)}
         data = sft_sources.data_digest(inputs)
-        result = Trainer(model, SupervisedObjective(), batches, settings, context, validation, data_digest=data).run()
-
-    draft = context.draft("model")
-    write_model(draft, model, inputs["model"])
-    draft.write_jsonl("log.jsonl", result.rows)
-    curve = [start, *result.validation_rows]
-    draft.write_jsonl("validation.jsonl", curve)
-    metrics = sft_metrics(sources, shares, settings.patience, result, replay)
-    return draft.commit(metrics, sft_blocks(metrics, result, curve, settings.patience))
+        trainer = Trainer(model, SupervisedObjective(), batches, settings, context, validation, data_digest=data)
+        yield TuningRun(trainer, validation, sources, shares, replay, settings.max_tokens)

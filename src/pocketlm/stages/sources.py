@@ -20,7 +20,7 @@ from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.settings import Settings
-from pocketlm.pipeline.stage import Inputs, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, stage
 
 
 class SourcesSettings(Settings):
@@ -53,7 +53,14 @@ def identity(settings: SourcesSettings) -> str:
     ).hexdigest()
 
 
-@stage(version=2, inputs={}, output="documents", external=identity)
+def recheck(settings: SourcesSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Count the stored documents and rejected rows again."""
+    from pocketlm.data.sources.recheck import recheck_sources
+
+    return recheck_sources(artifact)
+
+
+@stage(version=3, inputs={}, output="documents", external=identity, recheck=recheck)
 def sources(settings: SourcesSettings, inputs: Inputs, context: Context) -> Artifact:
     """Read every source into documents.parquet; rows that are no documents go to rejects.parquet."""
     from pocketlm.data.documents import DOCUMENTS, REJECTS, TableWriter, excerpt_of

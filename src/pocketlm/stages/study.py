@@ -20,10 +20,12 @@ from pydantic import Field
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.settings import Settings
-from pocketlm.pipeline.stage import Inputs, many, optional, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, many, optional, stage
 
 if TYPE_CHECKING:
     from pocketlm.data.tokens.tokenizer import Tokenizer
+    from pocketlm.evaluation.study import Items
+    from pocketlm.evaluation.study_arms import Arm, Scored
     from pocketlm.model.transformer import Transformer
 
 RECHECKED = 8
@@ -44,17 +46,38 @@ class StudySettings(Settings):
     """Bytes of held-out text for the base skill, whole documents, in order."""
 
 
-def recheck(settings: StudySettings, artifact: Artifact, inputs: Inputs, context: Context) -> list[str]:
-    """Have each model answer a few problems again; one line for each answer that comes out differently."""
-    from pocketlm.evaluation.study_answers import differences
+def recheck(settings: StudySettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Have each model answer a few problems again, and compare the arms again from the stored answers."""
+    from pocketlm.evaluation import study_figures
+    from pocketlm.evaluation.study_answers import bits, differences, documents_of, held_out_texts, report_rows, shares
+    from pocketlm.evaluation.study_arms import Scored
+    from pocketlm.evaluation.study_budget import spent
+    from pocketlm.pipeline.rederivation import RESCORED, compared
+    from pocketlm.planning.flops import matrix_parameters
 
     rows = inputs["problems"].read_jsonl("report.jsonl")
-    lines = []
+    known = {one.digest: one for one in inputs.all()}
+    starts = {one.digest for one in inputs.many("start").values()}
+    texts = held_out_texts(inputs["documents"], settings.heldout_bytes) if inputs.get("documents") else []
+    lines, scored, short = [], {}, []
     for name, model in _models(inputs).items():
         drawn = context.generator(f"recheck {name}").permutation(len(rows))[:RECHECKED]
-        again, _, _ = _ask(settings, model, [rows[place] for place in sorted(drawn.tolist())], context)
-        lines += differences(name, artifact.read_jsonl(f"answers/{name}.jsonl"), again, rows)
-    return lines
+        again, opened, tokenizer = _ask(settings, model, [rows[place] for place in sorted(drawn.tolist())], context)
+        stored = artifact.read_jsonl(f"answers/{name}.jsonl")
+        lines += differences(name, stored, again, rows)
+        if len(stored) != len(rows):
+            short.append(name)
+            continue
+        cost = spent(model, starts, known)
+        flops = cost.flops(matrix_parameters(opened.settings))
+        scored[name] = Scored(shares(stored), bits(opened, tokenizer, texts), cost, flops)
+    if short:
+        return Rederived(lines, resting={"*": f"the answers of {', '.join(short)} are not those to the problems"})
+    found = _compared(inputs, scored, report_rows(inputs["problems"]), documents_of(texts) if texts else None, context)
+    words = f"{RECHECKED} problems answered again by each model"
+    words += ", held-out text scored again" if texts else ""
+    metrics = study_figures.metrics(found)
+    return compared(artifact, metrics, tolerance=RESCORED, differences=lines, sampled=words)
 
 
 @stage(
@@ -73,14 +96,12 @@ def recheck(settings: StudySettings, artifact: Artifact, inputs: Inputs, context
 def study(settings: StudySettings, inputs: Inputs, context: Context) -> Artifact:
     """Score every model once, and compare the arms over seeds and items."""
     from pocketlm.evaluation import study_figures
-    from pocketlm.evaluation.study_answers import bits, documents_of, held_out_texts, problems_of, report_rows, shares
-    from pocketlm.evaluation.study_arms import Scored, arms_of, compare_arms, one_arm
+    from pocketlm.evaluation.study_answers import bits, documents_of, held_out_texts, report_rows, shares
+    from pocketlm.evaluation.study_arms import Scored
     from pocketlm.evaluation.study_budget import spent
     from pocketlm.planning.flops import matrix_parameters
 
     models = _models(inputs)
-    arms = arms_of(list(models))
-    start, baseline = one_arm(inputs, "start"), one_arm(inputs, "baseline") if inputs.many("baseline") else None
     known = {artifact.digest: artifact for artifact in inputs.all()}
     starts = {artifact.digest for artifact in inputs.many("start").values()}
     costs = {name: spent(artifact, starts, known) for name, artifact in models.items()}
@@ -98,7 +119,8 @@ def study(settings: StudySettings, inputs: Inputs, context: Context) -> Artifact
         context.progress(len(scored), len(models), unit="model", exact_match=float(scored[name].right.mean()))
 
     documents = documents_of(texts) if texts else None
-    found = compare_arms(arms, scored, start, baseline, problems_of(rows), documents, context.generator)
+    found = _compared(inputs, scored, rows, documents, context)
+    start, baseline = _start_and_baseline(inputs)
     digests = {name: artifact.digest for name, artifact in models.items()}
     draft.write_json("study.json", {"arms": [asdict(arm) for arm in found], "models": digests})
     blocks = [
@@ -108,6 +130,26 @@ def study(settings: StudySettings, inputs: Inputs, context: Context) -> Artifact
         study_figures.level_table(found),
     ]
     return draft.commit(study_figures.metrics(found), blocks)
+
+
+def _compared(
+    inputs: Inputs,
+    scored: Mapping[str, Scored],
+    rows: Sequence[Mapping[str, Any]],
+    documents: Items | None,
+    context: Context,
+) -> list[Arm]:
+    from pocketlm.evaluation.study_answers import problems_of
+    from pocketlm.evaluation.study_arms import arms_of, compare_arms
+
+    arms = arms_of(list(_models(inputs)))
+    return compare_arms(arms, scored, *_start_and_baseline(inputs), problems_of(rows), documents, context.generator)
+
+
+def _start_and_baseline(inputs: Inputs) -> tuple[str, str | None]:
+    from pocketlm.evaluation.study_arms import one_arm
+
+    return one_arm(inputs, "start"), one_arm(inputs, "baseline") if inputs.many("baseline") else None
 
 
 def _ask(

@@ -20,8 +20,9 @@ from pydantic import Field
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
+from pocketlm.pipeline.rederivation import compared
 from pocketlm.pipeline.settings import EXECUTION, Place, Settings
-from pocketlm.pipeline.stage import Inputs, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, stage
 
 GSM_SYMBOLIC = "gsm_symbolic"
 
@@ -71,7 +72,16 @@ def identity(settings: TaskProblemsSettings) -> str:
     )
 
 
-@stage(version=1, inputs={}, output="problems", external=identity)
+def recheck(settings: TaskProblemsSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Count the stored rows again."""
+    from pocketlm.problems.figures import sizes_table, solution_samples, stem_metrics
+
+    files = {stem: artifact.read_jsonl(f"{stem}.jsonl") for stem in ("solved", "prompts", "selection", "report")}
+    metrics = {**stem_metrics(files), "items.rejected": len(artifact.read_jsonl("rejected.jsonl"))}
+    return compared(artifact, metrics, [sizes_table(files), solution_samples(files)])
+
+
+@stage(version=1, inputs={}, output="problems", external=identity, recheck=recheck)
 def task_problems(settings: TaskProblemsSettings, inputs: Inputs, context: Context) -> Artifact:
     """Make or read problems of other people's tasks, check that they can be scored, and deal them."""
     from pocketlm.problems.contaminated import BenchmarkGate

@@ -12,14 +12,21 @@ from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.figures import paragraph, table
 from pocketlm.pipeline.settings import Settings
-from pocketlm.pipeline.stage import Inputs, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, stage
 
 
 class TokenizeSettings(Settings):
     """There is nothing to set: documents and tokenizer decide."""
 
 
-@stage(version=2, inputs={"documents": "documents", "tokenizer": "tokenizer"}, output="tokens")
+def recheck(settings: TokenizeSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Count again, and encode text again."""
+    from pocketlm.data.tokens.recheck import recheck_tokens
+
+    return recheck_tokens(artifact, inputs["documents"], inputs["tokenizer"], context)
+
+
+@stage(version=2, inputs={"documents": "documents", "tokenizer": "tokenizer"}, output="tokens", recheck=recheck)
 def tokenize(settings: TokenizeSettings, inputs: Inputs, context: Context) -> Artifact:
     """Encode train, heldout and heldout_selection; count bytes and tokens; compare a sample with `tokenizers`."""
     from pocketlm.data.engine import open_engine

@@ -18,7 +18,7 @@ from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.settings import EXECUTION, Place, Settings
-from pocketlm.pipeline.stage import Inputs, optional, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, optional, stage
 
 
 class TokenizerSettings(Settings):
@@ -46,7 +46,21 @@ def identity(settings: TokenizerSettings) -> str:
     return sha256(_read(settings.path)).hexdigest() if settings.path is not None else ""
 
 
-@stage(version=2, inputs={"documents": "documents", "model": optional("model")}, output="tokenizer", external=identity)
+def recheck(settings: TokenizerSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Measure the compression again, and learn the tokenizer again where it was learned from little text."""
+    from pocketlm.data.tokens.recheck import recheck_tokenizer
+
+    vocabulary = settings.vocabulary if settings.path is None else None
+    return recheck_tokenizer(artifact, inputs["documents"], inputs.get("model"), vocabulary, settings.maximum_bytes)
+
+
+@stage(
+    version=2,
+    inputs={"documents": "documents", "model": optional("model")},
+    output="tokenizer",
+    external=identity,
+    recheck=recheck,
+)
 def tokenizer(settings: TokenizerSettings, inputs: Inputs, context: Context) -> Artifact:
     """Learn the merges from train.parquet, or take what is given; report the compression on held-out text."""
     from pocketlm.data.tokens.chat import CHAT_TEMPLATE

@@ -7,7 +7,7 @@ the schedule and the tokens per parameter that it was found with, which by defau
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pydantic import Field
@@ -16,8 +16,8 @@ from pocketlm.errors import GateFailed
 from pocketlm.model.config import SHAPES
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.figures import table
-from pocketlm.pipeline.stage import Inputs, stage
+from pocketlm.pipeline.figures import Block, table
+from pocketlm.pipeline.stage import Inputs, Rederived, stage
 from pocketlm.training.settings import SpikePolicy
 from pocketlm.training.sweep_settings import SweepSettings
 
@@ -36,7 +36,22 @@ class WindTunnelSettings(SweepSettings):
     """Width of the model that a rate is asked for."""
 
 
-@stage(version=2, inputs={"tokens": "tokens"}, output="sweep")
+def recheck(settings: WindTunnelSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
+    """Fit the recorded runs again."""
+    from pocketlm.pipeline.rederivation import compared
+
+    sweep = _fitted(settings, artifact.read_json("sweep.json")["runs"], context)
+    return compared(artifact, sweep.metrics, sweep.blocks)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    optima: dict[str, Any]
+    metrics: dict[str, Any]
+    blocks: list[Block]
+
+
+@stage(version=2, inputs={"tokens": "tokens"}, output="sweep", recheck=recheck)
 def wind_tunnel(settings: WindTunnelSettings, inputs: Inputs, context: Context) -> Artifact:
     """Sweep learning rates over small models and recommend one for a larger width."""
     from pocketlm.data.tokens.shards import TokenShard
@@ -44,7 +59,6 @@ def wind_tunnel(settings: WindTunnelSettings, inputs: Inputs, context: Context) 
     from pocketlm.evaluation.held_out_text import HeldOutText
     from pocketlm.evaluation.token_bytes import token_bytes
     from pocketlm.training.device import prepare
-    from pocketlm.training.sweep import optimum, rate_for_width, sweep_chart
     from pocketlm.training.sweep_run import bits_of_run
 
     prepare(context.runtime)
@@ -68,6 +82,17 @@ def wind_tunnel(settings: WindTunnelSettings, inputs: Inputs, context: Context) 
             rows.append({"proxy": proxy, "learning_rate": rate, "bits_per_byte": mean, "start": scores[0]["start"]})
             context.progress(len(rows), len(settings.proxies) * len(settings.learning_rates), "run")
 
+    sweep = _fitted(settings, rows, context)
+    draft = context.draft("sweep")
+    optima = {proxy: asdict(found) for proxy, found in sweep.optima.items()}
+    draft.write_json("sweep.json", {"runs": rows, "optima": optima})
+    return draft.commit(sweep.metrics, sweep.blocks)
+
+
+def _fitted(settings: WindTunnelSettings, rows: list[dict[str, Any]], context: Context) -> _Fitted:
+    """The figures that follow from the runs."""
+    from pocketlm.training.sweep import optimum, rate_for_width, sweep_chart
+
     optima = {}
     for proxy in settings.proxies:
         own = [row for row in rows if row["proxy"] == proxy]
@@ -80,8 +105,6 @@ def wind_tunnel(settings: WindTunnelSettings, inputs: Inputs, context: Context) 
     by_width = {SHAPES[proxy].width: found.rate for proxy, found in optima.items()}
     recommended, exponent = rate_for_width(by_width, settings.target_width)
 
-    draft = context.draft("sweep")
-    draft.write_json("sweep.json", {"runs": rows, "optima": {proxy: asdict(found) for proxy, found in optima.items()}})
     columns = ["proxy", "width", "best rate", "bits per byte", "sensitivity", "inside the sweep"]
     shown = [
         [proxy, SHAPES[proxy].width, found.rate, round(found.loss, 4), round(found.sensitivity, 4), not found.on_edge]
@@ -102,4 +125,4 @@ def wind_tunnel(settings: WindTunnelSettings, inputs: Inputs, context: Context) 
         **{f"best_rate.{proxy}": found.rate for proxy, found in optima.items()},
         **{f"sensitivity.{proxy}": found.sensitivity for proxy, found in optima.items()},
     }
-    return draft.commit(metrics, blocks)
+    return _Fitted(optima, metrics, blocks)

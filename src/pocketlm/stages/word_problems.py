@@ -18,8 +18,9 @@ from pydantic import Field
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
+from pocketlm.pipeline.rederivation import compared
 from pocketlm.pipeline.settings import EXECUTION, Place, Settings
-from pocketlm.pipeline.stage import Inputs, stage
+from pocketlm.pipeline.stage import Inputs, Rederived, stage
 
 
 class WordProblemsSettings(Settings):
@@ -50,21 +51,31 @@ def identity(settings: WordProblemsSettings) -> str:
     return files_identity({"word_problems.train": settings.train, "word_problems.report": settings.report})
 
 
-def recheck(settings: WordProblemsSettings, artifact: Artifact, inputs: Inputs, context: Context) -> list[str]:
+def recheck(settings: WordProblemsSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
     """Every stored solution is scored by the verifier, and no item is in two held-out splits."""
+    from pocketlm.problems.figures import sizes_table, solution_samples, stem_metrics
     from pocketlm.problems.verifier import verify
 
     differences: list[str] = []
     home: dict[str, str] = {}
-    for stem in ("solved", "prompts", "selection", "report"):
-        for row in artifact.read_jsonl(f"{stem}.jsonl"):
+    files = {stem: artifact.read_jsonl(f"{stem}.jsonl") for stem in ("solved", "prompts", "selection", "report")}
+    for stem, rows in files.items():
+        for row in rows:
             if "solution" in row and not verify(row, row["solution"]).correct:
                 differences.append(f"{stem}.jsonl: the solution of {row['id']} does not give its answer")
             original = row["id"].partition("/derived/")[0]
             side = stem if stem in ("selection", "report") else "training"
             if home.setdefault(original, side) != side:
                 differences.append(f"{stem}.jsonl: {original} is in {home[original]} too")
-    return differences
+    metrics = {**stem_metrics(files), "items.rejected": len(artifact.read_jsonl("rejected.jsonl"))}
+    return compared(
+        artifact,
+        metrics,
+        [sizes_table(files), solution_samples(files)],
+        differences=differences,
+        sampled="every stored solution scored by the verifier again",
+        resting={"derived.*": "needs the files that the problems were read from"},
+    )
 
 
 @stage(version=1, inputs={}, output="problems", external=identity, recheck=recheck)

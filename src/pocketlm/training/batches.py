@@ -223,6 +223,12 @@ class PhasedBatches:
             for name, parts in found.items()
         }
 
+    def stretches(self, step: int) -> tuple[str, np.ndarray, np.ndarray]:
+        """Data of batch number `step`, and starts and lengths of its stretches, the last target of each included."""
+        key, own = self._place(step)
+        starts, lengths = self.parts[key].pieces([own])
+        return key[0], starts, lengths + self.read_on
+
     def begun(self, step: int) -> dict[tuple[str, int], int]:
         """(data, length of rows) -> windows of it that lie behind batch number `step`, earlier runs included."""
         return {key: (own + 1) * self.parts[key].rows for key, own in (self._place(at) for at in range(step))}

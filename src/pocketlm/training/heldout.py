@@ -32,7 +32,7 @@ def document_bits(model: Transformer, documents: Sequence[np.ndarray], border: i
             owners.append(owner)
     bits = np.zeros(len(windows))
     lengths = [len(window) - 1 for window in windows]
-    for _, padded, chosen in passes(lengths, context, tokens_per_pass(device)):
+    for padded, chosen in passes(lengths, context, tokens_per_pass(device)):
         tokens_BT = torch.full((len(chosen), padded), border)
         targets_BT = torch.full((len(chosen), padded), IGNORE)
         for row, index in enumerate(chosen):

@@ -14,11 +14,10 @@ def tokens_per_pass(device: torch.device) -> int:
     return TOKENS_PER_PASS.get(device.type, TOKENS_PER_PASS["cpu"])
 
 
-def passes(lengths: Sequence[int], context: int, tokens: int) -> Iterator[tuple[int, int, list[int]]]:
-    """(rows, padded length, which of the given rows) of every pass. The last of a length may have fewer than `rows`.
+def passes(lengths: Sequence[int], context: int, tokens: int) -> Iterator[tuple[int, list[int]]]:
+    """(padded length, which of the given rows) of every pass. Lengths are padded to multiples of `LENGTH_STEP`.
 
-    Lengths are padded to multiples of `LENGTH_STEP`. Products of another shape may round differently: a caller whose
-    scores must not depend on what else is scored fills up with blank rows.
+    Products of another shape may round differently: what a row gives depends, in rounding, on the rows beside it.
 
     Args:
         lengths: of the rows, each at most `context`.
@@ -31,4 +30,4 @@ def passes(lengths: Sequence[int], context: int, tokens: int) -> Iterator[tuple[
     for padded in sorted(classes, reverse=True):
         rows = max(1, tokens // padded)
         for start in range(0, len(classes[padded]), rows):
-            yield rows, padded, classes[padded][start : start + rows]
+            yield padded, classes[padded][start : start + rows]

@@ -95,6 +95,13 @@ def starting_point(
     return StartingPoint(model, read_tensors(folder / OPTIMIZER), _read(folder))
 
 
+def read_before(start: Artifact | None, start_at: int | None) -> dict[tuple[str, int], int]:
+    """What runs before this one have read: digest of tokens and length of rows -> windows."""
+    if start is None:
+        return {}
+    return _read(start.path if start_at is None else start.path / MILESTONES / str(start_at))
+
+
 def keep_for_others(
     draft: Path,
     work: Path,

@@ -134,6 +134,13 @@ class Trainer:
             self._train()
         return self._result()
 
+    def first_steps(self, steps: int) -> dict[str, Any]:
+        """The log row of the first `steps` steps by themselves: nothing is read from or written to disk or scored."""
+        self.validation = self.watcher = None
+        while self.step < steps:
+            self._train_step()
+        return self.log.rows[0] if self.log.rows else self.log.close_row(steps, tokens=self.tokens)
+
     def _train(self) -> None:
         self._resume()
         self.context.work.mkdir(parents=True, exist_ok=True)

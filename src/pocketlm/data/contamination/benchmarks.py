@@ -13,6 +13,7 @@ a benchmark keeps in columns which are not scored.
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -112,15 +113,49 @@ def load_benchmark(name: str, paths: Sequence[Path], columns: Columns | None = N
     if columns is None and name not in READERS:
         raise InputError(f"benchmark '{name}': not one of {', '.join(READERS)}. Declare its question column.")
     read = READERS[name] if columns is None else _declared(columns)
-    items = []
+    return [read(row).item(name, row_id) for row_id, row in _named_rows(name, paths)]
+
+
+@dataclass(frozen=True)
+class LetteredQuestion:
+    """A question that can be asked with lettered options, and which of them is right."""
+
+    name: str
+    question: str
+    choices: tuple[str, ...]
+    gold: int
+
+
+def lettered_questions(name: str, paths: Sequence[Path]) -> list[LetteredQuestion]:
+    """The questions of a multiple-choice benchmark, named as `load_benchmark` names its items.
+
+    Raises:
+        InputError: no such benchmark, or one without options; what `load_benchmark` refuses; a row with fewer than two
+            options or without a right one.
+    """
+    if name not in LETTERED:
+        near = difflib.get_close_matches(name, LETTERED, n=2, cutoff=0.5) or LETTERED
+        raise InputError(f"benchmark '{name}' has no options to letter; take {' or '.join(near)}.")
+    questions = []
+    for row_id, row in _named_rows(name, paths):
+        parts = READERS[name](row)
+        if len(parts.choices) < 2 or parts.answer not in parts.choices:
+            raise InputError(f"{row.place}: two options or more and the right one were expected. Mend or drop the row.")
+        gold = parts.choices.index(parts.answer)
+        questions.append(LetteredQuestion(row_id, parts.question, parts.choices, gold))
+    return questions
+
+
+def _named_rows(name: str, paths: Sequence[Path]) -> list[tuple[str, Row]]:
+    named = []
     for place, path in enumerate(paths):
         for number, row in benchmark_rows(path):
             by_place = f"{place}:{number}" if len(paths) > 1 else str(number)
             row_id = row.values.get("id")
-            items.append(read(row).item(name, by_place if row_id is None else str(row_id)))
-    if not items:
+            named.append((by_place if row_id is None else str(row_id), row))
+    if not named:
         raise InputError(f"benchmark '{name}': no rows in {', '.join(map(str, paths)) or 'no file'}.")
-    return items
+    return named
 
 
 @dataclass(frozen=True)
@@ -206,6 +241,8 @@ READERS: Mapping[str, Callable[[Row], _Parts]] = {
     "lambada_openai": _lambada,
     "gsm8k": _gsm8k,
 }
+LETTERED = ("arc_challenge", "arc_easy", "hellaswag", "piqa", "winogrande")
+"""Benchmarks that are questions with options."""
 
 
 def benchmark_rows(path: Path) -> Iterator[tuple[int, Row]]:

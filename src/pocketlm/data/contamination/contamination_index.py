@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 import pyarrow as pa
@@ -65,6 +66,11 @@ class Item:
     choices: tuple[str, ...] = ()
     answer: str = ""
     literal: bool = False
+
+
+def question_hash(item: Item) -> str:
+    """sha256 of an item's question alone: by it an item is known again, wherever it stands in another file."""
+    return sha256(item.records[0].encode()).hexdigest()
 
 
 @dataclass(frozen=True)

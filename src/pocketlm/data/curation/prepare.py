@@ -120,9 +120,7 @@ def _prepare(unit: Unit) -> None:
         allowed = allowed_mask(rows.table["licence"].combine_chunks(), settings.allowed_licences)
         reason = "its licence is not on the list of allowed licences"
         rows.reject("licences", Reasons.alike(np.flatnonzero(~allowed), "licence", reason, 0.0, 1.0))
-    cleaned = _without_c4_lines(clean(rows.texts), rows.table, settings)
-    if settings.mask_emails or settings.mask_addresses:
-        cleaned = mask(cleaned, settings.mask_emails, settings.mask_addresses)
+    cleaned = cleaned_texts(rows.table, settings)
     empty = np.flatnonzero(np.asarray(pc.binary_length(cleaned)) == 0)
     rows.reject(
         "clean", Reasons.alike(empty, "empty_after_cleaning", "nothing is left after cleaning", 0.0, 1.0), cleaned
@@ -161,6 +159,14 @@ def _prepare(unit: Unit) -> None:
             "steps": np.array(list(rows.steps.values()), np.int64),
         },
     )
+
+
+def cleaned_texts(documents: pa.Table, settings: CurationSettings) -> pa.Array:
+    """Texts (columns `text`, `source`) as the gates see them, large_string: cleaned, lines cut, addresses masked."""
+    cleaned = _without_c4_lines(clean(documents["text"].combine_chunks()), documents, settings)
+    if settings.mask_emails or settings.mask_addresses:
+        cleaned = mask(cleaned, settings.mask_emails, settings.mask_addresses)
+    return cleaned
 
 
 def gate_reasons(

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pocketlm.data.contamination.contamination import Hits, Index, find_contamination
+from pocketlm.data.contamination.contamination_index import question_hash
 from pocketlm.data.contamination.contamination_settings import ContaminationSettings
 from pocketlm.data.curation.corpus import Corpus, Rejection
 from pocketlm.data.curation.prepare import Unit
@@ -79,7 +80,8 @@ def _rejection(all_hits: Hits, index: Index, threshold: float) -> Rejection:
 
 
 def contaminated_items(corpus: Corpus, found: Contamination) -> list[dict[str, Any]]:
-    """For each item that some training document held: kind, id, largest containment, that document, and how many."""
+    """For each item that some training document held: kind, id, hash of its question (`question_hash`), largest
+    containment, that document, and how many."""
     hits = found.hits
     order = np.lexsort((hits.document, -hits.containment, hits.item))
     first = order[np.append(True, hits.item[order][1:] != hits.item[order][:-1])[: len(order)]]
@@ -89,6 +91,7 @@ def contaminated_items(corpus: Corpus, found: Contamination) -> list[dict[str, A
         {
             "kind": found.index.items[item].kind,
             "id": found.index.items[item].id,
+            "question": question_hash(found.index.items[item]),
             "containment": round(float(containment), 4),
             "document": ids[document],
             "documents": int(documents[item]),

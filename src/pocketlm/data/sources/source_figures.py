@@ -1,4 +1,4 @@
-"""What the report shows of the sources: counts of documents, rejected rows and licences, versions that were read."""
+"""What the report shows of the sources: counts of documents, rejected rows and licences, files that were read."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ from pocketlm.data.sources.source_settings import DOCUMENTATION
 from pocketlm.data.sources.sources import Account, Entry
 from pocketlm.pipeline.figures import Block, table
 
+MOST_FILES = 1000
+"""Files of a source that are listed one by one; the stage's identity covers all of them."""
+FILES_NOTE = (
+    "What a file held when it was read: sha256, of a distribution over the names and texts of its documents; git: the "
+    "hash of git, where the hub states no other. The stage's identity covers the names and hashes of all."
+)
+
 
 @dataclass
 class SourceCounts:
@@ -21,6 +28,8 @@ class SourceCounts:
     documents: Counter[str] = field(default_factory=Counter)
     bytes: Counter[str] = field(default_factory=Counter)
     licences: Counter[tuple[str, str]] = field(default_factory=Counter)
+    by_file: Counter[tuple[str, str]] = field(default_factory=Counter)
+    bytes_by_file: Counter[tuple[str, str]] = field(default_factory=Counter)
     rejects: Counter[tuple[str, str]] = field(default_factory=Counter)
     accounts: dict[str, Account] = field(default_factory=dict)
 
@@ -37,6 +46,9 @@ class SourceCounts:
             self.documents[entry.source] += 1
             self.bytes[entry.source] += len(entry.content)
             self.licences[entry.source, entry.licence] += 1
+            file = entry.source.partition("/")[0], entry.origin
+            self.by_file[file] += 1
+            self.bytes_by_file[file] += len(entry.content)
 
     def documents_of(self, name: str) -> int:
         """Documents of a source and of its parts (`name/...`)."""
@@ -93,11 +105,30 @@ class SourceCounts:
             note = "Not sampled: documents that sample_share left out. Stopped at: the limit before the last document."
             columns = ["source", "commit", "not sampled", "stopped at"]
             blocks.append(table("Revisions, samples and limits", columns, selected, note))
+        blocks.append(self._files())
         if by_rule:
             blocks.append(
                 table("Rows that are no documents", ["source", "rule", "rows"], by_rule, "In rejects.parquet.")
             )
         return blocks
+
+    def _files(self) -> Block:
+        """Every file with its hash and what it gave."""
+        rows = [
+            {
+                "source": name,
+                "file": file,
+                "sha256": known,
+                "documents": self.by_file[name, file],
+                "bytes": self.bytes_by_file[name, file],
+            }
+            for name, account in self.accounts.items()
+            for file, known in list(account.files.items())[:MOST_FILES]
+        ]
+        note = FILES_NOTE.format(
+            most=MOST_FILES, left=sum(len(one.files) for one in self.accounts.values()) - len(rows)
+        )
+        return table("Files that were read", ["source", "file", "sha256", "documents", "bytes"], rows, note)
 
 
 def version_blocks(paths: Iterable[str]) -> list[Block]:

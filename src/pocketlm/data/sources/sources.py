@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from pocketlm.data.sources import python_documentation as documentation
 from pocketlm.data.sources.archives import is_archive, members
@@ -28,6 +28,7 @@ from pocketlm.pipeline.storage import sha256_file
 
 DOCUMENTATION_BYTES = 40_000_000
 HASH_VALUES = 2**64
+SHA256_DIGITS = 64
 
 
 class Entry(NamedTuple):
@@ -52,6 +53,8 @@ class Account:
         not_sampled: documents that `sample_share` left out.
         stopped: the setting that ended the reading before the last document; "" when all were read.
         revision: the commit that was read. passed_over: files of unknown format, by suffix.
+        files: origin -> hash of the files that were located (of a distribution: over its names and texts); sha256,
+            or `git:` and the hash of git where the hub states no other.
         with_score, with_licence: rows that hold the columns of these settings.
     """
 
@@ -59,6 +62,7 @@ class Account:
     stopped: str = ""
     revision: str = ""
     passed_over: Counter[str] = field(default_factory=Counter)
+    files: dict[str, str] = field(default_factory=dict)
     with_score: int = 0
     with_licence: int = 0
 
@@ -81,12 +85,14 @@ def read_source(
     """
     account = account if account is not None else Account()
     if settings.path == DOCUMENTATION:
-        yield from _selected(_documentation(name, settings), settings, None, account)
+        yield from _selected(_documentation(name, settings, account), settings, None, account)
         return
     located = _located(name, settings)
     if _identified.get((name, settings), identity := _identity(name, located)) != identity:
         raise InputError(f"sources.{name}.path = {settings.path}: its files changed while the run began. Run again.")
     account.revision, account.passed_over = located.revision, located.passed_over
+    hashes = {file.origin: file.content_hash() for file in located.files if file.fault is None}
+    account.files = {name: known if len(known) == SHA256_DIGITS else f"git:{known}" for name, known in hashes.items()}
     rows = _rows_of_files(name, settings, located, account, tick)
     documents = 0
     for entry in _selected(rows, settings, settings.maximum_bytes, account):
@@ -261,13 +267,16 @@ def _documentation_contents(settings: SourceSettings) -> Iterator[tuple[str, str
         yield f"{package.name}/{package.licence}", documentation.description(package)
 
 
-def _documentation(name: str, settings: SourceSettings) -> Iterator[Entry]:
+def _documentation(name: str, settings: SourceSettings, account: Account) -> Iterator[Entry]:
     packages, _ = documentation.installed_packages()
     reference, docstrings, descriptions = (f"{name}/{part}" for part in documentation.PARTS)
     known = settings.licence
+    hashes: defaultdict[str, Any] = defaultdict(hashlib.sha256)
 
     def entry(source: str, relative: str, text: str, licence: str, origin: str, progress: float) -> Entry:
         content = text.encode() if text.strip() else Fault("empty", "no documentation in it")
+        hashes[origin].update(f"\0{relative}\0{text}".encode())
+        account.files[origin] = hashes[origin].hexdigest()
         return Entry(f"{source}/{relative}", source, content, known or licence, origin, progress)
 
     for topic, text in documentation.topics().items():

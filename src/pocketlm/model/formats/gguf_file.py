@@ -90,6 +90,14 @@ class GGUFFile:
         cursor = _Cursor(self.path, self._data, place.offset)
         return [cursor.text() for _ in range(place.count)]
 
+    def numbers(self, key: str) -> list[int]:
+        """The numbers of an array of the metadata; CorruptionError when it is none."""
+        place = self.metadata.get(key)
+        if not isinstance(place, ArrayPlace) or place.kind not in _SCALARS:
+            raise CorruptionError(f"{self.path}: {key} is not an array of numbers")
+        code = _SCALARS[place.kind]
+        return list(struct.unpack_from(f"<{place.count}{code[1]}", self._data.data, place.offset))
+
     def tensor(self, name: str) -> np.ndarray:
         """A tensor, dequantised to float32."""
         from gguf.constants import GGMLQuantizationType

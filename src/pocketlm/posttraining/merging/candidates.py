@@ -7,13 +7,13 @@ is never looked at.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pocketlm.errors import InputError
-from pocketlm.pipeline.figures import figure, line_chart, paragraph, table
+from pocketlm.pipeline.figures import Block, figure, line_chart, paragraph, table
 from pocketlm.posttraining.folder import open_model, write_model
 from pocketlm.posttraining.merging.selection import Candidate, Rule, unbeaten
 from pocketlm.posttraining.merging.skills import HELD_OUT, tuned_skill
@@ -22,6 +22,7 @@ from pocketlm.posttraining.scoring import bits_per_byte, first_documents
 from pocketlm.training.device import prepare
 
 if TYPE_CHECKING:
+    from pocketlm.model.transformer import Transformer
     from pocketlm.pipeline.artifact import Artifact, Draft
     from pocketlm.pipeline.context import Context
     from pocketlm.pipeline.stage import Inputs
@@ -90,18 +91,32 @@ class Candidates:
         write_model(draft, self._mixture, self._source)
         rows = self._rows(chosen)
         draft.write_jsonl("log.jsonl", rows)
-        key, unit, name = self.skill.key, self.skill.unit, self.skill.name
-        figures = {
-            **metrics,
-            f"selection.{key}": figure(chosen.skill, n=self.skill.n, unit=unit),
+        return draft.commit({**metrics, **self.figures(chosen)}, self.blocks(rows, outcome, series))
+
+    def figures(self, chosen: Candidate) -> dict[str, Any]:
+        """The two scores of a mixture as metrics."""
+        return {
+            f"selection.{self.skill.key}": figure(chosen.skill, n=self.skill.n, unit=self.skill.unit),
             "selection.bits_per_byte": figure(chosen.bits_per_byte, n=len(self._texts), unit=BITS),
         }
-        blocks = [
+
+    def blocks(self, rows: Sequence[Mapping[str, Any]], outcome: str, series: str | None) -> list[Block]:
+        """The sentence on what was chosen, the chart and the table, from rows of log.jsonl."""
+        return [
             paragraph(f"{outcome} {self.rule.sentence(self.skill)}"),
-            line_chart("What each mixture keeps and gains", rows, BITS, name, series, note=self._note),
+            line_chart("What each mixture keeps and gains", rows, BITS, self.skill.name, series, note=self._note),
             table("Mixtures, scored on the selection split", list(rows[0]), rows, self._note),
         ]
-        return draft.commit(figures, blocks)
+
+    @property
+    def model(self) -> Transformer:
+        """The model whose weights the mixtures overwrite."""
+        return self._mixture
+
+    @property
+    def tokens_of_a_score(self) -> int:
+        """About how many tokens a score takes: texts of four bytes a token, and answers of some length."""
+        return sum(len(text.encode()) for text in self._texts) // 4 + 64 * self.skill.n
 
     def _rows(self, chosen: Candidate) -> list[dict[str, Any]]:
         return [

@@ -41,8 +41,13 @@ def rlvr_metrics(
     `before`, `after`: groups of the same prompts, from the start and from the chosen weights. pass@k is that of 1 and
     of the largest power of two for which both have prompts of every level with so many verdicts.
     """
+    return {**log_metrics(result, selection), **sampled_metrics(before, after, divergence)}
+
+
+def log_metrics(result: RlvrResult, selection: int) -> dict[str, Any]:
+    """What follows from the log and the selection curve; `selection` problems were asked."""
     log, curve = result.log, result.curve
-    metrics: dict[str, Any] = {
+    return {
         "steps": log[-1]["step"] if log else 0,
         "chosen_step": result.chosen["step"],
         "optimized_tokens": result.tokens,
@@ -50,14 +55,20 @@ def rlvr_metrics(
         "packed_tokens": total(log, "packed_tokens"),
         "selection.exact_match.before": figure(curve[0]["exact_match"], n=selection),
         "selection.exact_match": figure(result.chosen["exact_match"], n=selection),
-        "live_groups.predicted": figure(live_share(before), n=len(before)),
         "live_groups.mean": mean(log, "live_groups"),
         "engine_distance.mean": figure(mean(log, "engine_distance"), unit="nats per token"),
         "truncated.mean": mean(log, "truncated"),
         "verifier_failures.mean": mean(log, "verifier_failures"),
-        "divergence_from_start": figure(divergence, unit="nats per token"),
         "stopped": result.ended,
         "alarms": ", ".join(result.alarms) or "none",
+    }
+
+
+def sampled_metrics(before: Sequence[Group], after: Sequence[Group], divergence: float) -> dict[str, Any]:
+    """What follows from samples of the start and of the chosen weights."""
+    metrics: dict[str, Any] = {
+        "live_groups.predicted": figure(live_share(before), n=len(before)),
+        "divergence_from_start": figure(divergence, unit="nats per token"),
     }
     profiles = {
         when: [PromptProfile.of_group(group) for group in groups]

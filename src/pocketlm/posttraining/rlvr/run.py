@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from pocketlm.posttraining.rollouts.curriculum import Draws, keep_by_pass_rate
 from pocketlm.posttraining.rollouts.profile import pass_rates_of, with_pass_at_k
 from pocketlm.posttraining.rollouts.sampler import Group, live_share, spread
 from pocketlm.training.trainer import Trainer
+from pocketlm.training.validation import Validation
 
 if TYPE_CHECKING:
     from pocketlm.model.transformer import Transformer
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from pocketlm.posttraining.examples import Prompt
     from pocketlm.posttraining.rlvr.rlvr_settings import RlvrSettings
     from pocketlm.posttraining.rollouts.inputs import RolloutInputs
+
+
+RAN_ALL = "ran all steps"
 
 
 @dataclass(frozen=True)
@@ -96,21 +100,57 @@ def train(
         before: groups of the start, which say how many would be live.
         start: the frozen start, the reference of a KL penalty.
     """
-    model, sampler = given.model, given.sampler
-    validation = given.validation(settings.validate_every)
-    if settings.held_prompts:
-        held = spread(given.selection, settings.held_prompts)
-        validation = with_pass_at_k(validation, sampler, held, context.seed("held-out prompts"))
-    first = {"step": 0, **validation.score(model)}
+    validation = selection_score(settings, given, context)
+    first = {"step": 0, **validation.score(given.model)}
     if drawn.draws is None or live_share(before) < settings.minimum_live_groups:
         ended = f"not trained: {live_share(before):.1%} of the start's groups are live"
         if drawn.draws is None:
             ended = f"not trained: {drawn.told}"
         context.warn(ended)
         return RlvrResult([], [first], first, 0, 0, ended, True, [])
+    trainer, batches = trainer_of(settings, given, drawn.draws, validation, first, start, context)
+    result = trainer.run()
+    unused = batches.unused_tokens
+    chosen = next((row for row in result.validation_rows if row["step"] == result.best_step), first)
+    return RlvrResult(
+        log=result.rows,
+        curve=[first, *result.validation_rows],
+        chosen=chosen,
+        tokens=result.tokens,
+        sampled_tokens=total(result.rows, "sampled_tokens") + unused,
+        ended=result.ended or RAN_ALL,
+        stopped=unused > 0,
+        alarms=alarms_of(result.rows),
+    )
+
+
+def alarms_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the alarms in a log."""
+    return sorted({name for row in rows for name in row.get("alarms", [])})
+
+
+def selection_score(settings: RlvrSettings, given: RolloutInputs, context: Context) -> Validation:
+    """What the weights are chosen by, with pass@k of held prompts beside it where that is asked for."""
+    validation = given.validation(settings.validate_every)
+    if settings.held_prompts:
+        held = spread(given.selection, settings.held_prompts)
+        validation = with_pass_at_k(validation, given.sampler, held, context.seed("held-out prompts"))
+    return validation
+
+
+def trainer_of(
+    settings: RlvrSettings,
+    given: RolloutInputs,
+    draws: Draws,
+    validation: Validation,
+    first: Mapping[str, Any],
+    start: Transformer,
+    context: Context,
+) -> tuple[Trainer, RolloutBatches]:
+    """The trainer of a run before its first step, and its batches; `first` is the score of the start."""
     batches = RolloutBatches(
-        sampler,
-        drawn.draws,
+        given.sampler,
+        draws,
         settings,
         context.seed("rollouts"),
         context.work,
@@ -122,7 +162,7 @@ def train(
     )
     rollouts = settings.rollouts
     trainer = Trainer(
-        model,
+        given.model,
         PolicyGradientObjective(settings, settings.batch_rows, rollouts.max_tokens, rollouts.temperature),
         batches,
         settings,
@@ -131,15 +171,4 @@ def train(
         data_digest=given.problems.digest,
         watcher=RlvrWatcher(settings.alarms, first, settings.token_budget, settings.updates_per_batch),
     )
-    result = trainer.run()
-    chosen = next((row for row in result.validation_rows if row["step"] == result.best_step), first)
-    return RlvrResult(
-        log=result.rows,
-        curve=[first, *result.validation_rows],
-        chosen=chosen,
-        tokens=result.tokens,
-        sampled_tokens=total(result.rows, "sampled_tokens") + batches.unused_tokens,
-        ended=result.ended or "ran all steps",
-        stopped=batches.unused_tokens > 0,
-        alarms=sorted({name for row in result.rows for name in row.get("alarms", [])}),
-    )
+    return trainer, batches

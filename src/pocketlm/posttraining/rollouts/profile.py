@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from pocketlm.pipeline.seeds import derive_seed
 from pocketlm.pipeline.storage import write_bytes_atomic
 from pocketlm.posttraining.rollouts.files import group_row
-from pocketlm.posttraining.rollouts.profile_estimates import mean_over_levels, pass_at
+from pocketlm.posttraining.rollouts.profile_estimates import mean_over_levels
 from pocketlm.posttraining.rollouts.sampler import Group, Sampler, sequence_tokens
+from pocketlm.problems.pass_at import pass_at
 from pocketlm.training.validation import Validation
 
 if TYPE_CHECKING:

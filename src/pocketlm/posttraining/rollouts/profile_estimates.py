@@ -35,21 +35,13 @@ class Mean:
         return min(1.0, self.value + 1.96 * self.error)
 
 
-def pass_at(k: int, samples: int, correct: int) -> float:
-    """Unbiased pass@k of one problem from `correct` of `samples` (arXiv 2107.03374, equation 1); k <= samples."""
-    chance_of_none = 1.0
-    for place in range(k):
-        chance_of_none *= max(samples - correct - place, 0) / (samples - place)
-    return 1.0 - chance_of_none
-
-
 def live_chance(size: int, rewards: Sequence[float]) -> float:
     """Unbiased chance that `size` fresh samples of a prompt do not all earn the same, from its sampled `rewards`.
 
     1 - sum over the values v of C(n_v, size) / C(n, size), with n_v of the n samples earning v: of all subsets of that
     size, the share that holds two different rewards. Each term is unbiased for P(v)^size, the chance that all earn v
-    (the argument of `pass_at`). With rewards of 0 and 1 this is the chance of a live group, 1 - p^size - (1 - p)^size.
-    Needs size <= n.
+    (the argument of `problems.pass_at`). With rewards of 0 and 1 this is the chance of a live group, 1 - p^size -
+    (1 - p)^size. Needs size <= n.
     """
     dead = 0.0
     for count in Counter(rewards).values():

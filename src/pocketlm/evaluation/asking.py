@@ -1,0 +1,122 @@
+"""The questions of one evaluation, opened once and put to every model: tasks of the harness and behaviour checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from pocketlm.evaluation.adapter import PocketLM
+from pocketlm.evaluation.behaviour.run import rows_of_task, score_behaviour
+from pocketlm.evaluation.benchmark_tasks import benchmark_of
+from pocketlm.evaluation.clean import Flags, mark
+from pocketlm.evaluation.harness import Suite, open_suite
+from pocketlm.evaluation.items import Item
+from pocketlm.evaluation.splits import split_of
+from pocketlm.evaluation.task_data import TaskData
+
+if TYPE_CHECKING:
+    from pocketlm.data.tokens.tokenizer import Tokenizer
+    from pocketlm.model.transformer import Transformer
+
+Split = Literal["all", "selection", "report"]
+SPLITS: tuple[Split, ...] = ("all", "selection", "report")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked, and how.
+
+    Attributes:
+        data: tasks of the harness. behaviour: names of behaviour checks.
+        flags: which items training text held.
+        split: which items of the benchmarks, by hash. chat: ask them in the model's chat form.
+        limit: only the first items of each task (of those of the split).
+    """
+
+    data: TaskData
+    behaviour: Sequence[str] = ()
+    flags: Flags = field(default_factory=Flags)
+    split: Split = "all"
+    chat: bool = False
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answered.
+
+    Attributes:
+        items: task -> items, in the order of the questions.
+        shortened: task -> requests whose text was longer than the model's context, so that its left end was cut.
+    """
+
+    items: dict[str, list[Item]]
+    shortened: dict[str, int]
+
+
+class Questions:
+    """Use `open_questions`."""
+
+    def __init__(self, asked: Asked, suite: Suite | None) -> None:
+        self._asked, self._suite = asked, suite
+        self._chosen = {task: self._positions(task) for task in asked.data.rows}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many items of each task a model is asked."""
+        behaviour = {name: len(rows_of_task(name)[: self._asked.limit]) for name in self._asked.behaviour}
+        return {**{task: len(places) for task, places in self._chosen.items()}, **behaviour}
+
+    def ask(
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        name: str,
+        progress: Callable[[float], None] | None = None,
+        sample: Mapping[str, Sequence[int]] | None = None,
+    ) -> Answers:
+        """Put the questions to a model.
+
+        Args:
+            name: identifies model and tokenizer in the harness's records.
+            progress: called with the number of items (or the part of one) that were finished.
+            sample: task -> which of its questions; all of them unless given.
+        """
+        places = self._chosen
+        if sample is not None:
+            places = {task: [own[at] for at in sample.get(task, ())] for task, own in self._chosen.items()}
+        items: dict[str, list[Item]] = {}
+        shortened: dict[str, int] = {}
+        if self._suite is not None:
+            adapter = PocketLM(model, tokenizer, name, progress=progress)
+            items = dict(self._suite.evaluate(adapter, chosen=places, chat=self._asked.chat).items)
+            shortened = dict(adapter.truncated)
+        if self._asked.behaviour:
+            names, limit = self._asked.behaviour, self._asked.limit
+            items |= score_behaviour(model, tokenizer, names, limit, progress, sample)
+        return Answers(
+            {task: self._marked(task, rows, places.get(task, ())) for task, rows in items.items()}, shortened
+        )
+
+    def _marked(self, task: str, items: list[Item], places: Sequence[int]) -> list[Item]:
+        rows = self._asked.data.rows.get(task)
+        return items if rows is None else mark(items, self._asked.flags.of(task, [rows[at] for at in places]))
+
+    def _positions(self, task: str) -> list[int]:
+        places: Sequence[int] = range(len(self._asked.data.rows[task]))
+        if self._asked.split != "all" and benchmark_of(task) is not None and self._suite is not None:
+            hashes = self._suite.hashes(task)
+            places = [at for at in places if split_of(hashes[at]) == self._asked.split]
+        return list(places)[: self._asked.limit]
+
+
+@contextmanager
+def open_questions(asked: Asked) -> Iterator[Questions]:
+    """The questions, ready to be put to models."""
+    if not asked.data.rows:
+        yield Questions(asked, None)
+        return
+    with open_suite(asked.data) as suite:
+        yield Questions(asked, suite)

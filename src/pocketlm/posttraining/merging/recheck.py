@@ -1,0 +1,78 @@
+"""A mixture held against its log and its sources: the choice by the rule, the weights, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pocketlm.model.storage import WEIGHTS as FILE
+from pocketlm.model.storage import load_weights, read_tensors
+from pocketlm.posttraining.merging.candidates import BITS
+from pocketlm.posttraining.merging.selection import Candidate, unbeaten
+from pocketlm.posttraining.merging.sources import matrices
+from pocketlm.posttraining.recheck import SHARES_APART
+from pocketlm.training.recheck import SCORED, affordable_tokens, rescored
+
+if TYPE_CHECKING:
+    from pocketlm.pipeline.artifact import Artifact
+    from pocketlm.posttraining.merging.candidates import Candidates
+    from pocketlm.posttraining.merging.interpolation import StateDict
+
+SHOWN = ("not beaten on both", "chosen")
+ULPS = 1e-6
+"""Relative to the largest weight of a tensor: what double precision, rounded once, may differ by elsewhere."""
+
+
+def candidates_of(log: Sequence[Mapping[str, Any]], candidates: Candidates) -> list[Candidate]:
+    """The scored mixtures that the rows of log.jsonl tell of."""
+    skill = candidates.skill.name
+    return [
+        Candidate({key: row[key] for key in row if key not in (skill, BITS, *SHOWN)}, row[skill], row[BITS])
+        for row in log
+    ]
+
+
+def check_mixture(
+    artifact: Artifact,
+    candidates: Candidates,
+    log: Sequence[Mapping[str, Any]],
+    scored: Sequence[Candidate],
+    chosen: Candidate,
+    make: Callable[[], StateDict] | None,
+) -> tuple[list[str], str]:
+    """Differences, and words on what was done again.
+
+    Args:
+        log: rows of log.jsonl; scored: their candidates; chosen: the one that the rule takes.
+        make: mixes the chosen weights again; None: not here.
+    """
+    lines = []
+    for row, one, front in zip(log, scored, unbeaten(scored, candidates.skill.sign), strict=True):
+        if (row[SHOWN[0]], row[SHOWN[1]]) != ("yes" if front else "no", "yes" if one is chosen else ""):
+            lines.append(f"log.jsonl: {dict(one.place)} is not marked as its scores and the rule mark it")
+    model, words = candidates.model, []
+    stored_path = artifact.file(FILE)
+    load_weights(model, read_tensors(stored_path), stored_path)
+    if make is not None:
+        lines += _other_weights(matrices(model), make())
+        words.append("the chosen weights mixed again from their sources")
+    device = model.head_weight_VD.device
+    if candidates.tokens_of_a_score <= affordable_tokens(model, device):
+        again = candidates.score(chosen.place, lambda: {name: view.clone() for name, view in matrices(model).items()})
+        lines += rescored({BITS: chosen.bits_per_byte}, {BITS: again.bits_per_byte}, "the kept weights")
+        apart = abs(chosen.skill - again.skill)
+        if apart > (SHARES_APART if candidates.skill.sign > 0 else SCORED * abs(again.skill)):
+            lines.append(f"the kept weights: {candidates.skill.name} is {chosen.skill}, scored again {again.skill}")
+        words.append("the kept weights scored again")
+    return lines, "; ".join(words)
+
+
+def _other_weights(stored: Mapping[str, torch.Tensor], again: Mapping[str, torch.Tensor]) -> list[str]:
+    lines = []
+    for name, weight in stored.items():
+        made = again[name].to(weight.device)
+        if float((weight - made).abs().max()) > ULPS * float(made.abs().max()):
+            lines.append(f"model.safetensors: {name} is not what mixing the sources gives")
+    return lines

@@ -1,0 +1,53 @@
+"""Stored samples counted and judged again: a profile rests on nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pocketlm.pipeline.rederivation import compared
+from pocketlm.posttraining.judging import scorer_of
+from pocketlm.posttraining.rollouts.profile import PROFILE, PromptProfile
+from pocketlm.posttraining.rollouts.profile_figures import prospects_of, sample_blocks, sample_metrics
+
+if TYPE_CHECKING:
+    from pocketlm.pipeline.artifact import Artifact
+    from pocketlm.pipeline.stage import Rederived
+    from pocketlm.problems.rewards import RewardSettings
+
+JUDGED = 2_000
+"""Completions that the verifier judges again, the first of each prompt."""
+
+
+def recheck_samples(
+    artifact: Artifact,
+    problems: Artifact,
+    reward: RewardSettings,
+    group_size: int | None,
+    minimum_live_groups: float,
+    minimum_success: float,
+) -> Rederived:
+    """All figures from samples.jsonl; profile.jsonl; verdicts of the first completions of each prompt."""
+    rows = artifact.read_jsonl("samples.jsonl")
+    profiles = [PromptProfile.of(row) for row in rows]
+    lines = []
+    if artifact.read_jsonl(PROFILE) != [profile.to_json() for profile in profiles]:
+        lines.append(f"{PROFILE}: not the counts of samples.jsonl")
+    each = max(1, JUDGED // max(1, len(rows)))
+    judged = 0
+    with scorer_of(reward, problems) as scorer:
+        for row in rows:
+            for one in row["completions"][:each]:
+                again = scorer.score(row["row"], one["text"])
+                judged += 1
+                if one["finish"] == "stop" and one["reward"] is not None and again.correct != one["correct"]:
+                    lines.append(f"samples.jsonl, {row['row']['id']}: {one['text']!r} is not judged as it is recorded")
+    tokens = sum(len(row["prompt_tokens"]) + len(one["tokens"]) for row in rows for one in row["completions"])
+    prospects = prospects_of(profiles, group_size, minimum_live_groups, minimum_success)
+    return compared(
+        artifact,
+        sample_metrics(profiles, prospects, tokens),
+        sample_blocks(profiles, prospects),
+        differences=lines,
+        sampled=f"{judged:,} stored completions judged by the verifier again",
+        resting={"prompts.left_out": "needs the prompts in the model's tokens"},
+    )

@@ -1,0 +1,274 @@
+"""Records: what can be compared is read in one form; whatever is no result, or is altered, is refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pocketlm.errors import CorruptionError, InputError
+from pocketlm.evaluation.compare_command import compare, run_blocks
+from pocketlm.evaluation.comparison import compare_pair
+from pocketlm.evaluation.record_sources import open_record, open_records
+from pocketlm.evaluation.task_data import find_files, read_task_data, write_task_folder
+from pocketlm.pipeline.artifact import Draft
+from pocketlm.pipeline.storage import write_json_atomic
+from tests.comparison_world import answers, document, items, write
+from tests.evaluation_world import write_data
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> Path:
+    tasks = {"arc_easy": items("arc_easy", answers(40, 0.5, 1)), "piqa": items("piqa", answers(30, 0.6, 2))}
+    return write(tmp_path / "a.json", document("a", tasks))
+
+
+def run_with(folder: Path, shares: dict[str, float]) -> Path:
+    """A run folder with an evaluation of these models: 60 sums and a document each."""
+    models, counts = {}, {}
+    asked = {"split": "selection", "chat": True, "limit": 60, "shown_answers": 8}
+    manifest = {"kind": "evaluation", "stage": "evaluate", "version": 3, "fingerprint": "fp", "settings": asked}
+    draft = Draft(folder / "artifacts" / "evaluate", manifest)
+    for place, (model, share) in enumerate(shares.items()):
+        sums = [
+            {**row, "operands": [number // 2, 100 + number // 2]}
+            for number, row in enumerate(items("arithmetic_level_1", answers(60, share, place)))
+        ]
+        texts = [
+            {"id": f"d/{number}", "hash": f"d/{number}", "bytes": 100 + number, "log_likelihood": -70.0 * (2 - share)}
+            for number in range(12)
+        ]
+        scores = document(model, {"arithmetic_level_1": sums})["tasks"]["arithmetic_level_1"]["scores"]
+        bits = 12 * 70.0 * (2 - share) / 0.6931471805599453 / sum(row["bytes"] for row in texts)
+        figure = {"value": bits, "low": bits - 0.1, "high": bits + 0.1, "n": 12, "error": None}
+        models[model] = {
+            "digest": f"digest of {model}",
+            "scores": {
+                "arithmetic": scores,
+                "arithmetic_level_1": {"exact_match": scores["acc"]},
+                "heldout_bits_per_byte": {"bits_per_byte": figure},
+            },
+        }
+        for task, rows in (("arithmetic_level_1", sums), ("heldout_bits_per_byte", texts)):
+            counts[task] = {"n": len(rows)}
+            draft.write_jsonl(f"items/{model}.{task}.jsonl", rows)
+    draft.write_json("results.json", {"lm_eval": "0.4.13", "models": models, "tasks": counts})
+    draft.commit({})
+    (folder / "recipe.yaml").write_text(f"name: tiny\nmodel: {next(reversed(shares))}\n", encoding="utf-8")
+    return folder
+
+
+def test_a_result_file_is_read_without_its_group_means(result: Path) -> None:
+    record = open_record(str(result))
+    assert (record.name, record.digest, list(record.tasks)) == ("a", "digest of a", ["arc_easy", "piqa"])
+    assert record.settings == {"lm_eval": "0.4.13", "limit": None, "chat": False, "split": "report"}
+    assert record.tasks["piqa"].n == 30
+    assert open_record(f"other={result}").name == "other"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: d.update(format=2), "has format 2, this version reads 1"),
+        (lambda d: d.pop("format"), "has format none"),
+        (lambda d: d.pop("tasks"), "is no result: neither of `pocketlm eval"),
+        (lambda d: d.pop("settings"), "has no name or no settings"),
+        (lambda d: d["tasks"].update(arc_easy=3), "task arc_easy has no scores"),
+        (lambda d: d["tasks"]["arc_easy"].pop("n"), "has no count of items"),
+        (lambda d: d["tasks"]["arc_easy"].update(items=[]), "has no items"),
+        (lambda d: d["tasks"]["arc_easy"].update(n=39), "states 39 items and holds 40: the file was altered"),
+        (lambda d: d["tasks"]["arc_easy"].update(primary="f1"), "the main metric 'f1' is not among its scores .acc"),
+        (lambda d: d["tasks"]["arc_easy"]["items"][3].pop("hash"), "item 4 has no id and hash"),
+        (lambda d: d["tasks"]["arc_easy"]["items"][3].update(correct=0.5), "item 4 .3. does not say whether"),
+        (lambda d: d["tasks"]["arc_easy"]["items"].append(d["tasks"]["arc_easy"]["items"][0]), "stands twice"),
+        (lambda d: _flip(d["tasks"]["arc_easy"]["items"][0]), "states acc 0.*, but its items give"),
+        (lambda d: d["tasks"]["arc_easy"]["scores"].update(acc=0.5), "acc is 0.5, not a score with value"),
+        (lambda d: d["tasks"]["arc_easy"]["scores"]["acc"].pop("low"), "not three finite numbers"),
+        (lambda d: d["tasks"]["arc_easy"]["scores"]["acc"].update(low=0.9), "lies outside its interval"),
+        (lambda d: d["tasks"]["arc_easy"]["scores"]["acc"].update(value=float("nan")), "it holds NaN"),
+        (lambda d: d["tasks"].pop("arc_easy") and d["tasks"].pop("piqa"), "holds no task with items"),
+    ],
+)
+def test_an_altered_result_file_is_refused(result: Path, damage: Callable[[dict[str, Any]], Any], message: str) -> None:
+    content = json.loads(result.read_text())
+    damage(content)
+    write(result, content)
+    with pytest.raises(InputError, match=message) as raised:
+        open_record(str(result))
+    assert str(result) in str(raised.value)
+
+
+def _flip(item: dict[str, Any]) -> None:
+    item["correct"] = not item["correct"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "is no result"),
+        (b"\xff\xfe", "is not UTF-8"),
+        (b"[1]", "neither of"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_file_that_is_no_result_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        open_record(str(tmp_path / "x.json"))
+
+
+def test_a_run_gives_its_final_model_and_others_by_name(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", {"base": 0.3, "tuned": 0.7})
+    final, base = open_records([str(run), f"{run}:base"])
+    assert (final.name, base.name) == ("run:tuned", "run:base")
+    assert final.digest == "digest of tuned"
+    assert final.settings == {"lm_eval": "0.4.13", "split": "selection", "chat": True, "limit": 60}
+    assert final.tasks["heldout_bits_per_byte"].primary == "bits_per_byte"
+    lines = compare([str(run), f"{run}:base"], [], None)
+    assert any(
+        line.startswith("run:base") and line.endswith("better") and "arithmetic_level_1" in line for line in lines
+    )
+    with pytest.raises(InputError, match=r"evaluates no model 'bas' .did you mean 'base'\?.; it has: base, tuned"):
+        open_record(f"{run}:bas")
+    with pytest.raises(InputError, match=r"evaluates 2 models: say which with .*:MODEL, one of base, tuned"):
+        open_record(str(run / "artifacts" / "evaluate"))
+
+
+def test_fewer_bits_are_better_and_no_mean_mixes_them_with_rates(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", {"base": 0.3, "tuned": 0.7})
+    lines = compare([str(run), f"{run}:base"], [], tmp_path / "all.json")
+    pair = json.loads((tmp_path / "all.json").read_text())["pairs"][0]
+    bits = next(row for row in pair["differences"] if row["metric"] == "bits_per_byte")
+    assert bits["difference"]["value"] < 0
+    assert bits["verdict"] == "better"
+    assert any("heldout_bits_per_byte is no rate" in line for line in lines)
+
+
+def test_an_altered_evaluation_is_found_by_its_hash(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", {"tuned": 0.7})
+    file = run / "artifacts" / "evaluate" / "items" / "tuned.arithmetic_level_1.jsonl"
+    file.write_text(file.read_text().replace('"correct": true', '"correct": false', 1))
+    with pytest.raises(CorruptionError, match=r"tuned\.arithmetic_level_1\.jsonl"):
+        open_record(str(run))
+
+
+def test_a_page_of_runs_gets_blocks_or_the_reason(tmp_path: Path) -> None:
+    runs = {name: run_with(tmp_path / name, {"tuned": share}) for name, share in (("one", 0.3), ("two", 0.8))}
+    blocks = run_blocks(runs)
+    assert blocks[0]["title"] == "Scores"
+    assert [row["model"] for row in blocks[0]["rows"]] == ["one", "two"]
+    (tmp_path / "three").mkdir()
+    (tmp_path / "three" / "recipe.yaml").write_text("name: three\n")
+    (reason,) = run_blocks({**runs, "three": tmp_path / "three"})
+    assert "holds 0 evaluations; run it to its end" in reason["text"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere.json", "there is no file, run or published model 'nowhere.json'"),
+        ("a=", "'a=' names nothing"),
+        (".", "holds nothing to compare"),
+    ],
+)
+def test_a_source_that_is_nothing_is_refused(
+    source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message):
+        open_record(source)
+
+
+def test_the_command_writes_what_it_prints_and_refuses_a_bad_out_first(result: Path, tmp_path: Path) -> None:
+    other = document("b", {"arc_easy": items("arc_easy", [True] * 40), "piqa": items("piqa", answers(30, 0.6, 2))})
+    write(tmp_path / "b.json", other)
+    sources = [str(tmp_path / "b.json"), str(result)]
+    out = tmp_path / "out.json"
+    lines = compare(sources, [], out)
+    written = json.loads(out.read_text())
+    assert [record["name"] for record in written["records"]] == ["b", "a"]
+    refused = [claim for claim in written["claims"] if not claim["allowed"]]
+    assert all(any(claim["sentence"][:40] in line for line in lines) for claim in refused)
+    with pytest.raises(InputError, match="name a file in a folder that exists"):
+        compare(sources, [], tmp_path)
+
+
+def test_results_of_the_stock_command_are_read_with_their_samples(tmp_path: Path) -> None:
+    """Written by the harness itself, with its dummy model, which answers at random."""
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.loggers import EvaluationTracker
+    from lm_eval.tasks import TaskManager
+
+    names = ["last_word_cloze", "short_instructions", "heldout_bits_per_byte"]
+    data = read_task_data(find_files(write_data(tmp_path / "data"))).select(names)
+    tasks = write_task_folder(tmp_path / "tasks", data, cache=tmp_path / "cache")
+    manager = TaskManager(include_path=str(tasks), include_defaults=False)
+    tracker = EvaluationTracker(output_path=str(tmp_path / "stock"))
+    found = simple_evaluate("dummy", tasks=list(data.rows), task_manager=manager, evaluation_tracker=tracker)
+    assert found is not None
+    samples = found.pop("samples")
+    tracker.save_results_aggregated(found, samples)
+    for task, rows in samples.items():
+        tracker.save_results_samples(task, rows)
+    with_items = open_record(f"stock={tmp_path / 'stock'}")
+    cloze = with_items.tasks["last_word_cloze"]
+    assert cloze.items is not None
+    assert (cloze.n, len(cloze.items)) == (20, 20)
+    assert cloze.scores[cloze.primary].value == found["results"]["last_word_cloze"][f"{cloze.primary},none"]
+    assert with_items.settings["chat"] is False
+    bits = with_items.tasks["heldout_bits_per_byte"]
+    assert bits.items is not None
+    assert bits.primary == "bits_per_byte"
+    assert bits.scores["bits_per_byte"].low < bits.scores["bits_per_byte"].value
+    paired = compare([f"stock={tmp_path / 'stock'}", f"again={tmp_path / 'stock'}"], ["last_word_cloze"], None)
+    assert any("0 : 0" in line for line in paired)
+    for file in tmp_path.glob("stock/*/samples_*"):
+        file.unlink()
+    alone = open_record(str(tmp_path / "stock"))
+    assert alone.tasks["last_word_cloze"].items is None
+    estimate = alone.tasks["last_word_cloze"].scores[cloze.primary]
+    assert estimate.low <= estimate.value <= estimate.high
+    lines = compare([f"stock={tmp_path / 'stock'}", f"again={tmp_path / 'stock'}"], ["last_word_cloze"], None)
+    assert any("not paired" in line for line in lines)
+    assert "no interval" in alone.unusable["heldout_bits_per_byte"]
+    pair = compare_pair(with_items, alone, ["last_word_cloze", "heldout_bits_per_byte"])
+    assert [item.task for item in pair.refused] == ["heldout_bits_per_byte", "mean"]
+    assert "has bits_per_byte without standard error and samples" in pair.refused[0].reason
+
+
+def test_both_readings_of_a_stock_gsm8k_answer_become_one_item(tmp_path: Path) -> None:
+    right = {"strict-match": [True, False, False, False], "flexible-extract": [True, True, False, True]}
+    rows = [
+        {"doc_id": number, "doc_hash": f"h{number}", "filter": name, "metrics": ["exact_match"], "exact_match": value}
+        for name, values in right.items()
+        for number, value in enumerate(map(float, values))
+    ]
+    scores = {f"exact_match,{name}": sum(values) / 4 for name, values in right.items()}
+    scores |= {f"exact_match_stderr,{name}": 0.2 for name in right}
+    content = {"results": {"gsm8k": scores}, "n-samples": {"gsm8k": {"effective": 4}}, "n-shot": {"gsm8k": 5}}
+    path = write(tmp_path / "results_now.json", content)
+    (tmp_path / "samples_gsm8k_now.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = open_record(str(path)).tasks["gsm8k"]
+    assert (task.primary, task.shots, task.n) == ("strict", 5, 4)
+    assert task.items is not None
+    assert [item["correct"] for item in task.items] == right["strict-match"]
+    assert [item["metrics"]["flexible"] for item in task.items] == right["flexible-extract"]
+    assert task.scores["flexible"].value == 0.75
+    scores["exact_match,strict-match"] = 0.3
+    write(path, content)
+    with pytest.raises(InputError, match=r"states strict 0\.3, but its items give 0\.25"):
+        open_record(str(path))
+
+
+def test_a_stock_result_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
+    content = {"results": {"t": {"acc,none": None}}, "n-samples": {"t": {"effective": 10}}}
+    with pytest.raises(InputError, match="task t has no scores"):
+        open_record(str(write(tmp_path / "results_1.json", content)))
+    write_json_atomic(tmp_path / "results_2.json", {**content, "results": {"t": {"acc,none": 0.5}}, "n-samples": {}})
+    with pytest.raises(InputError, match="holds no task that can be compared"):
+        open_record(str(tmp_path / "results_2.json"))
+    with pytest.raises(InputError, match="holds 2 results of lm_eval"):
+        open_record(str(tmp_path))

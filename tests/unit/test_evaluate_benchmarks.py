@@ -1,0 +1,151 @@
+"""The evaluate stage on benchmarks and behaviour checks, with and without items that training text held."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pocketlm.errors import InputError
+from pocketlm.evaluation.benchmark_tasks import SIX
+from pocketlm.evaluation.clean import read_flags
+from pocketlm.pipeline.artifact import Artifact
+from pocketlm.pipeline.stage import Inputs
+from pocketlm.stages.evaluate import EvaluateSettings, evaluate, files_identity
+from tests.benchmark_files import benchmark_rows, write_benchmarks
+from tests.evaluation_world import context_in, draft_in, fill_documents, run_folder
+
+HELD = ("How do I feed a cat?", "How do I feed a cow?")
+
+
+def settings(data: Path, **more: Any) -> EvaluateSettings:
+    benchmarks = {name: {"path": str(next((data / name).glob("[tv]*.jsonl")))} for name in SIX}
+    return EvaluateSettings(
+        benchmarks=benchmarks, comparisons=(("tuned", "base"),), shown_answers=0, shown_continuations=0, **more
+    )
+
+
+def scanned(folder: Path, name: str, questions: tuple[str, ...] = HELD, benchmarks: tuple[str, ...] = SIX) -> Artifact:
+    """Curated documents whose scan looked for benchmarks, and found some questions of PIQA."""
+    from pocketlm.data.contamination.contamination_index import Item, question_hash
+
+    draft = draft_in(folder, name, "documents")
+    draft._manifest["settings"]["contamination"] = {"benchmarks": {key: {} for key in benchmarks}}  # type: ignore[index]
+    fill_documents(draft)
+    rows = [{"kind": "piqa", "id": "1", "question": question_hash(Item("piqa", "1", (text,)))} for text in questions]
+    draft.write_jsonl("contaminated_items.jsonl", rows)
+    return draft.commit({})
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("benchmarks")
+    write_benchmarks(folder / "data", SIX)
+    run = run_folder(folder)
+    shutil.rmtree(run / "artifacts" / "curate")
+    scanned(run / "artifacts", "curate")
+    return folder, run
+
+
+def inputs_of(run: Path, *more: Artifact) -> Inputs:
+    def opened(name: str) -> Artifact:
+        return Artifact.open(run / "artifacts" / name)
+
+    models = {"base": opened("base"), "tuned": opened("tuned")}
+    return Inputs({"models": models, "documents": opened("curate"), "scanned": {one.stage: one for one in more}})
+
+
+@pytest.fixture(scope="module")
+def artifact(world: tuple[Path, Path]) -> Artifact:
+    folder, run = world
+    asked = settings(folder / "data", behaviour=("behaviour_facts", "behaviour_json"), limit=6)
+    return evaluate.function(asked, inputs_of(run), context_in(folder, "evaluate"))
+
+
+def test_scores_have_a_mean_intervals_and_clean_counterparts(artifact: Artifact) -> None:
+    metrics = artifact.metrics
+    primary = [
+        metrics[f"tuned.{task}.{'acc' if task in ('lambada_openai', 'winogrande') else 'acc_norm'}"] for task in SIX
+    ]
+    mean = metrics["tuned.six_tasks.accuracy"]
+    assert mean["value"] == pytest.approx(sum(one["value"] for one in primary) / 6)
+    assert mean["low"] < mean["value"] < mean["high"]
+    items = artifact.read_jsonl("items/tuned.piqa.jsonl")
+    held = [row["goal"] in HELD for row in benchmark_rows()["piqa/validation"]]
+    assert [item["contaminated"] for item in items] == held
+    clean = metrics["tuned.piqa.clean.acc_norm"]
+    right = [item["correct"] for item in items if not item["contaminated"]]
+    assert (clean["n"], clean["value"]) == (4, sum(right) / 4)
+    assert not any(".clean." in name for name in metrics if ".piqa." not in name)
+    assert metrics["tuned.behaviour_json.valid_json"]["n"] == 6
+
+
+def test_the_report_has_benchmarks_behaviour_claims_and_contamination(artifact: Artifact) -> None:
+    blocks = artifact.read_json("figures.json")["blocks"]
+    titles = [block.get("title") for block in blocks if block["kind"] == "table"]
+    for title in ("Benchmarks", "Benchmarks: further metrics", "Behaviour", "Scores without contaminated items"):
+        assert title in titles
+    (table,) = (block for block in blocks if block.get("title") == "Scores without contaminated items")
+    found = {row["task"]: row for row in table["rows"]}
+    assert found["PIQA"]["found in training text"] == 2
+    assert found["HellaSwag"]["tuned, clean"] == "the same"
+    compared = [row["task"] for row in artifact.read_json("comparisons.json")]
+    assert compared[:2] == ["six_tasks", "arc_challenge"]
+    assert compared.count("behaviour_json") == 1
+
+
+def test_recheck_derives_every_figure_again(world: tuple[Path, Path], artifact: Artifact, tmp_path: Path) -> None:
+    folder, run = world
+    asked = settings(folder / "data", behaviour=("behaviour_facts", "behaviour_json"), limit=6)
+    assert evaluate.recheck is not None
+    found = evaluate.recheck(asked, artifact, inputs_of(run), context_in(tmp_path, "evaluate"))
+    assert list(found.differences) == []
+    assert set(found.figures) == set(artifact.metrics)
+    copy = tmp_path / "evaluate"
+    shutil.copytree(artifact.path, copy)
+    file = copy / "items" / "tuned.behaviour_json.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[0]["correct"] = not rows[0]["correct"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lying = Artifact(copy, artifact.manifest)
+    lines = evaluate.recheck(asked, lying, inputs_of(run), context_in(tmp_path, "evaluate")).differences
+    assert any("its verdict does not follow from its output" in line for line in lines)
+    assert any(line.startswith("tuned.behaviour_json.accuracy: stated") for line in lines)
+
+
+def test_only_what_every_scan_looked_for_has_clean_scores(world: tuple[Path, Path], tmp_path: Path) -> None:
+    _, run = world
+    first = Artifact.open(run / "artifacts" / "curate")
+    other = scanned(tmp_path, "other", ("How do I feed a dog?",), ("piqa", "hellaswag"))
+    flags = read_flags([first, other])
+    assert flags.kinds == {"cloze", "piqa", "hellaswag"}
+    rows = benchmark_rows()["piqa/validation"]
+    assert [row["goal"].split()[-1] for row, held in zip(rows, flags.of("piqa", rows) or (), strict=True) if held] == [
+        "cat?",
+        "dog?",
+        "cow?",
+    ]
+    assert flags.of("arc_easy", benchmark_rows()["arc_easy/test"]) is None
+    assert read_flags([]).of("piqa", rows) is None
+
+
+def test_the_content_of_the_files_is_the_identity_and_their_place_is_not(tmp_path: Path) -> None:
+    one = write_benchmarks(tmp_path / "one", SIX)
+    other = write_benchmarks(tmp_path / "other", SIX)
+    assert files_identity(settings(one)) == files_identity(settings(other))
+    assert settings(one).identity() == settings(other).identity()
+    with open(other / "piqa" / "validation.jsonl", "a") as file:
+        file.write(json.dumps(benchmark_rows()["piqa/validation"][0]) + "\n")
+    assert files_identity(settings(one)) != files_identity(settings(other))
+
+
+def test_an_unknown_behaviour_check_gets_the_nearest_name(world: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, run = world
+    with pytest.raises(InputError, match="did you mean behaviour_json"):
+        evaluate.function(
+            settings(folder / "data", behaviour=("behaviour_jsn",)), inputs_of(run), context_in(tmp_path, "evaluate")
+        )
+    assert not (tmp_path / "evaluate").exists()
