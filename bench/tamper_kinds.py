@@ -1,4 +1,4 @@
-"""Ways to tamper with a finished run, one function each: a copy of the run and a random source in, a changed copy out."""
+"""Ways to tamper with a finished run, one function each: of a copy and a random source."""
 
 from __future__ import annotations
 

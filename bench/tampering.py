@@ -24,6 +24,8 @@ from bench.tamper_kinds import KINDS, Cannot
 from pocketlm.commands import derive_report
 from pocketlm.pipeline.ledger import LEDGER, read_ledger
 from pocketlm.pipeline.recipe import Registry
+from pocketlm.pipeline.recipe_yaml import load_yaml
+from pocketlm.pipeline.runner import RECIPE
 from pocketlm.pipeline.verification import Derive, checks_of_run
 from pocketlm.stages import registry
 
@@ -93,7 +95,10 @@ def main() -> None:
     forgeries = forged(arguments.run, seal)
     done = [row for row in rows if row["found_by"] is not None]
     missed = [row for row in done if not row["found_by"]]
+    files = [path for path in arguments.run.rglob("*") if path.is_file()]
+    size = round(sum(path.stat().st_size for path in files) / 1e6, 1)
     payload = {
+        "run": {"recipe": load_yaml(arguments.run / RECIPE)["name"], "files": len(files), "megabytes": size},
         "untouched": {"differences": untouched, "seconds": seconds},
         "tamperings": len(done),
         "detected": len(done) - len(missed),
