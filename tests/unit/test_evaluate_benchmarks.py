@@ -62,7 +62,8 @@ def inputs_of(run: Path, *more: Artifact) -> Inputs:
 def artifact(world: tuple[Path, Path]) -> Artifact:
     folder, run = world
     asked = settings(folder / "data", behaviour=("behaviour_facts", "behaviour_json"), limit=6)
-    return evaluate.function(asked, inputs_of(run), context_in(folder, "evaluate"))
+    made = evaluate.function(asked, inputs_of(run), context_in(folder, "evaluate"))
+    return Artifact(made.path, {**made.manifest, "identity": {"external": files_identity(asked)}})
 
 
 def test_scores_have_a_mean_intervals_and_clean_counterparts(artifact: Artifact) -> None:
@@ -114,6 +115,23 @@ def test_recheck_derives_every_figure_again(world: tuple[Path, Path], artifact: 
     lines = evaluate.recheck(asked, lying, inputs_of(run), context_in(tmp_path, "evaluate")).differences
     assert any("its verdict does not follow from its output" in line for line in lines)
     assert any(line.startswith("tuned.behaviour_json.accuracy: stated") for line in lines)
+
+
+def test_what_is_derived_does_not_need_the_files_of_benchmarks(
+    world: tuple[Path, Path], artifact: Artifact, tmp_path: Path
+) -> None:
+    folder, run = world
+    shutil.copytree(folder / "data", tmp_path / "data")
+    asked = settings(tmp_path / "data", behaviour=("behaviour_facts", "behaviour_json"), limit=6)
+    (tmp_path / "data" / "piqa" / "validation.jsonl").write_text("{}\n")
+    assert evaluate.recheck is not None
+    for reason in ("their files hold something else now", "piqa"):
+        found = evaluate.recheck(asked, artifact, inputs_of(run), context_in(tmp_path, "evaluate"))
+        assert list(found.differences) == []
+        assert set(found.figures) == set(artifact.metrics)
+        assert "but for the benchmarks: " in found.sampled
+        assert reason in found.sampled
+        (tmp_path / "data" / "piqa" / "validation.jsonl").unlink(missing_ok=True)
 
 
 def test_only_what_every_scan_looked_for_has_clean_scores(world: tuple[Path, Path], tmp_path: Path) -> None:

@@ -41,6 +41,20 @@ def identity(setting: str, benchmarks: Mapping[str, BenchmarkFiles]) -> str:
     )
 
 
+def not_as_recorded(setting: str, benchmarks: Mapping[str, BenchmarkFiles], recorded: str | None) -> str:
+    """Why the benchmarks cannot be read as they were; empty when they can.
+
+    Args:
+        recorded: their `identity` then.
+    """
+    if not benchmarks:
+        return ""
+    try:
+        return "" if identity(setting, benchmarks) == recorded else "their files hold something else now"
+    except InputError as error:
+        return str(error)
+
+
 def local_files(setting: str, benchmarks: Mapping[str, BenchmarkFiles]) -> dict[str, tuple[list[Path], list[Path]]]:
     """Benchmark -> (files that are scored, files of examples) on this machine, downloaded first if need be."""
     from pocketlm.problems.problem_files import paths

@@ -56,7 +56,9 @@ RULE = (
 def as_figure(metric: str, estimate: Estimate) -> Figure:
     """An estimate in the form of a manifest metric."""
     unit = UNITS.get(metric, "")
-    return figure(estimate.value, n=estimate.n, low=estimate.low, high=estimate.high, unit=unit)
+    return figure(
+        estimate.value, n=estimate.n, low=estimate.low, high=estimate.high, unit=unit, error=estimate.error
+    )
 
 
 def metrics(scores: Mapping[str, Scores], comparisons: Sequence[Comparison]) -> dict[str, Figure]:

@@ -35,7 +35,10 @@ class Judgement:
     blocks: Sequence[Block]
 
     def results(self, digests: Mapping[str, str], items: Mapping[str, Items]) -> dict[str, Any]:
-        """Of `results.json`: each model's digest and scores, and each task's number of items and their digest."""
+        """Of `results.json`: each model's digest and scores, and each task's number of items and their digest.
+
+        `order` is that of the tasks, in which they are resampled.
+        """
         first = next(iter(items.values()))
         return {
             "models": {
@@ -46,6 +49,7 @@ class Judgement:
                 }
                 for name, digest in digests.items()
             },
+            "order": list(first),
             "tasks": {task: {"n": len(rows), "sha256": task_digest(rows)} for task, rows in first.items()},
         }
 

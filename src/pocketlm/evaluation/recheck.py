@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pocketlm.evaluation.asking import Asked, open_questions
 from pocketlm.evaluation.behaviour.run import differences
+from pocketlm.evaluation.benchmark_tasks import benchmark_of
 from pocketlm.evaluation.inputs import open_model
 from pocketlm.evaluation.judgement import judge
 from pocketlm.pipeline.rederivation import alike, compared
@@ -31,18 +32,20 @@ def rederive(
     asked: Asked,
     comparisons: Sequence[tuple[str, str]],
     shown_answers: int,
+    absent: str = "",
 ) -> Rederived:
     """Every figure, comparison and block from the items on record; a sample of the items from the stored models.
 
     Args:
         asked, comparisons, shown_answers: as the stage was asked.
+        absent: why `asked` lacks the benchmarks; their items are then derived from and not scored again.
     """
     from pocketlm.model.storage import WEIGHTS
 
     models = inputs.many("models")
     results = artifact.read_json("results.json")
-    tasks = [*asked.data.rows, *asked.behaviour]  # in the order in which the stage resampled them
-    if set(tasks) != set(results["tasks"]):
+    tasks = results["order"]
+    if set(tasks) != {*asked.data.rows, *asked.behaviour, *(filter(benchmark_of, tasks) if absent else ())}:
         return Rederived([f"{artifact.path / 'results.json'} names other tasks than its settings and inputs ask for"])
     items = {name: {task: artifact.read_jsonl(f"items/{name}.{task}.jsonl") for task in tasks} for name in models}
     weights = {name: model.manifest["files"][WEIGHTS]["sha256"] for name, model in models.items()}
@@ -65,6 +68,8 @@ def rederive(
             different += differences(task, recorded[task])
     different += rescored(asked, items, inputs, context)
     sampled = f"{ITEMS_PER_TASK} items of each task scored again by each of {len(models)} models"
+    if absent:
+        sampled += f", but for the benchmarks: {absent}"
     return compared(artifact, judged.metrics, judged.blocks, differences=different, sampled=sampled)
 
 

@@ -19,12 +19,12 @@ from pocketlm.evaluation.benchmark_tasks import BLIMP, SIX, benchmark_of, primar
 from pocketlm.evaluation.statistics import (
     Estimate,
     PairedTest,
+    clustered_rate,
     holm,
     mean_of_rates,
     paired_difference,
     ratio_bootstrap,
     sign_flip_test,
-    wilson,
 )
 from pocketlm.evaluation.task_data import ARITHMETIC, BITS_PER_BYTE, CLOZE, INSTRUCTIONS, family
 
@@ -197,7 +197,7 @@ def _compare_answers(
 
 
 def _rate(right: Sequence[bool], rows: Sequence[Item]) -> Estimate:
-    return wilson(sum(right), len(rows), trials=len({cluster_of(row) for row in rows}))
+    return clustered_rate(right, [cluster_of(row) for row in rows])
 
 
 def cluster_of(row: Mapping[str, Any]) -> Hashable:

@@ -46,6 +46,12 @@ class Artifact:
         return str(self.manifest["digest"])
 
     @property
+    def external(self) -> str | None:
+        """The identity of what its stage read from outside the run; None where it read nothing."""
+        identity: Mapping[str, Any] = self.manifest.get("identity", {})
+        return identity.get("external")
+
+    @property
     def metrics(self) -> Mapping[str, Any]:
         return self.manifest["metrics"]
 

@@ -21,9 +21,10 @@ def figure(
     low: float | None = None,
     high: float | None = None,
     unit: str = "",
+    error: float | None = None,
 ) -> Figure:
-    """A metric with its sample size `n`, 95 % interval [`low`, `high`] and unit."""
-    complete = {"value": value, "n": n, "low": low, "high": high, "unit": unit or None}
+    """A metric with its sample size `n`, 95 % interval [`low`, `high`], unit and standard error."""
+    complete = {"value": value, "n": n, "low": low, "high": high, "unit": unit or None, "error": error}
     return {key: item for key, item in complete.items() if item is not None}
 
 

@@ -57,10 +57,12 @@ def files_identity(settings: EvaluateSettings) -> str:
 
 def recheck(settings: EvaluateSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
     """Derive every figure again from the recorded items, and score a sample of them again."""
+    from pocketlm.evaluation.benchmark_files import not_as_recorded
     from pocketlm.evaluation.recheck import rederive
 
-    asked = _asked(settings, inputs)
-    return rederive(artifact, inputs, context, asked, settings.comparisons, settings.shown_answers)
+    absent = not_as_recorded("evaluate.benchmarks", settings.benchmarks, artifact.external)
+    asked = _asked(settings.model_copy(update={"benchmarks": {}}) if absent else settings, inputs)
+    return rederive(artifact, inputs, context, asked, settings.comparisons, settings.shown_answers, absent)
 
 
 @stage(
