@@ -30,7 +30,7 @@ import torch
 from bench.benchmark_world import both_models, first_items
 from bench.common import RESULTS, write_result
 from pocketlm.evaluation.adapter import PocketLM
-from pocketlm.evaluation.benchmark_tasks import SIX
+from pocketlm.evaluation.benchmarks.tasks import SIX
 from pocketlm.evaluation.harness import open_suite
 from pocketlm.evaluation.items import Item
 from pocketlm.evaluation.task_data import TaskData, write_task_folder

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pocketlm.evaluation.adapter import PocketLM
-from pocketlm.evaluation.benchmark_tasks import find_benchmarks
-from pocketlm.evaluation.loading import load_gguf_file
+from pocketlm.evaluation.benchmarks.tasks import find_benchmarks
+from pocketlm.evaluation.models.loading import load_gguf_file
 from pocketlm.evaluation.task_data import TaskData, read_benchmarks
 from pocketlm.pipeline.storage import json_bytes
 

@@ -94,8 +94,8 @@ def train(arguments: argparse.Namespace) -> None:
     import torch
 
     from pocketlm.data.tokens.shards import TokenShard
-    from pocketlm.evaluation.held_out_text import HeldOutText
-    from pocketlm.evaluation.token_bytes import token_bytes
+    from pocketlm.evaluation.held_out.text import HeldOutText
+    from pocketlm.evaluation.held_out.token_bytes import token_bytes
     from pocketlm.model.config import SHAPES
     from pocketlm.model.transformer import Transformer
     from pocketlm.training.batches import PretrainBatches

@@ -24,7 +24,7 @@ from bench.common import write_result
 from pocketlm.evaluation.adapter import PocketLM
 from pocketlm.evaluation.harness import open_suite
 from pocketlm.evaluation.items import Item
-from pocketlm.evaluation.loading import locate
+from pocketlm.evaluation.models.loading import locate
 from pocketlm.evaluation.task_data import TaskData, find_files, read_task_data, uses_chat, write_task_folder
 from pocketlm.stages.export import export_hugging_face
 

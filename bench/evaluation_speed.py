@@ -22,7 +22,7 @@ import torch
 
 from bench.benchmark_world import both_models, first_items
 from bench.common import write_result
-from pocketlm.evaluation.benchmark_tasks import SIX
+from pocketlm.evaluation.benchmarks.tasks import SIX
 from pocketlm.evaluation.harness import Suite, open_suite
 
 BATCH_SIZES = (1, 8, 32)

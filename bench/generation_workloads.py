@@ -62,7 +62,7 @@ def from_gguf(
     weights: Path, tokenizer_file: Path, questions: Path, scratch: Path, count: int, dtype: torch.dtype
 ) -> Subject:
     """A GGUF file, its numbers spread out, asked the first questions of a JSONL file in the chat form."""
-    from pocketlm.evaluation.loading import load_gguf_file
+    from pocketlm.evaluation.models.loading import load_gguf_file
 
     model, tokenizer = load_gguf_file(weights, tokenizer_file)
     stop = (tokenizer.im_end, tokenizer.end_of_text)

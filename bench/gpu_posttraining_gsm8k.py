@@ -19,8 +19,10 @@ from bench.gpu_posttraining_world import World
 from bench.gpu_world import rounded
 from pocketlm.commands import run_recipe
 from pocketlm.errors import Interrupted
-from pocketlm.evaluation.statistics import paired_difference, ratio_bootstrap, sign_flip_test, wilson
 from pocketlm.pipeline.artifact import Artifact
+from pocketlm.statistics.bootstrap import paired_difference, ratio_bootstrap
+from pocketlm.statistics.paired_tests import sign_flip_test
+from pocketlm.statistics.rates import wilson
 
 RECIPE = "gsm8k-135m"
 STARTS, PLAIN, OURS = ("import_model", "form"), "plain", "ours"

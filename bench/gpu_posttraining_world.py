@@ -137,7 +137,7 @@ def given_subject(
 ) -> Subject:
     """A model that was made elsewhere, asked the first questions of a file of GSM8K's form."""
     from bench.generation_workloads import chat_prompts
-    from pocketlm.evaluation.loading import load, load_gguf_file
+    from pocketlm.evaluation.models.loading import load, load_gguf_file
 
     if model.endswith(".gguf"):
         if tokenizer_file is None:

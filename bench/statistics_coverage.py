@@ -21,7 +21,7 @@ import numpy as np
 
 from bench.common import write_result
 from bench.statistics_worlds import RESAMPLES, Null, World, nulls, worlds
-from pocketlm.evaluation.statistics import CONFIDENCE, wilson
+from pocketlm.statistics.rates import CONFIDENCE, wilson
 
 TOLERANCE = 0.01
 Row = dict[str, Any]

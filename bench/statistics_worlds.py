@@ -10,21 +10,13 @@ from functools import cache
 import numpy as np
 
 from pocketlm.evaluation.option_order import place_bias
-from pocketlm.evaluation.pass_until import rate_until
-from pocketlm.evaluation.statistics import (
-    Estimate,
-    average_at_k,
-    clustered_rate,
-    mcnemar,
-    mean_of_rates,
-    paired_difference,
-    pass_at_k,
-    ratio_bootstrap,
-    sign_flip_test,
-    wilson,
-)
 from pocketlm.posttraining.rollouts.profile_estimates import mean_over_levels
-from pocketlm.problems.pass_at import pass_at
+from pocketlm.statistics.bootstrap import paired_difference, ratio_bootstrap
+from pocketlm.statistics.paired_tests import mcnemar, sign_flip_test
+from pocketlm.statistics.pass_at import pass_at
+from pocketlm.statistics.pass_until import rate_until
+from pocketlm.statistics.rates import Estimate, clustered_rate, mean_of_rates, wilson
+from pocketlm.statistics.repeated_samples import average_at_k, pass_at_k
 
 RESAMPLES = 1000
 """Of each bootstrap; evaluation draws 10,000, which costs ten times as much and moves coverage by tenths."""

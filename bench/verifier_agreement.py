@@ -151,7 +151,7 @@ def generated(items: Sequence[WordProblem], arguments: argparse.Namespace) -> It
     import torch
 
     from pocketlm.data.tokens.chat import encode_chat
-    from pocketlm.evaluation.loading import load_gguf_file
+    from pocketlm.evaluation.models.loading import load_gguf_file
     from pocketlm.generation.engine import Engine, Request
     from pocketlm.generation.shadow import Shadow
 

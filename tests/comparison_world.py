@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pocketlm.evaluation.records import Record
-from pocketlm.evaluation.result_files import result_file_record
-from pocketlm.evaluation.statistics import wilson
+from pocketlm.evaluation.comparison.records import Record
+from pocketlm.evaluation.comparison.result_files import result_file_record
+from pocketlm.statistics.rates import wilson
 
 SETTINGS = {"limit": None, "chat": False, "split": "report"}
 

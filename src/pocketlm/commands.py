@@ -103,7 +103,7 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     """
     import os
 
-    from pocketlm.evaluation.compare_command import run_blocks
+    from pocketlm.evaluation.comparison.command import run_blocks
     from pocketlm.reporting.comparison import compared_runs, render_comparison
     from pocketlm.reporting.html import render
     from pocketlm.reporting.reading import read_run
@@ -162,8 +162,8 @@ def verify_folder(folder: Path, seal: str | None) -> Iterator[Check]:
 
 def audit_sample(folder: Path, count: int, seed: int, out: Path | None) -> tuple[list[str], int]:
     """The lines of `pocketlm audit-sample`, and how many rules are broken; writes them as JSON to `out` too."""
-    from pocketlm.evaluation.audit import audit
-    from pocketlm.evaluation.audit_text import audit_json, audit_lines
+    from pocketlm.evaluation.audits.audit import audit
+    from pocketlm.evaluation.audits.text import audit_json, audit_lines
     from pocketlm.pipeline.runner import ARTIFACTS
 
     path = folder / RECIPE
@@ -197,14 +197,14 @@ def evaluate_model(
 
 def compare_results(results: Sequence[str], tasks: str, out: Path | None) -> list[str]:
     """Compare scored models and published baselines; returns printable lines."""
-    from pocketlm.evaluation.compare_command import compare
+    from pocketlm.evaluation.comparison.command import compare
 
     return compare(results, [name.strip() for name in tasks.split(",") if name.strip()], out)
 
 
 def continue_text(model: str, prompt: str, max_tokens: int, seed: int, temperature: float, top_p: float) -> str:
     """Prompt and continuation."""
-    from pocketlm.evaluation.loading import load
+    from pocketlm.evaluation.models.loading import load
     from pocketlm.generation.text import generate_text
 
     transformer, tokenizer = load(Path(model))
@@ -213,7 +213,7 @@ def continue_text(model: str, prompt: str, max_tokens: int, seed: int, temperatu
 
 def open_chat(model: str, temperature: float, top_p: float, seed: int) -> ChatSession:
     """A chat with a model."""
-    from pocketlm.evaluation.loading import load
+    from pocketlm.evaluation.models.loading import load
     from pocketlm.generation.text import ChatSession
 
     transformer, tokenizer = load(Path(model))

@@ -137,7 +137,7 @@ def test_an_evaluation_task_that_fails_is_found(
 def test_a_disk_that_is_full_in_export_is_found_and_leaves_nothing(
     recipe: Path, rehearsed: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pocketlm.evaluation import hugging_face
+    from pocketlm.evaluation.models import hugging_face
 
     def full(folder: Path, *rest: Any) -> Any:
         (folder / "model.safetensors").write_bytes(b"half")

@@ -18,7 +18,7 @@ from pocketlm.data.tokens.chat import render
 from pocketlm.errors import InputError
 from pocketlm.evaluation import scoring
 from pocketlm.evaluation.adapter import PocketLM
-from pocketlm.evaluation.benchmark_tasks import SIX, find_benchmarks
+from pocketlm.evaluation.benchmarks.tasks import SIX, find_benchmarks
 from pocketlm.evaluation.harness import Evaluation, Suite, open_suite
 from pocketlm.evaluation.scores import summarise
 from pocketlm.evaluation.task_data import TaskData, find_files, read_benchmarks, read_task_data

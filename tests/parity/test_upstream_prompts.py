@@ -12,7 +12,7 @@ from unittest.mock import patch
 import datasets
 import pytest
 
-from pocketlm.evaluation.benchmark_tasks import BENCHMARKS, benchmark_of, find_benchmarks, upstream_definition
+from pocketlm.evaluation.benchmarks.tasks import BENCHMARKS, benchmark_of, find_benchmarks, upstream_definition
 from pocketlm.evaluation.harness import FEW_SHOT_SEED, Suite, open_suite
 from pocketlm.evaluation.task_data import TaskData, read_benchmarks
 from tests.benchmark_files import benchmark_rows, by_split, write_benchmarks

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pocketlm.evaluation.pass_until import rate_until
-from pocketlm.evaluation.statistics import holm, mcnemar, wilson
+from pocketlm.statistics.paired_tests import holm, mcnemar
+from pocketlm.statistics.pass_until import rate_until
+from pocketlm.statistics.rates import wilson
 
 contingency = pytest.importorskip("statsmodels.stats.contingency_tables")
 multitest = pytest.importorskip("statsmodels.stats.multitest")

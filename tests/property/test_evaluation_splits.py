@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocketlm.evaluation.splits import split_of
+from pocketlm.statistics.splits import split_of
 
 HASHES = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(4000)]
 

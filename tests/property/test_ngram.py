@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketlm.errors import InputError
-from pocketlm.evaluation.ngram import ByteNgram
+from pocketlm.evaluation.held_out.ngram import ByteNgram
 
 SEGMENTS = st.lists(st.text("abc ", min_size=1, max_size=60).map(str.encode), min_size=1, max_size=6)
 TEXT = (

@@ -18,7 +18,7 @@ from pocketlm.cli import app
 from pocketlm.data.tokens.shards import TokenShard
 from pocketlm.data.tokens.tokenizer import Tokenizer
 from pocketlm.errors import InputError, VerificationError
-from pocketlm.evaluation.audit import audit
+from pocketlm.evaluation.audits.audit import audit
 from pocketlm.pipeline.recipe import load_recipe
 from pocketlm.pipeline.seeds import derive_seed
 from pocketlm.stages import registry

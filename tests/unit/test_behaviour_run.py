@@ -13,9 +13,9 @@ from pocketlm.errors import InputError
 from pocketlm.evaluation.behaviour.figures import by_level, by_step, summarise_behaviour
 from pocketlm.evaluation.behaviour.run import differences, judged, rows_of_task, score_behaviour
 from pocketlm.evaluation.behaviour.tasks import BULLETS, ENDINGS, EXECUTION, FACTS, JSON, SYSTEM, TASKS
-from pocketlm.evaluation.statistics import clustered_rate, wilson
 from pocketlm.generation.engine import Engine, Request
 from pocketlm.model.transformer import Transformer
+from pocketlm.statistics.rates import clustered_rate, wilson
 from tests.docs_pages import ROOT
 from tests.evaluation_world import trained
 

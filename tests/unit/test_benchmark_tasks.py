@@ -10,9 +10,9 @@ import pytest
 from pyarrow import Table, parquet
 
 from pocketlm.errors import InputError
-from pocketlm.evaluation.benchmark_files import local_files, places
-from pocketlm.evaluation.benchmark_settings import BenchmarkFiles
-from pocketlm.evaluation.benchmark_tasks import BENCHMARKS, SIX, find_benchmarks, read_benchmark
+from pocketlm.evaluation.benchmarks.files import local_files, places
+from pocketlm.evaluation.benchmarks.settings import BenchmarkFiles
+from pocketlm.evaluation.benchmarks.tasks import BENCHMARKS, SIX, find_benchmarks, read_benchmark
 from pocketlm.evaluation.scores import groups_of, missing_of_groups
 from pocketlm.evaluation.task_data import TaskData, read_benchmarks
 from tests.benchmark_files import benchmark_rows, write_benchmarks

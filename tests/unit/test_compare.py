@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from pocketlm.errors import InputError
-from pocketlm.evaluation.claims import best_of_table
-from pocketlm.evaluation.comparison import compare_pair, compare_records
-from pocketlm.evaluation.comparison_figures import as_json, comparison_blocks
-from pocketlm.evaluation.differences import MEAN, p_of_interval, unpaired_difference
-from pocketlm.evaluation.statistics import Estimate, wilson
+from pocketlm.evaluation.comparison.claims import best_of_table
+from pocketlm.evaluation.comparison.compared import compare_pair, compare_records
+from pocketlm.evaluation.comparison.differences import MEAN, p_of_interval, unpaired_difference
+from pocketlm.evaluation.comparison.figures import as_json, comparison_blocks
+from pocketlm.statistics.rates import Estimate, wilson
 from tests.comparison_world import answers, items, record
 
 

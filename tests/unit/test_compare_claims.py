@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from pocketlm.evaluation.claims import Claim, claims
-from pocketlm.evaluation.comparison import Comparisons, compare_records
-from pocketlm.evaluation.published import published_names, published_record
-from pocketlm.evaluation.records import Record, TaskRecord
-from pocketlm.evaluation.statistics import wilson
+from pocketlm.evaluation.comparison.claims import Claim, claims
+from pocketlm.evaluation.comparison.compared import Comparisons, compare_records
+from pocketlm.evaluation.comparison.published import published_names, published_record
+from pocketlm.evaluation.comparison.records import Record, TaskRecord
+from pocketlm.statistics.rates import wilson
 from tests.comparison_world import answers, items, record
 
 TASKS = ("arc_easy", "piqa")

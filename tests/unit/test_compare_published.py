@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from pocketlm.errors import InputError
-from pocketlm.evaluation.benchmark_tasks import BENCHMARKS, SIX
-from pocketlm.evaluation.comparison import compare_records
-from pocketlm.evaluation.published import published_names, published_record, published_table
-from pocketlm.evaluation.record_sources import open_record
+from pocketlm.evaluation.benchmarks.tasks import BENCHMARKS, SIX
+from pocketlm.evaluation.comparison.compared import compare_records
+from pocketlm.evaluation.comparison.published import published_names, published_record, published_table
+from pocketlm.evaluation.comparison.record_sources import open_record
 
 ROUNDING = 0.5e-4
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from pocketlm.errors import CorruptionError, InputError
-from pocketlm.evaluation.compare_command import compare, run_blocks
-from pocketlm.evaluation.comparison import compare_pair
-from pocketlm.evaluation.record_sources import open_record, open_records
+from pocketlm.evaluation.comparison.command import compare, run_blocks
+from pocketlm.evaluation.comparison.compared import compare_pair
+from pocketlm.evaluation.comparison.record_sources import open_record, open_records
 from pocketlm.evaluation.task_data import find_files, read_task_data, write_task_folder
 from pocketlm.pipeline.artifact import Draft
 from pocketlm.pipeline.storage import write_json_atomic

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pocketlm.errors import InputError
-from pocketlm.evaluation.benchmark_tasks import SIX
+from pocketlm.evaluation.benchmarks.tasks import SIX
 from pocketlm.evaluation.clean import read_flags
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.stage import Inputs

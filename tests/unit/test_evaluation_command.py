@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from pocketlm.errors import InputError
-from pocketlm.evaluation.benchmark_tasks import SIX
+from pocketlm.evaluation.benchmarks.tasks import SIX
 from pocketlm.evaluation.command import Order, evaluate
-from pocketlm.evaluation.splits import split_of
+from pocketlm.statistics.splits import split_of
 from tests.benchmark_files import write_benchmarks
 from tests.evaluation_world import run_folder, trained, write_data, write_tokenizer
 from tests.gguf_files import write_gguf

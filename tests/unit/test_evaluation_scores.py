@@ -10,7 +10,8 @@ import pytest
 
 from pocketlm.evaluation import figures
 from pocketlm.evaluation.scores import MACRO, Comparison, compare, summarise
-from pocketlm.evaluation.statistics import Estimate, PairedTest
+from pocketlm.statistics.paired_tests import PairedTest
+from pocketlm.statistics.rates import Estimate
 
 WORLD = np.random.default_rng
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pocketlm.errors import GateFailed, InputError
-from pocketlm.evaluation.model_card import data_licences
+from pocketlm.evaluation.models.model_card import data_licences
 from pocketlm.pipeline.artifact import Artifact, Draft
 from pocketlm.pipeline.stage import Inputs
 from pocketlm.stages.evaluate import EvaluateSettings, evaluate
@@ -78,9 +78,9 @@ def test_the_results_of_the_card_can_be_read_with_interval_and_count(run: Path, 
     """Benchmarks stand under their names on the hub; every name of a metric says how sure its value is."""
     from huggingface_hub import ModelCard
 
-    from pocketlm.evaluation.model_card import Provenance, model_card
-    from pocketlm.evaluation.statistics import Estimate
+    from pocketlm.evaluation.models.model_card import Provenance, model_card
     from pocketlm.model.config import ModelSettings
+    from pocketlm.statistics.rates import Estimate
 
     score = {"acc_norm": Estimate(0.283, 0.257, 0.309, 1172)}
     scores = {"arc_challenge": score, "blimp_anaphor_number_agreement": score, "arithmetic_level_1": score}
@@ -102,7 +102,7 @@ def test_the_results_of_the_card_can_be_read_with_interval_and_count(run: Path, 
 
 def test_the_card_counts_the_tokens_and_texts_of_the_whole_lineage(tmp_path: Path) -> None:
     """Documents that a stage only measured itself by are no training text; an altered ancestor is left out."""
-    from pocketlm.evaluation.model_card import provenance_of
+    from pocketlm.evaluation.models.model_card import provenance_of
 
     licences = {"MIT": {"documents": 2, "bytes": 10}}
 

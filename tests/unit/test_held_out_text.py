@@ -9,8 +9,8 @@ import torch
 
 from pocketlm.data.tokens.shards import TokenShard
 from pocketlm.data.tokens.tokenizer import Tokenizer, train_tokenizer
-from pocketlm.evaluation.held_out_text import HeldOutText, training_text
-from pocketlm.evaluation.token_bytes import token_bytes
+from pocketlm.evaluation.held_out.text import HeldOutText, training_text
+from pocketlm.evaluation.held_out.token_bytes import token_bytes
 from pocketlm.model.transformer import Transformer
 from pocketlm.training.batches import PretrainBatches
 from pocketlm.training.heldout import document_bits

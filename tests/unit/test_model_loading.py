@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pocketlm.errors import CorruptionError, InputError
-from pocketlm.evaluation.loading import load, locate
+from pocketlm.evaluation.models.loading import load, locate
 from pocketlm.stages.export import export_hugging_face
 from tests.evaluation_world import run_folder, trained
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pocketlm.evaluation.hugging_face import Agreement
+from pocketlm.evaluation.models.hugging_face import Agreement
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.stage import Inputs
 from pocketlm.stages.conversations import ConversationsSettings, conversations
@@ -55,8 +55,10 @@ def test_a_mixture_is_planned_again_and_its_documents_compared(tmp_path: Path) -
 def test_exported_weights_are_those_of_the_model_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = trained()
     inputs = Inputs({"model": model_artifact(tmp_path, "tuned", model, tokenizer)})
-    monkeypatch.setattr("pocketlm.evaluation.hugging_face.check_agreement", lambda *given: Agreement(0.0, True))
-    monkeypatch.setattr("pocketlm.evaluation.export_recheck.check_agreement", lambda *given: Agreement(0.0, True))
+    monkeypatch.setattr("pocketlm.evaluation.models.hugging_face.check_agreement", lambda *given: Agreement(0.0, True))
+    monkeypatch.setattr(
+        "pocketlm.evaluation.models.export_recheck.check_agreement", lambda *given: Agreement(0.0, True)
+    )
     artifact = made(export, ExportSettings(), inputs, tmp_path / "a")
     honest = recheck(export, ExportSettings(), artifact, inputs, tmp_path / "b")
     assert (list(honest.differences), set(honest.figures)) == ([], {"parameters", "same_greedy_text"})

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from pocketlm.errors import InputError
-from pocketlm.evaluation.loading import load
+from pocketlm.evaluation.models.loading import load
 from pocketlm.generation.engine import Engine, Request
 from pocketlm.generation.text import ChatSession
 from pocketlm.model.storage import load_config

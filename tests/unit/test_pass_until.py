@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pocketlm.evaluation.pass_until import PassUntil, pass_until, rate_until
-from pocketlm.evaluation.statistics import Estimate
+from pocketlm.statistics.pass_until import PassUntil, pass_until, rate_until
+from pocketlm.statistics.rates import Estimate
 
 
 def outcomes(wanted: int, most: int, rate: float) -> Iterator[tuple[int, int, float]]:

@@ -14,7 +14,7 @@ from pocketlm.posttraining.log_probabilities import target_log_probabilities
 from pocketlm.posttraining.packing import Branch, group_tree, pack
 from pocketlm.posttraining.rlvr.policy_gradient import PolicyGradientObjective, advantages
 from pocketlm.posttraining.settings import PolicyGradientSettings
-from pocketlm.problems.pass_at import pass_at
+from pocketlm.statistics.pass_at import pass_at
 from pocketlm.training.batches import Batch
 
 TINY = ModelSettings(vocabulary=32, width=16, layers=2, heads=2, kv_heads=1, head_dim=8, ffn_width=24, context=64)

@@ -18,7 +18,7 @@ from pocketlm.posttraining.rollouts.profile_estimates import (
     verdict,
 )
 from pocketlm.posttraining.rollouts.profile_figures import prospects_of, rate_rows, sample_metrics
-from pocketlm.problems.pass_at import pass_at
+from pocketlm.statistics.pass_at import pass_at
 
 REWARDS = st.lists(st.sampled_from([0.0, 0.1, 1.0]), min_size=1, max_size=9)
 

@@ -14,19 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pocketlm.evaluation.statistics import (
-    Estimate,
-    average_at_k,
-    clustered_rate,
-    holm,
-    mcnemar,
-    mean_of_rates,
-    paired_difference,
-    pass_at_k,
-    ratio_bootstrap,
-    sign_flip_test,
-    wilson,
-)
+from pocketlm.statistics.bootstrap import paired_difference, ratio_bootstrap
+from pocketlm.statistics.paired_tests import holm, mcnemar, sign_flip_test
+from pocketlm.statistics.rates import Estimate, clustered_rate, mean_of_rates, wilson
+from pocketlm.statistics.repeated_samples import average_at_k, pass_at_k
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 1), (0, 40), (1, 40), (17, 40), (40, 40), (493, 1000)])

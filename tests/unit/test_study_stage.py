@@ -13,7 +13,7 @@ import pytest
 from pocketlm.errors import InputError
 from pocketlm.evaluation.adapter import PocketLM
 from pocketlm.evaluation.harness import open_suite
-from pocketlm.evaluation.study_budget import Spent, spent
+from pocketlm.evaluation.studies.budget import Spent, spent
 from pocketlm.evaluation.task_data import ARITHMETIC, read_task_data
 from pocketlm.generation.engine import Engine
 from pocketlm.model.storage import save_model

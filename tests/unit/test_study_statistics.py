@@ -7,10 +7,10 @@ import pytest
 from scipy import stats
 
 from pocketlm.errors import InputError
-from pocketlm.evaluation.statistics import mean_of_rates, wilson
-from pocketlm.evaluation.study import Items, SeedEstimate, difference, estimate, student_interval, verdict
-from pocketlm.evaluation.study_arms import Scored, arms_of, compare_arms
-from pocketlm.evaluation.study_budget import Spent
+from pocketlm.evaluation.studies.arms import Scored, arms_of, compare_arms
+from pocketlm.evaluation.studies.budget import Spent
+from pocketlm.evaluation.studies.study import Items, SeedEstimate, difference, estimate, student_interval, verdict
+from pocketlm.statistics.rates import mean_of_rates, wilson
 
 GENERATOR = np.random.default_rng
 

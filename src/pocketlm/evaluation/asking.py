@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pocketlm.evaluation.adapter import PocketLM
 from pocketlm.evaluation.behaviour.run import rows_of_task, score_behaviour
-from pocketlm.evaluation.benchmark_tasks import benchmark_of
+from pocketlm.evaluation.benchmarks.tasks import benchmark_of
 from pocketlm.evaluation.clean import Flags, mark
 from pocketlm.evaluation.harness import Suite, open_suite
 from pocketlm.evaluation.items import Item
-from pocketlm.evaluation.splits import split_of
 from pocketlm.evaluation.task_data import TaskData
+from pocketlm.statistics.splits import split_of
 
 if TYPE_CHECKING:
     from pocketlm.data.tokens.tokenizer import Tokenizer

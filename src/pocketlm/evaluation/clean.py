@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pocketlm.evaluation.benchmark_tasks import BLIMP, benchmark_of
+from pocketlm.evaluation.benchmarks.tasks import BLIMP, benchmark_of
 from pocketlm.evaluation.task_data import ARITHMETIC, CLOZE, INSTRUCTIONS, family
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocketlm.errors import InputError
-from pocketlm.evaluation.benchmark_files import from_hub, local_files
-from pocketlm.evaluation.benchmark_tasks import BENCHMARKS, SIX, benchmark_of, find_benchmarks
-from pocketlm.evaluation.loading import ModelLocation, locate
+from pocketlm.evaluation.benchmarks.files import from_hub, local_files
+from pocketlm.evaluation.benchmarks.tasks import BENCHMARKS, SIX, benchmark_of, find_benchmarks
+from pocketlm.evaluation.models.loading import ModelLocation, locate
 from pocketlm.evaluation.task_data import (
     ARITHMETIC,
     FILES,

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pocketlm.evaluation.behaviour.figures import STEPS
-from pocketlm.evaluation.benchmark_tasks import BLIMP
+from pocketlm.evaluation.benchmarks.tasks import BLIMP
 from pocketlm.evaluation.scores import MACRO, SIGNIFICANCE, SIX_TASKS, Comparison
 from pocketlm.evaluation.task_data import ARITHMETIC, BITS_PER_BYTE, CLOZE, INSTRUCTIONS, family
 from pocketlm.pipeline.figures import Block, Figure, bar_chart, figure, paragraph, samples, table
 
 if TYPE_CHECKING:
     from pocketlm.evaluation.items import Item
-    from pocketlm.evaluation.statistics import Estimate
+    from pocketlm.statistics.rates import Estimate
 
 Scores = Mapping[str, Mapping[str, "Estimate"]]
 
@@ -56,9 +56,7 @@ RULE = (
 def as_figure(metric: str, estimate: Estimate) -> Figure:
     """An estimate in the form of a manifest metric."""
     unit = UNITS.get(metric, "")
-    return figure(
-        estimate.value, n=estimate.n, low=estimate.low, high=estimate.high, unit=unit, error=estimate.error
-    )
+    return figure(estimate.value, n=estimate.n, low=estimate.low, high=estimate.high, unit=unit, error=estimate.error)
 
 
 def metrics(scores: Mapping[str, Scores], comparisons: Sequence[Comparison]) -> dict[str, Figure]:

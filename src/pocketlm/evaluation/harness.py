@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from pocketlm.evaluation.benchmark_tasks import benchmark_of
+from pocketlm.evaluation.benchmarks.tasks import benchmark_of
 from pocketlm.evaluation.items import Item, item_of
 from pocketlm.evaluation.task_data import TaskData, uses_chat, write_task_folder
 

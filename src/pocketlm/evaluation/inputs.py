@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from pocketlm.errors import InputError
 from pocketlm.evaluation.asking import Asked, Split
-from pocketlm.evaluation.benchmark_files import local_files
-from pocketlm.evaluation.benchmark_settings import BenchmarkFiles
+from pocketlm.evaluation.benchmarks.files import local_files
+from pocketlm.evaluation.benchmarks.settings import BenchmarkFiles
 from pocketlm.evaluation.clean import read_flags
-from pocketlm.evaluation.loading import ModelLocation
+from pocketlm.evaluation.models.loading import ModelLocation
 from pocketlm.evaluation.task_data import ARITHMETIC, BITS_PER_BYTE, FILES, TaskData, read_benchmarks, read_task_data
 
 if TYPE_CHECKING:

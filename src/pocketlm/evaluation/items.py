@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pocketlm.evaluation.benchmark_tasks import benchmark_of, primary_metric
+from pocketlm.evaluation.benchmarks.tasks import benchmark_of, primary_metric
 from pocketlm.evaluation.task_data import BITS_PER_BYTE, CLOZE
 
 Item = dict[str, Any]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pocketlm.evaluation import benchmark_figures, figures
+from pocketlm.evaluation import figures, score_tables
 from pocketlm.evaluation.clean import clean
 from pocketlm.evaluation.scores import Comparison, Items, compare, corrected, summarise
 from pocketlm.pipeline.figures import Block, Figure
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pocketlm.evaluation.items import Item
-    from pocketlm.evaluation.statistics import Estimate
+    from pocketlm.statistics.rates import Estimate
 
 Scores = dict[str, dict[str, "Estimate"]]
 
@@ -87,13 +87,13 @@ def judge(
         else figures.claim(next(row for row in comparisons if (row.first, row.second) == (first, second)))
         for first, second in pairs
     ]
-    blocks = [*benchmark_figures.score_blocks(scores), *said]
+    blocks = [*score_tables.score_blocks(scores), *said]
     if comparisons:
         blocks.append(figures.comparison_table(scores, comparisons))
-    blocks += benchmark_figures.clean_blocks(scores, clean_scores, items)
+    blocks += score_tables.clean_blocks(scores, clean_scores, items)
     if shown_answers:
         blocks.append(figures.answer_samples(items, shown_answers))
-    metrics = {**figures.metrics(scores, comparisons), **benchmark_figures.clean_metrics(clean_scores)}
+    metrics = {**figures.metrics(scores, comparisons), **score_tables.clean_metrics(clean_scores)}
     return Judgement(scores, clean_scores, comparisons, metrics, blocks)
 
 

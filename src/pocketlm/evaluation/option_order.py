@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pocketlm.data.contamination.benchmarks import LetteredQuestion
-from pocketlm.evaluation.bootstrap import RESAMPLES, paired_difference
-from pocketlm.evaluation.paired_tests import PairedTest, mcnemar
-from pocketlm.evaluation.rates import Estimate, mean_of_shares, wilson
+from pocketlm.statistics.bootstrap import RESAMPLES, paired_difference
+from pocketlm.statistics.paired_tests import PairedTest, mcnemar
+from pocketlm.statistics.rates import Estimate, mean_of_shares, wilson
 
 Score = Callable[[Sequence[tuple[str, str]]], Sequence[float]]
 """(context, continuation) pairs -> log-likelihood of each continuation, in nats."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pocketlm.evaluation.asking import Asked, open_questions
 from pocketlm.evaluation.behaviour.run import differences
-from pocketlm.evaluation.benchmark_tasks import benchmark_of
+from pocketlm.evaluation.benchmarks.tasks import benchmark_of
 from pocketlm.evaluation.inputs import open_model
 from pocketlm.evaluation.judgement import judge
 from pocketlm.pipeline.rederivation import alike, compared

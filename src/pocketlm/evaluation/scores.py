@@ -15,18 +15,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pocketlm.evaluation.behaviour.figures import summarise_behaviour
-from pocketlm.evaluation.benchmark_tasks import BLIMP, SIX, benchmark_of, primary_metric
-from pocketlm.evaluation.statistics import (
-    Estimate,
-    PairedTest,
-    clustered_rate,
-    holm,
-    mean_of_rates,
-    paired_difference,
-    ratio_bootstrap,
-    sign_flip_test,
-)
+from pocketlm.evaluation.benchmarks.tasks import BLIMP, SIX, benchmark_of, primary_metric
 from pocketlm.evaluation.task_data import ARITHMETIC, BITS_PER_BYTE, CLOZE, INSTRUCTIONS, family
+from pocketlm.statistics.bootstrap import paired_difference, ratio_bootstrap
+from pocketlm.statistics.paired_tests import PairedTest, holm, sign_flip_test
+from pocketlm.statistics.rates import Estimate, clustered_rate, mean_of_rates
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketlm.errors import InputError
-from pocketlm.evaluation.benchmark_tasks import BENCHMARKS, BLIMP, SIX, benchmark_of, definition, read_benchmark
+from pocketlm.evaluation.benchmarks.tasks import BENCHMARKS, BLIMP, SIX, benchmark_of, definition, read_benchmark
 
 BITS_PER_BYTE = "heldout_bits_per_byte"
 CLOZE = "last_word_cloze"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from pocketlm.errors import InputError
-from pocketlm.evaluation.benchmark_settings import Benchmarks
+from pocketlm.evaluation.benchmarks.settings import Benchmarks
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.settings import Settings
@@ -50,14 +50,14 @@ class EvaluateSettings(Settings):
 
 def files_identity(settings: EvaluateSettings) -> str:
     """sha256 over the content of the benchmarks' files."""
-    from pocketlm.evaluation.benchmark_files import identity
+    from pocketlm.evaluation.benchmarks.files import identity
 
     return identity("evaluate.benchmarks", settings.benchmarks)
 
 
 def recheck(settings: EvaluateSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
     """Derive every figure again from the recorded items, and score a sample of them again."""
-    from pocketlm.evaluation.benchmark_files import not_as_recorded
+    from pocketlm.evaluation.benchmarks.files import not_as_recorded
     from pocketlm.evaluation.recheck import rederive
 
     absent = not_as_recorded("evaluate.benchmarks", settings.benchmarks, artifact.external)

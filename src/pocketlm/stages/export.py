@@ -27,7 +27,7 @@ class ExportSettings(Settings):
 
 def recheck(settings: ExportSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
     """Hold the exported weights against the model's, and load the folder in transformers again."""
-    from pocketlm.evaluation.export_recheck import recheck_export
+    from pocketlm.evaluation.models.export_recheck import recheck_export
 
     return recheck_export(artifact, inputs["model"])
 
@@ -40,9 +40,9 @@ def recheck(settings: ExportSettings, artifact: Artifact, inputs: Inputs, contex
 )
 def export(settings: ExportSettings, inputs: Inputs, context: Context) -> Artifact:
     """Write the Hugging Face folder and check it against transformers."""
-    from pocketlm.evaluation.hugging_face import check_agreement, write_folder
     from pocketlm.evaluation.inputs import open_model
-    from pocketlm.evaluation.model_card import provenance_of
+    from pocketlm.evaluation.models.hugging_face import check_agreement, write_folder
+    from pocketlm.evaluation.models.model_card import provenance_of
     from pocketlm.training.device import prepare
 
     prepare(context.runtime)
@@ -73,9 +73,9 @@ def export_hugging_face(model: Path, folder: Path) -> None:
         InputError: no such model, or `folder` exists and is not empty.
         GateFailed: transformers computes something else from the folder than we do.
     """
-    from pocketlm.evaluation.hugging_face import check_agreement, require_new_folder, write_folder
-    from pocketlm.evaluation.loading import locate
-    from pocketlm.evaluation.model_card import Provenance, provenance_of
+    from pocketlm.evaluation.models.hugging_face import check_agreement, require_new_folder, write_folder
+    from pocketlm.evaluation.models.loading import locate
+    from pocketlm.evaluation.models.model_card import Provenance, provenance_of
     from pocketlm.pipeline.storage import temporary_beside
     from pocketlm.reporting.cost import execution_of
 

@@ -56,8 +56,8 @@ def identity(settings: ImportModelSettings) -> str:
 
 def recheck(settings: ImportModelSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
     """The shape of the stored model, and its weights beside those of the files where they still lie there."""
-    from pocketlm.evaluation.imported_model import recheck_import
-    from pocketlm.evaluation.loading import load, load_gguf_file
+    from pocketlm.evaluation.models.imported_model import recheck_import
+    from pocketlm.evaluation.models.loading import load, load_gguf_file
 
     def read_again() -> Transformer | None:
         try:
@@ -79,8 +79,8 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
     from pocketlm.data.tokens.chat import CHAT_TEMPLATE
     from pocketlm.data.tokens.chat_template_files import template_of
     from pocketlm.data.tokens.tokenizer import tokenizer_config
-    from pocketlm.evaluation.imported_model import require_fit, shape_metrics, shortened
-    from pocketlm.evaluation.loading import load, load_gguf_file
+    from pocketlm.evaluation.models.imported_model import require_fit, shape_metrics, shortened
+    from pocketlm.evaluation.models.loading import load, load_gguf_file
     from pocketlm.model.formats.gguf import gguf_chat_template, gguf_number_types
     from pocketlm.model.storage import save_model
 
@@ -119,13 +119,13 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
 
 
 def _files(settings: ImportModelSettings) -> dict[str, Path]:
-    from pocketlm.evaluation.imported_model import model_files
+    from pocketlm.evaluation.models.imported_model import model_files
 
     tokenizer = None if settings.tokenizer is None else Path(settings.tokenizer)
     return model_files(Path(settings.path), tokenizer)
 
 
 def _described(settings: ImportModelSettings) -> dict[str, dict[str, Any]]:
-    from pocketlm.evaluation.imported_model import described
+    from pocketlm.evaluation.models.imported_model import described
 
     return described(_files(settings))

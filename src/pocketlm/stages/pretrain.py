@@ -22,7 +22,7 @@ from pocketlm.training.phased_settings import PhasedSettings
 from pocketlm.training.settings import SpikePolicy
 
 if TYPE_CHECKING:
-    from pocketlm.evaluation.pretraining import Prepared
+    from pocketlm.evaluation.held_out.recheck import Prepared
 
 
 class PretrainSettings(PhasedSettings):
@@ -51,7 +51,7 @@ class PretrainSettings(PhasedSettings):
 
 def recheck(settings: PretrainSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
     """Take the first steps again, count again what was read, and score the held-out text again."""
-    from pocketlm.evaluation.pretraining import recheck_pretraining
+    from pocketlm.evaluation.held_out.recheck import recheck_pretraining
 
     return recheck_pretraining(artifact, _prepared(settings, inputs, context), context)
 
@@ -65,7 +65,7 @@ def recheck(settings: PretrainSettings, artifact: Artifact, inputs: Inputs, cont
 def pretrain(settings: PretrainSettings, inputs: Inputs, context: Context) -> Artifact:
     """Train a decoder on the tokens and compare its held-out bits per byte with byte n-grams."""
     from pocketlm.data.tokens.mixture_figures import consumed_block, consumed_metrics
-    from pocketlm.evaluation.baselines import compare_with_ngrams
+    from pocketlm.evaluation.held_out.baselines import compare_with_ngrams
     from pocketlm.posttraining.folder import write_model
     from pocketlm.training.charts import training_charts
     from pocketlm.training.start import keep_for_others
@@ -101,9 +101,9 @@ def pretrain(settings: PretrainSettings, inputs: Inputs, context: Context) -> Ar
 def _prepared(settings: PretrainSettings, inputs: Inputs, context: Context) -> Prepared:
     """The trainer of this run before its first step, and what it reads."""
     from pocketlm.data.tokens.training_tokens import TrainingTokens
-    from pocketlm.evaluation.held_out_text import HeldOutText
-    from pocketlm.evaluation.pretraining import Prepared
-    from pocketlm.evaluation.token_bytes import token_bytes
+    from pocketlm.evaluation.held_out.recheck import Prepared
+    from pocketlm.evaluation.held_out.text import HeldOutText
+    from pocketlm.evaluation.held_out.token_bytes import token_bytes
     from pocketlm.training.device import prepare
     from pocketlm.training.objective import LanguageModelObjective
     from pocketlm.training.start import starting_point

@@ -24,8 +24,8 @@ from pocketlm.pipeline.stage import Inputs, Rederived, many, optional, stage
 
 if TYPE_CHECKING:
     from pocketlm.data.tokens.tokenizer import Tokenizer
-    from pocketlm.evaluation.study import Items
-    from pocketlm.evaluation.study_arms import Arm, Scored
+    from pocketlm.evaluation.studies.arms import Arm, Scored
+    from pocketlm.evaluation.studies.study import Items
     from pocketlm.model.transformer import Transformer
 
 RECHECKED = 8
@@ -48,10 +48,10 @@ class StudySettings(Settings):
 
 def recheck(settings: StudySettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
     """Have each model answer a few problems again, and compare the arms again from the stored answers."""
-    from pocketlm.evaluation import study_figures
-    from pocketlm.evaluation.study_answers import bits, differences, documents_of, held_out_texts, report_rows, shares
-    from pocketlm.evaluation.study_arms import Scored
-    from pocketlm.evaluation.study_budget import spent
+    from pocketlm.evaluation.studies import figures
+    from pocketlm.evaluation.studies.answers import bits, differences, documents_of, held_out_texts, report_rows, shares
+    from pocketlm.evaluation.studies.arms import Scored
+    from pocketlm.evaluation.studies.budget import spent
     from pocketlm.pipeline.rederivation import RESCORED, compared
     from pocketlm.planning.flops import matrix_parameters
 
@@ -76,7 +76,7 @@ def recheck(settings: StudySettings, artifact: Artifact, inputs: Inputs, context
     found = _compared(inputs, scored, report_rows(inputs["problems"]), documents_of(texts) if texts else None, context)
     words = f"{RECHECKED} problems answered again by each model"
     words += ", held-out text scored again" if texts else ""
-    metrics = study_figures.metrics(found)
+    metrics = figures.metrics(found)
     return compared(artifact, metrics, tolerance=RESCORED, differences=lines, sampled=words)
 
 
@@ -95,10 +95,10 @@ def recheck(settings: StudySettings, artifact: Artifact, inputs: Inputs, context
 )
 def study(settings: StudySettings, inputs: Inputs, context: Context) -> Artifact:
     """Score every model once, and compare the arms over seeds and items."""
-    from pocketlm.evaluation import study_figures
-    from pocketlm.evaluation.study_answers import bits, documents_of, held_out_texts, report_rows, shares
-    from pocketlm.evaluation.study_arms import Scored
-    from pocketlm.evaluation.study_budget import spent
+    from pocketlm.evaluation.studies import figures
+    from pocketlm.evaluation.studies.answers import bits, documents_of, held_out_texts, report_rows, shares
+    from pocketlm.evaluation.studies.arms import Scored
+    from pocketlm.evaluation.studies.budget import spent
     from pocketlm.planning.flops import matrix_parameters
 
     models = _models(inputs)
@@ -124,12 +124,12 @@ def study(settings: StudySettings, inputs: Inputs, context: Context) -> Artifact
     digests = {name: artifact.digest for name, artifact in models.items()}
     draft.write_json("study.json", {"arms": [asdict(arm) for arm in found], "models": digests})
     blocks = [
-        *study_figures.sentences(found, baseline or start),
-        study_figures.arm_table(found),
-        study_figures.difference_chart(found),
-        study_figures.level_table(found),
+        *figures.sentences(found, baseline or start),
+        figures.arm_table(found),
+        figures.difference_chart(found),
+        figures.level_table(found),
     ]
-    return draft.commit(study_figures.metrics(found), blocks)
+    return draft.commit(figures.metrics(found), blocks)
 
 
 def _compared(
@@ -139,15 +139,15 @@ def _compared(
     documents: Items | None,
     context: Context,
 ) -> list[Arm]:
-    from pocketlm.evaluation.study_answers import problems_of
-    from pocketlm.evaluation.study_arms import arms_of, compare_arms
+    from pocketlm.evaluation.studies.answers import problems_of
+    from pocketlm.evaluation.studies.arms import arms_of, compare_arms
 
     arms = arms_of(list(_models(inputs)))
     return compare_arms(arms, scored, *_start_and_baseline(inputs), problems_of(rows), documents, context.generator)
 
 
 def _start_and_baseline(inputs: Inputs) -> tuple[str, str | None]:
-    from pocketlm.evaluation.study_arms import one_arm
+    from pocketlm.evaluation.studies.arms import one_arm
 
     return one_arm(inputs, "start"), one_arm(inputs, "baseline") if inputs.many("baseline") else None
 
@@ -156,7 +156,7 @@ def _ask(
     settings: StudySettings, artifact: Artifact, rows: Sequence[Mapping[str, Any]], context: Context
 ) -> tuple[list[dict[str, Any]], Transformer, Tokenizer]:
     """Answers of a model to the rows; and the model with its tokenizer."""
-    from pocketlm.evaluation.study_answers import answer
+    from pocketlm.evaluation.studies.answers import answer
     from pocketlm.posttraining.examples import asked_prompts
     from pocketlm.posttraining.folder import open_model
     from pocketlm.problems.calculator_tool import CalculatorTool

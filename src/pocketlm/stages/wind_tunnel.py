@@ -56,8 +56,8 @@ def wind_tunnel(settings: WindTunnelSettings, inputs: Inputs, context: Context) 
     """Sweep learning rates over small models and recommend one for a larger width."""
     from pocketlm.data.tokens.shards import TokenShard
     from pocketlm.data.tokens.training_tokens import TrainingTokens
-    from pocketlm.evaluation.held_out_text import HeldOutText
-    from pocketlm.evaluation.token_bytes import token_bytes
+    from pocketlm.evaluation.held_out.text import HeldOutText
+    from pocketlm.evaluation.held_out.token_bytes import token_bytes
     from pocketlm.training.device import prepare
     from pocketlm.training.sweep_run import bits_of_run
 

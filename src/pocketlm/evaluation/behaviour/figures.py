@@ -15,7 +15,7 @@ from pocketlm.evaluation.behaviour.repetition import looped
 from pocketlm.evaluation.behaviour.run import NOT_ASKED, Item, rows_of_task
 from pocketlm.evaluation.behaviour.system_sessions import TURNS
 from pocketlm.evaluation.behaviour.tasks import BULLETS, EXECUTION, JSON, SYSTEM
-from pocketlm.evaluation.statistics import Estimate, clustered_rate, wilson
+from pocketlm.statistics.rates import Estimate, clustered_rate, wilson
 
 STEPS = ("steps_before_first_error", "horizon")
 """Metrics that count steps; every other one lies between 0 and 1."""

@@ -18,7 +18,7 @@ from pocketlm.pipeline.storage import write_bytes_atomic
 from pocketlm.posttraining.rollouts.files import group_row
 from pocketlm.posttraining.rollouts.profile_estimates import mean_over_levels
 from pocketlm.posttraining.rollouts.sampler import Group, Sampler, sequence_tokens
-from pocketlm.problems.pass_at import pass_at
+from pocketlm.statistics.pass_at import pass_at
 from pocketlm.training.validation import Validation
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Published benchmarks: upstream's definitions, and the files that they read."""

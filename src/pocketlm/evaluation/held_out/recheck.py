@@ -1,0 +1,112 @@
+"""A pretraining run before its first step, with what it reads and is scored on; and both again from its log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pocketlm.data.tokens.mixture_figures import consumed_block, consumed_metrics
+from pocketlm.evaluation.held_out.baselines import compare_with_ngrams
+from pocketlm.evaluation.held_out.text import HeldOutText, text_read
+from pocketlm.model.storage import load_model
+from pocketlm.pipeline.rederivation import RESCORED, compared, joined
+from pocketlm.pipeline.stage import Rederived
+from pocketlm.training.charts import training_charts
+from pocketlm.training.recheck import affordable_tokens, logged, off_schedule, repeat_first_steps, rescored
+from pocketlm.training.start import READ
+
+if TYPE_CHECKING:
+    from pocketlm.data.tokens.training_tokens import TrainingTokens
+    from pocketlm.pipeline.artifact import Artifact
+    from pocketlm.pipeline.context import Context
+    from pocketlm.training.batches import PhasedBatches
+    from pocketlm.training.start import StartingPoint
+    from pocketlm.training.trainer import Trainer, TrainResult
+
+FITTED_BYTES = 16_000_000
+"""Text on which the n-grams are fitted again."""
+LEFT_OUT = "the run went back after a spike; which batches it left out stands in the ledger's warnings"
+TOO_MUCH = "too much text or too large a model to score and fit again here"
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a run has read: the held-out text, the training text once, and tokens by source."""
+
+    text: HeldOutText
+    training: list[bytes]
+    consumed: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A trainer before its first step. `first`: the artifact whose tokenizer it has; `glimpse`: scored on the way."""
+
+    trainer: Trainer
+    tokens: TrainingTokens
+    batches: PhasedBatches
+    bytes_of: list[bytes]
+    first: Artifact
+    digests: dict[str, str]
+    start: StartingPoint
+    glimpse: HeldOutText
+
+    def read_in_order(self, artifact: Artifact, steps: int) -> bool:
+        """Whether read.json is what so many steps read without leaving a batch out; going back leaves some out."""
+        stored = {(row["tokens"], row["context"]): row["windows"] for row in artifact.read_json(READ)}
+        begun = {(self.digests[name], length): count for (name, length), count in self.batches.begun(steps).items()}
+        return stored == self.start.read | begun
+
+    def read(self, result: TrainResult) -> Read:
+        """What the steps of a result have read, and what they are scored on."""
+        pieces = self.batches.pieces(result.steps, result.left_out)
+        return Read(
+            HeldOutText.of(self.tokens.held_out("heldout"), self.bytes_of),
+            text_read(self.tokens.streams, pieces, self.batches.read_on, self.bytes_of),
+            self.tokens.consumed(pieces, result.tokens),
+        )
+
+
+def recheck_pretraining(artifact: Artifact, prepared: Prepared, context: Context) -> Rederived:
+    """The figures that log, tokens and the stored weights give; the first steps; the last score on the way."""
+    trainer = prepared.trainer
+    result = logged(artifact, artifact.read_jsonl("validation.jsonl"))
+    lines = off_schedule(trainer, result.rows)
+    model = load_model(artifact.path, trainer.device)
+    metrics: dict[str, Any] = {
+        "parameters": model.settings.parameter_count(),
+        "tokens": result.tokens,
+        "steps": result.steps,
+        "updates_skipped": result.skipped,
+    }
+    blocks = training_charts(result.rows, result.validation_rows)
+    if not prepared.read_in_order(artifact, result.steps):
+        scored = Rederived((), resting={"*": LEFT_OUT})
+    else:
+        metrics |= {"rollbacks": 0, "batches_left_out": 0}
+        read = prepared.read(result)
+        metrics |= {"heldout.bytes": sum(read.text.lengths), **consumed_metrics(read.consumed)}
+        metrics["training_bytes"] = sum(map(len, read.training))
+        blocks.append(consumed_block(read.consumed, result.steps))
+        scored = _scored(artifact, prepared, model, read, context)
+    if result.validation_rows and _tokens(prepared.glimpse) <= affordable_tokens(model, trainer.device):
+        again = {"value": prepared.glimpse.bits_per_byte(model)}
+        if trainer.settings.tail_average is None:
+            lines += rescored(result.validation_rows[-1], again, "validation.jsonl, last row")
+    repeated = repeat_first_steps(trainer, result.rows)
+    own = compared(artifact, metrics, blocks, differences=[*lines, *repeated.differences], sampled=repeated.words)
+    return joined(own, scored)
+
+
+def _scored(artifact: Artifact, prepared: Prepared, model: Any, read: Read, context: Context) -> Rederived:
+    """The held-out text under the stored model and under n-grams that are fitted again."""
+    affordable = _tokens(read.text) <= affordable_tokens(model, prepared.trainer.device)
+    if not affordable or sum(map(len, read.training)) > FITTED_BYTES:
+        return Rederived((), resting={"heldout.*": TOO_MUCH})
+    again = compare_with_ngrams(model, read.text, read.training, context)
+    words = "held-out text scored again by the stored model and by n-grams fitted again"
+    return compared(artifact, again.metrics(), tolerance=RESCORED, sampled=words)
+
+
+def _tokens(text: HeldOutText) -> int:
+    return sum(map(len, text.documents))

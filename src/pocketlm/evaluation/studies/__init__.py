@@ -1,0 +1,1 @@
+"""Arms of several seeds compared: what the stage `study` is made of."""
