@@ -26,7 +26,7 @@ import torch
 from pocketlm.errors import InputError
 from pocketlm.generation.graphs import STEPS, GraphedSteps
 from pocketlm.generation.requests import Completion, Decode, Request, Tool, check_request
-from pocketlm.generation.schedule import Schedule, Steps
+from pocketlm.generation.schedule import PREFILL_TOKENS, Schedule, Steps
 from pocketlm.generation.slots import Size, Slots
 from pocketlm.model.transformer import Transformer
 
@@ -86,7 +86,8 @@ class Engine:
         length = min(self._length, max(len(request.tokens) + request.max_tokens for request in requests))
         return Size(
             slots=min(self._most_slots or self._default_slots(length), sum(request.samples for request in requests)),
-            shelf=min(SHELF, len(requests)),
+            # Prompts are prefilled at most so many tokens at a time: more places would stay empty.
+            shelf=min(SHELF, len(requests), max(1, PREFILL_TOKENS // min(len(request.tokens) for request in requests))),
             length=length,
             longest=min(max(request.max_tokens for request in requests), length),
             stops=max(len(request.stop_tokens) for request in requests),
