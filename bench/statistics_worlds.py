@@ -166,11 +166,11 @@ def sampled_problems(k: int, samples: int, easy: float, hard: float, count: int)
 
 
 def sampled_prompts(rate: float, count: int) -> World:
-    """pass@1 as the stage `sample` states it, with its normal interval over prompts: 8 samples each, Beta rates."""
+    """pass@1 as the stage `sample` states it, with its interval over prompts: 8 samples each, Beta rates."""
 
     def draw(generator: np.random.Generator) -> tuple[Estimate, float]:
         rights = generator.binomial(8, generator.beta(0.5, 0.5 / rate - 0.5, count))
-        mean = mean_over_levels({"all": [pass_at(1, 8, right) for right in rights.tolist()]})
+        mean = mean_over_levels({"all": [pass_at(1, 8, right) for right in rights.tolist()]}, {"all": 8 * count})
         return Estimate(mean.value, mean.low, mean.high, count), rate
 
     return World("mean_over_levels", f"stage sample, pass@1 {rate:g}", count, draw)

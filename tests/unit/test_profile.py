@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocketlm.errors import InputError
-from pocketlm.posttraining.rollouts.profile import PromptProfile
+from pocketlm.posttraining.rollouts.profile import PromptProfile, mean_pass_at
 from pocketlm.posttraining.rollouts.profile_estimates import (
     live_chance,
     live_shares,
@@ -19,6 +19,8 @@ from pocketlm.posttraining.rollouts.profile_estimates import (
 )
 from pocketlm.posttraining.rollouts.profile_figures import prospects_of, rate_rows, sample_metrics
 from pocketlm.statistics.pass_at import pass_at
+from pocketlm.statistics.rates import mean_of_rates, wilson
+from pocketlm.statistics.repeated_samples import pass_at_k
 
 REWARDS = st.lists(st.sampled_from([0.0, 0.1, 1.0]), min_size=1, max_size=9)
 
@@ -62,13 +64,33 @@ def test_predicted_live_groups_are_those_that_fresh_samples_show():
 
 
 def test_levels_weigh_the_same_and_errors_shrink_with_prompts():
-    mean = mean_over_levels({"1": [1.0, 1.0, 1.0, 1.0], "2": [0.0, 1.0]})
+    mean = mean_over_levels({"1": [1.0, 1.0, 1.0, 1.0], "2": [0.0, 1.0]}, {"1": 32, "2": 16})
     assert (mean.value, mean.count) == (0.75, 6)
     assert mean.error == pytest.approx(math.sqrt(0.5 / 2) / 2), "level 1 has no spread, level 2 a variance of 1/2"
-    assert mean_over_levels({"1": [1.0]}).error == 0.5, "one prompt says little"
-    many = mean_over_levels({"1": [0.0, 1.0] * 200})
-    assert many.low == pytest.approx(0.5 - 1.96 * many.error)
+    alone = mean_over_levels({"1": [1.0]}, {"1": 64})
+    assert (alone.error, alone.high) == (0.5, 1.0), "one prompt says little"
+    assert alone.low < 0.25, "however often it was sampled"
+    many = mean_over_levels({"1": [0.0, 1.0] * 200}, {"1": 3200})
+    assert many.low == pytest.approx(0.5 - 1.96 * many.error, abs=1e-3)
     assert 0.02 < many.error < 0.03
+
+
+def test_pass_at_k_has_the_interval_of_statistics():
+    """No prompt solved: a normal interval would have no width. Uneven prompts: that of `pass_at_k`, level by level."""
+    nothing = mean_pass_at([PromptProfile.of(row(str(place), 1, [0.0] * 8)) for place in range(30)], 1)
+    assert (nothing.value, nothing.low) == (0, 0)
+    assert nothing.high == pytest.approx(wilson(0, 30).high)
+    counts = {"1": [(8, 1), (8, 8), (6, 2), (8, 0)], "2": [(8, 3), (8, 4), (1, 1)]}
+    profiles = [
+        PromptProfile(f"{level}.{place}", level, samples, correct, (), 0, 0)
+        for level, own in counts.items()
+        for place, (samples, correct) in enumerate(own)
+    ]
+    mean = mean_pass_at(profiles, 2)
+    expected = mean_of_rates([pass_at_k(2, [pair for pair in own if pair[0] >= 2]) for own in counts.values()])
+    assert (mean.value, mean.low, mean.high) == pytest.approx((expected.value, expected.low, expected.high))
+    assert (mean.error, mean.count) == (pytest.approx(expected.error), 6)
+    assert mean_pass_at(profiles, 9) is None
 
 
 def test_the_smallest_group_with_live_ones_enough_is_suggested():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocketlm.errors import InputError
+from pocketlm.evaluation.behaviour.tasks import TASKS as BEHAVIOUR
 from pocketlm.evaluation.benchmarks.files import from_hub, local_files
 from pocketlm.evaluation.benchmarks.tasks import BENCHMARKS, SIX, benchmark_of, find_benchmarks
 from pocketlm.evaluation.models.loading import ModelLocation, locate
@@ -107,11 +108,10 @@ def evaluate(order: Order, out: Path) -> list[str]:
 
 def _asked(order: Order, location: ModelLocation, available: TaskData) -> Asked:
     from pocketlm.evaluation.asking import Asked
-    from pocketlm.evaluation.behaviour.tasks import TASKS as BEHAVIOUR
     from pocketlm.evaluation.clean import read_flags
 
     if not order.tasks:
-        raise InputError(f"--tasks is empty; tasks with data here: {', '.join([*available.rows, *BEHAVIOUR])}")
+        raise InputError(f"--tasks is empty; tasks with data here: {', '.join([*available.rows, *available.more])}")
     behaviour = [name for name in order.tasks if name.startswith("behaviour_")]
     behaviour += list(BEHAVIOUR) if "behaviour" in order.tasks else []
     others = [name for name in order.tasks if not name.startswith("behaviour")]
@@ -130,7 +130,7 @@ def _available(order: Order, location: ModelLocation) -> TaskData:
     wanted = {name for task in order.tasks for name in (SIX if task == "six" else [task])}
     named = [name for name in BENCHMARKS if any(benchmark_of(task) == name for task in wanted)]
     if order.data == HUB:
-        return read_benchmarks(TaskData({}), local_files("--data hub", from_hub(named)))
+        return read_benchmarks(TaskData({}, more=tuple(BENCHMARKS)), local_files("--data hub", from_hub(named)))
     if order.data is None and location.run is None:
         if all(task.startswith("behaviour") for task in order.tasks):
             return TaskData({})
@@ -142,9 +142,9 @@ def _available(order: Order, location: ModelLocation) -> TaskData:
     if not files and not benchmarks:
         expected = ", ".join([*FILES.values(), *(f"{name}/{item.split}.jsonl" for name, item in BENCHMARKS.items())])
         raise InputError(f"{folder} holds no task data; expected one or more of {expected}")
-    if "all" not in wanted:
-        benchmarks = {name: places for name, places in benchmarks.items() if name in named}
-    return read_benchmarks(read_task_data(files), benchmarks)
+    asked = benchmarks if "all" in wanted else {name: benchmarks[name] for name in named if name in benchmarks}
+    data = replace(read_task_data(files), more=(*benchmarks, *BEHAVIOUR))
+    return read_benchmarks(data, asked)
 
 
 def _tasks(asked: Asked, answers: Answers, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def _lines(scores: Mapping[str, Mapping[str, Any]], answers: Answers) -> list[st
         for metric, estimate in values.items()
     ]
     for group, absent in missing_of_groups(scores).items():
-        lines.append(f"{group}: no mean, for {', '.join(absent)} is missing")
+        lines.append(f"{group}: no mean, for {', '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing")
     for task, count in answers.shortened.items():
         if count:
             lines.append(f"{task}: {count} requests are longer than the model's context; they lost their left end")

@@ -50,10 +50,12 @@ class TaskData:
     Attributes:
         rows: task name -> items, in the order of the tasks' files.
         examples: benchmark -> the rows that its few-shot examples are drawn from.
+        more: other tasks that could be asked here, for messages.
     """
 
     rows: Mapping[str, Sequence[Row]]
     examples: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    more: Sequence[str] = ()
 
     def select(self, names: Iterable[str]) -> TaskData:
         """Only the named tasks; a name of `GROUPS` stands for its tasks.
@@ -84,9 +86,10 @@ class TaskData:
             raise InputError(f"task {name} needs {FILES[name]}, which the data folder does not have")
         if name.startswith(f"{ARITHMETIC}_") and not any(other.startswith(ARITHMETIC) for other in self.rows):
             raise InputError(f"task {name} needs {FILES[ARITHMETIC]}, which the data folder does not have")
-        near = difflib.get_close_matches(name, self.rows, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise InputError(f"there is no task {name!r}{hint} Tasks with data here: {', '.join(self.rows)}")
+        near = difflib.get_close_matches(name, dict.fromkeys([*self.rows, *GROUPS, *BENCHMARKS, *self.more]), n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else "."
+        here = ", ".join(dict.fromkeys([*self.rows, *self.more]))
+        raise InputError(f"there is no task {name!r}{hint} Tasks with data here: {here}")
 
 
 def family(task: str) -> str:
@@ -131,7 +134,7 @@ def read_benchmarks(data: TaskData, files: Mapping[str, tuple[Sequence[Path], Se
         rows |= items.rows
         if items.examples:
             examples[name] = items.examples
-    return TaskData(rows, examples)
+    return replace(data, rows=rows, examples=examples)
 
 
 def find_files(folder: Path) -> dict[str, Path]:

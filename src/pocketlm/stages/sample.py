@@ -43,7 +43,7 @@ def recheck(settings: SampleSettings, artifact: Artifact, inputs: Inputs, contex
 
 
 @stage(
-    version=1,
+    version=2,
     inputs={"model": "model", "problems": "problems"},
     output="samples",
     external=lambda settings: reward_identity(settings.reward),

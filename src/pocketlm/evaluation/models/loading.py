@@ -130,6 +130,9 @@ def locate(path: Path, tokenizer: Path | None = None) -> ModelLocation:
     if path.suffix == GGUF and path.is_file():
         beside = path.with_name("tokenizer.json")
         return ModelLocation(path, "gguf", tokenizer_file=tokenizer or (beside if beside.is_file() else None))
+    if path.suffix == GGUF and not path.is_dir():
+        near = difflib.get_close_matches(path.name, [item.name for item in path.parent.glob(f"*{GGUF}")], n=1)
+        raise InputError(f"there is no file {path}{f'; did you mean {path.parent / near[0]}?' if near else ''}")
     if tokenizer is not None:
         raise InputError(f"--tokenizer is for a GGUF file; {path} is none and brings its own")
     if not path.is_dir():

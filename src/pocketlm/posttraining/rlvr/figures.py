@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pocketlm.pipeline.figures import Block, figure, line_chart, paragraph, table
-from pocketlm.posttraining.rollouts.profile import PromptProfile, pass_at_by_level
-from pocketlm.posttraining.rollouts.profile_estimates import mean_over_levels
+from pocketlm.posttraining.rollouts.profile import PromptProfile, mean_pass_at, pass_at_by_level
 from pocketlm.posttraining.rollouts.profile_figures import ks
 from pocketlm.posttraining.rollouts.sampler import Group, live_share
 from pocketlm.posttraining.scoring import pass_profile, share_rows
@@ -77,8 +76,7 @@ def sampled_metrics(before: Sequence[Group], after: Sequence[Group], divergence:
     largest = min(max(ks(own), default=1) for own in profiles.values())
     for when, own in profiles.items():
         for k in (1, largest):
-            if levels := pass_at_by_level(own, k):  # empty only where every verifier failed
-                success = mean_over_levels(levels)
+            if success := mean_pass_at(own, k):  # none only where every verifier failed
                 metrics[f"pass@{k}.{when}"] = figure(success.value, n=success.count)
         metrics |= {
             f"pass@1.level_{level}.{when}": figure(sum(values) / len(values), n=len(values))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pocketlm.pipeline.seeds import derive_seed
 from pocketlm.pipeline.storage import write_bytes_atomic
 from pocketlm.posttraining.rollouts.files import group_row
-from pocketlm.posttraining.rollouts.profile_estimates import mean_over_levels
+from pocketlm.posttraining.rollouts.profile_estimates import Mean, mean_over_levels
 from pocketlm.posttraining.rollouts.sampler import Group, Sampler, sequence_tokens
 from pocketlm.statistics.pass_at import pass_at
 from pocketlm.training.validation import Validation
@@ -151,6 +151,15 @@ def pass_at_by_level(prompts: Sequence[PromptProfile], k: int) -> dict[str, list
     return levels
 
 
+def mean_pass_at(prompts: Sequence[PromptProfile], k: int) -> Mean | None:
+    """pass@k over the prompts that have k verdicts or more, levels weighing the same; None where no prompt has."""
+    samples: Counter[str] = Counter()
+    for prompt in prompts:
+        if prompt.samples >= k:
+            samples[prompt.level] += prompt.samples
+    return mean_over_levels(pass_at_by_level(prompts, k), samples) if samples else None
+
+
 def with_pass_at_k(validation: Validation, sampler: Sampler, prompts: Sequence[Prompt], seed: int) -> Validation:
     """The same validation, whose scores also say pass@1 and pass@k of samples of these held-out prompts.
 
@@ -164,8 +173,7 @@ def with_pass_at_k(validation: Validation, sampler: Sampler, prompts: Sequence[P
         profiles = [PromptProfile.of_group(group) for group in sampler.sample(model, prompts, seed)]
         figures = validation.score(model)
         for name, k in (("pass@1", 1), ("pass@k", sampler.settings.samples)):
-            if levels := pass_at_by_level(profiles, k):
-                mean = mean_over_levels(levels)
+            if mean := mean_pass_at(profiles, k):
                 figures |= {name: mean.value, f"{name}.error": mean.error}
         return figures
 

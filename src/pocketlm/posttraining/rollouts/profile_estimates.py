@@ -12,27 +12,24 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pocketlm.statistics.rates import mean_of_rates, mean_of_shares
+
 GROUP_SIZES = (2, 4, 8, 16, 32, 64)
 """Group sizes whose share of live groups a profile predicts."""
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over `count` prompts and its standard error."""
+    """A mean over `count` prompts, its standard error, and the bounds of its 95 % interval over prompts.
+
+    A bound is not the value and twice the error: near 0 and 1 that interval would be too narrow.
+    """
 
     value: float
     error: float
+    low: float
+    high: float
     count: int
-
-    @property
-    def low(self) -> float:
-        """Lower end of the 95 % interval (normal, cut at 0)."""
-        return max(0.0, self.value - 1.96 * self.error)
-
-    @property
-    def high(self) -> float:
-        """Upper end of the 95 % interval (normal, cut at 1)."""
-        return min(1.0, self.value + 1.96 * self.error)
 
 
 def live_chance(size: int, rewards: Sequence[float]) -> float:
@@ -52,10 +49,15 @@ def live_chance(size: int, rewards: Sequence[float]) -> float:
     return max(0.0, 1.0 - dead)
 
 
-def mean_over_levels(levels: Mapping[str, Sequence[float]]) -> Mean:
+def mean_over_levels(levels: Mapping[str, Sequence[float]], samples: Mapping[str, int]) -> Mean:
     """The mean of the levels' means, as a training step draws them, and what other prompts of theirs would vary it by.
 
-    The error of a level with a single prompt is taken as that of a fair coin. At least one level, each with a value.
+    Wilson's interval within a level, with as many draws as its prompts vary (`mean_of_shares`), and those of the levels
+    added by their squares (`mean_of_rates`). The error of a level with a single prompt is taken as that of a fair coin.
+
+    Args:
+        levels: level -> an estimate of each of its prompts, in [0, 1]; at least one level, each with a value.
+        samples: level -> how many samples these estimates rest on, in all.
     """
     means, variances = [], []
     for values in levels.values():
@@ -65,7 +67,8 @@ def mean_over_levels(levels: Mapping[str, Sequence[float]]) -> Mean:
         means.append(mean)
         variances.append(spread / count)
     error = math.sqrt(math.fsum(variances)) / len(levels)
-    return Mean(math.fsum(means) / len(levels), error, sum(map(len, levels.values())))
+    bounds = mean_of_rates([mean_of_shares(values, samples[level]) for level, values in levels.items()])
+    return Mean(math.fsum(means) / len(levels), error, bounds.low, bounds.high, sum(map(len, levels.values())))
 
 
 def live_shares(levels: Mapping[str, Sequence[Sequence[float]]]) -> dict[int, Mean]:
@@ -75,12 +78,10 @@ def live_shares(levels: Mapping[str, Sequence[Sequence[float]]]) -> dict[int, Me
     """
     shares = {}
     for size in GROUP_SIZES:
-        chances = {
-            level: [live_chance(size, rewards) for rewards in prompts if len(rewards) >= size]
-            for level, prompts in levels.items()
-        }
-        if levels and all(chances.values()):
-            shares[size] = mean_over_levels(chances)
+        enough = {level: [one for one in prompts if len(one) >= size] for level, prompts in levels.items()}
+        if levels and all(enough.values()):
+            chances = {level: [live_chance(size, one) for one in prompts] for level, prompts in enough.items()}
+            shares[size] = mean_over_levels(chances, {level: sum(map(len, own)) for level, own in enough.items()})
     return shares
 
 

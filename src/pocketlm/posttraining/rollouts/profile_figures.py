@@ -9,12 +9,11 @@ from typing import Any
 
 from pocketlm.errors import InputError
 from pocketlm.pipeline.figures import Block, Figure, bar_chart, figure, paragraph, table
-from pocketlm.posttraining.rollouts.profile import PromptProfile, pass_at_by_level
+from pocketlm.posttraining.rollouts.profile import PromptProfile, mean_pass_at, pass_at_by_level
 from pocketlm.posttraining.rollouts.profile_estimates import (
     Mean,
     Verdict,
     live_shares,
-    mean_over_levels,
     suggested_size,
     verdict,
 )
@@ -49,14 +48,14 @@ def prospects_of(
     rewards: dict[str, list[tuple[float, ...]]] = {}
     for profile in profiles:
         rewards.setdefault(profile.level, []).append(profile.rewards)
-    live, successes = live_shares(rewards), pass_at_by_level(profiles, 1)
-    if not successes or not live:
+    live, success = live_shares(rewards), mean_pass_at(profiles, 1)
+    if success is None or not live:
         raise InputError(
             f"the samples of {len(profiles)} prompts say nothing: hardly a completion has a reward (verifiers failed "
             f"on {sum(profile.failures for profile in profiles)}, {sum(profile.truncated for profile in profiles)} "
             "were cut); mend the reward or raise rollouts.max_tokens"
         )
-    success, suggested = mean_over_levels(successes), suggested_size(live, minimum_live_groups)
+    suggested = suggested_size(live, minimum_live_groups)
     chosen = size or suggested
     if chosen not in live:
         raise InputError(
@@ -69,17 +68,16 @@ def prospects_of(
 
 def sample_metrics(profiles: Sequence[PromptProfile], prospects: Prospects, sampled_tokens: int) -> dict[str, Any]:
     """Counts, pass@k (levels weigh the same; pass@1 also by level), predictions and the verdict."""
+    levels = list(pass_at_by_level(profiles, 1))
+    by_level = {level: mean_pass_at([one for one in profiles if one.level == level], 1) for level in levels}
     return {
         "prompts": len(profiles),
         "completions": sum(profile.samples + profile.failures for profile in profiles),
         "sampled_tokens": sampled_tokens,
         "verifier_failures": sum(profile.failures for profile in profiles),
         "truncated": sum(profile.truncated for profile in profiles),
-        **{f"pass@{k}": _figure(mean_over_levels(pass_at_by_level(profiles, k))) for k in ks(profiles)},
-        **{
-            f"pass@1.level_{level}": _figure(mean_over_levels({level: values}))
-            for level, values in pass_at_by_level(profiles, 1).items()
-        },
+        **{f"pass@{k}": _figure(mean) for k in ks(profiles) if (mean := mean_pass_at(profiles, k))},
+        **{f"pass@1.level_{level}": _figure(mean) for level, mean in by_level.items() if mean},
         **{f"live_groups.predicted.{size}": _figure(share) for size, share in prospects.live.items()},
         "group_size": prospects.size,
         "group_size.suggested": prospects.suggested,
