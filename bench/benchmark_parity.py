@@ -4,8 +4,10 @@
         --gguf MODEL.gguf --tokenizer TOKENIZER.json --data DIR [--items 200] [--tasks arc_easy,gsm8k]
 
 Stock is the harness's Hugging Face model in its own `simple_evaluate`, on the folder of tasks that ours reads. Compared
-are hashes, log-likelihoods, every metric's verdict, and generated texts. Each finished task is stored at once in
-bench/results/benchmark_parity.json, and kept by later calls with the same model and number of items: gsm8k takes long.
+are hashes, log-likelihoods, every metric's verdict, and generated texts. A log-likelihood may differ by `TOLERANCE` of
+its size, or of 1 nat where it is smaller: near 0 the noise of float32 is no longer in proportion to it. Each finished
+task is stored at once in bench/results/benchmark_parity.json, and kept by later calls with the same model and number of
+items: gsm8k takes long.
 
 A verdict or a text that differs is listed with its margin: the difference of the two best choices' scores (for acc_norm
 per character), or of the two best tokens' logits in float64 where the texts part. Float32 cannot tell apart what
@@ -38,7 +40,7 @@ from pocketlm.pipeline.storage import sha256_file
 
 TASKS = (*SIX, "gsm8k")
 NEAR_TIE = 1e-4
-LARGEST_RELATIVE_DIFFERENCE = 1e-5
+TOLERANCE = 1e-5
 FILTERS = {"strict": "strict-match", "flexible": "flexible-extract"}
 
 
@@ -80,7 +82,7 @@ def finished(identity: dict[str, Any]) -> dict[str, Any]:
 def agrees(row: dict[str, Any]) -> bool:
     """Whether nothing differs but ties."""
     near = all(difference["margin"] <= NEAR_TIE for difference in row["differences"])
-    return near and not row["different_hashes"] and row["largest_relative_difference"] <= LARGEST_RELATIVE_DIFFERENCE
+    return near and not row["different_hashes"] and row["largest_difference"] <= TOLERANCE
 
 
 def compare(task: str, data: TaskData, ours: PocketLM, stock: Any) -> dict[str, Any]:
@@ -101,9 +103,10 @@ def compare(task: str, data: TaskData, ours: PocketLM, stock: Any) -> dict[str, 
             name: sum(verdicts(mine)[name] for mine in items) / len(items) for name in sorted(verdicts(items[0]))
         },
         "different_hashes": sum(mine["hash"] != samples[0]["doc_hash"] for mine, samples in pairs),
-        "largest_relative_difference": max(relative for relative, _ in found),
+        "largest_difference": max(of_tolerance for of_tolerance, _, _ in found),
+        "largest_relative_difference": max(relative for _, relative, _ in found),
         "differences": [
-            {"id": mine["id"], **one} for mine, (_, listed) in zip(items, found, strict=True) for one in listed
+            {"id": mine["id"], **one} for mine, (_, _, listed) in zip(items, found, strict=True) for one in listed
         ],
         "contexts_cut": ours.truncated[task],
         "seconds": seconds,
@@ -135,12 +138,14 @@ def verdicts(item: Item) -> dict[str, bool]:
     return item.get("metrics", {"acc": item["correct"]})
 
 
-def compare_choice(mine: Item, samples: Sequence[dict[str, Any]], ours: PocketLM) -> tuple[float, list[dict[str, Any]]]:
-    """Largest relative difference of a log-likelihood, and the verdicts that differ, with their margins."""
+def compare_choice(
+    mine: Item, samples: Sequence[dict[str, Any]], ours: PocketLM
+) -> tuple[float, float, list[dict[str, Any]]]:
+    """Largest difference of a log-likelihood (see `TOLERANCE`), the same relative, and verdicts that differ."""
     (sample,) = samples
     scores = mine["log_likelihoods"] if "log_likelihoods" in mine else [mine["log_likelihood"]]
     others = [float(response[0]) for response in sample["filtered_resps"]]
-    relative = max(abs(score - other) / abs(other) for score, other in zip(scores, others, strict=True))
+    gaps = [(abs(score - other), abs(other)) for score, other in zip(scores, others, strict=True)]
     differences = []
     for metric, verdict in verdicts(mine).items():
         if verdict != bool(sample[metric]):
@@ -149,20 +154,22 @@ def compare_choice(mine: Item, samples: Sequence[dict[str, Any]], ours: PocketLM
             # A single continuation is right when greedy: no margin is known from its score.
             margin = best[0] - best[1] if len(best) > 1 else float("inf")
             differences.append({"metric": metric, "margin": margin})
-    return relative, differences
+    return max(gap / max(1.0, size) for gap, size in gaps), max(gap / size for gap, size in gaps), differences
 
 
-def compare_text(mine: Item, samples: Sequence[dict[str, Any]], ours: PocketLM) -> tuple[float, list[dict[str, Any]]]:
-    """0, and the text or verdicts that differ, with the margin where the texts part."""
+def compare_text(
+    mine: Item, samples: Sequence[dict[str, Any]], ours: PocketLM
+) -> tuple[float, float, list[dict[str, Any]]]:
+    """0, 0, and the text or verdicts that differ, with the margin where the texts part."""
     by_filter = {sample["filter"]: sample for sample in samples}
     text = samples[0]["resps"][0][0]
     different = [
         name for name, verdict in verdicts(mine).items() if verdict != bool(by_filter[FILTERS[name]]["exact_match"])
     ]
     if mine["output"] == text:
-        return 0.0, [{"metric": name, "margin": float("inf")} for name in different]
+        return 0.0, 0.0, [{"metric": name, "margin": float("inf")} for name in different]
     margin = logit_gap(ours, samples[0]["arguments"][0][0], mine["output"], text)
-    return 0.0, [{"metric": " ".join(["text", *different]), "margin": margin}]
+    return 0.0, 0.0, [{"metric": " ".join(["text", *different]), "margin": margin}]
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def requests(task: Any, chat: Any = None) -> list[tuple[Any, ...]]:
+    task.set_fewshot_seed(seed=FEW_SHOT_SEED)
     task.build_all_requests(
         limit=None, rank=0, world_size=1, apply_chat_template=chat is not None, fewshot_as_multiturn=chat is not None,
         chat_template=chat, tokenizer_name="t",
@@ -54,7 +55,6 @@ def upstream(name: str) -> Any:
         (task,) = manager.load([name])["tasks"].values()
     if task.get_config("num_fewshot") is None:
         task.set_config(key="num_fewshot", value=0)
-    task.set_fewshot_seed(seed=FEW_SHOT_SEED)
     return task
 
 

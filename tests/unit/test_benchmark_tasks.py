@@ -93,7 +93,7 @@ def test_a_missing_column_is_named(folder: Path, name: str, column: str) -> None
 
 def test_other_files_that_cannot_be_scored(folder: Path) -> None:
     found = find_benchmarks(folder)
-    with pytest.raises(InputError, match=r"shows examples of the split 'train'.*gsm8k/train\.jsonl"):
+    with pytest.raises(InputError, match=r"shows 5 examples of the split 'train'.*0 are there.*gsm8k/train\.jsonl"):
         read_benchmark("gsm8k", found["gsm8k"][0])
     (file,), _ = found["blimp"]
     file.write_text(file.read_text().replace("complex_NP_island", "nothing_like_it"))
@@ -103,6 +103,30 @@ def test_other_files_that_cannot_be_scored(folder: Path) -> None:
     file.write_text("")
     with pytest.raises(InputError, match="piqa: no rows"):
         read_benchmark("piqa", [file])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("piqa", {"label": "1"}, "column 'label': holds str, upstream has int"),
+        ("winogrande", {"answer": 1}, "column 'answer': holds int, upstream has str"),
+        ("arc_easy", {"answerKey": "A "}, "holds 'A ', which is none of the labels"),
+        ("arc_easy", {"choices": {"text": ["a", ""], "label": ["A", "B"]}, "answerKey": "A"}, "none empty and no two"),
+        ("arc_easy", {"choices": {"text": ["a", "b"], "label": ["A", "B", "C"]}, "answerKey": "C"}, "label"),
+        ("hellaswag", {"endings": ["runs."], "label": "0"}, "two choices or more"),
+        ("piqa", {"sol1": "Wait.", "sol2": "Wait. "}, "no two alike"),
+        ("piqa", {"goal": "half \ud800 of a pair"}, "cannot be written as JSON in UTF-8"),
+    ],
+)
+def test_what_upstream_would_score_wrongly_or_not_at_all_is_refused(
+    folder: Path, name: str, change: dict[str, object], message: str
+) -> None:
+    (file,), examples = find_benchmarks(folder)[name]
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[1] |= change
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=message):
+        read_benchmark(name, [file], examples)
 
 
 def test_a_mean_needs_every_task() -> None:

@@ -18,6 +18,7 @@ from pocketlm.stages.evaluate import EvaluateSettings, evaluate, files_identity
 from tests.benchmark_files import benchmark_rows, write_benchmarks
 from tests.evaluation_world import context_in, draft_in, fill_documents, run_folder
 
+ASKED: dict[str, Any] = {"behaviour": ("behaviour_facts", "behaviour_json"), "letters": ("piqa",), "limit": 6}
 HELD = ("How do I feed a cat?", "How do I feed a cow?")
 
 
@@ -61,7 +62,7 @@ def inputs_of(run: Path, *more: Artifact) -> Inputs:
 @pytest.fixture(scope="module")
 def artifact(world: tuple[Path, Path]) -> Artifact:
     folder, run = world
-    asked = settings(folder / "data", behaviour=("behaviour_facts", "behaviour_json"), limit=6)
+    asked = settings(folder / "data", **ASKED)
     made = evaluate.function(asked, inputs_of(run), context_in(folder, "evaluate"))
     return Artifact(made.path, {**made.manifest, "identity": {"external": files_identity(asked)}})
 
@@ -80,8 +81,15 @@ def test_scores_have_a_mean_intervals_and_clean_counterparts(artifact: Artifact)
     clean = metrics["tuned.piqa.clean.acc_norm"]
     right = [item["correct"] for item in items if not item["contaminated"]]
     assert (clean["n"], clean["value"]) == (4, sum(right) / 4)
-    assert not any(".clean." in name for name in metrics if ".piqa." not in name)
+    assert not any(".clean." in name for name in metrics if ".piqa" not in name)
     assert metrics["tuned.behaviour_json.valid_json"]["n"] == 6
+    lettered = artifact.read_jsonl("items/tuned.piqa_letters.jsonl")
+    assert [item["contaminated"] for item in lettered] == held
+    given = metrics["tuned.piqa_letters.given"]
+    assert (given["n"], given["value"]) == (6, sum(item["correct"] for item in lettered) / 6)
+    assert metrics["tuned.piqa_letters.clean.flips"]["n"] == 4
+    chosen = [metrics[f"tuned.piqa_letters.chosen_{letter}_of_2"]["value"] for letter in "AB"]
+    assert sum(chosen) == pytest.approx(1)
 
 
 def test_the_report_has_benchmarks_behaviour_claims_and_contamination(artifact: Artifact) -> None:
@@ -100,21 +108,29 @@ def test_the_report_has_benchmarks_behaviour_claims_and_contamination(artifact: 
 
 def test_recheck_derives_every_figure_again(world: tuple[Path, Path], artifact: Artifact, tmp_path: Path) -> None:
     folder, run = world
-    asked = settings(folder / "data", behaviour=("behaviour_facts", "behaviour_json"), limit=6)
+    asked = settings(folder / "data", **ASKED)
     assert evaluate.recheck is not None
     found = evaluate.recheck(asked, artifact, inputs_of(run), context_in(tmp_path, "evaluate"))
     assert list(found.differences) == []
     assert set(found.figures) == set(artifact.metrics)
     copy = tmp_path / "evaluate"
     shutil.copytree(artifact.path, copy)
-    file = copy / "items" / "tuned.behaviour_json.jsonl"
+    for task in ("behaviour_json", "piqa_letters"):
+        file = copy / "items" / f"tuned.{task}.jsonl"
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        rows[0]["correct"] = not rows[0]["correct"]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = copy / "items" / "base.piqa_letters.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    rows[0]["correct"] = not rows[0]["correct"]
+    for row in rows:
+        row["log_likelihoods_by_order"][1][0] += 0.01
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     lying = Artifact(copy, artifact.manifest)
     lines = evaluate.recheck(asked, lying, inputs_of(run), context_in(tmp_path, "evaluate")).differences
     assert any("its verdict does not follow from its output" in line for line in lines)
     assert any(line.startswith("tuned.behaviour_json.accuracy: stated") for line in lines)
+    assert any("piqa_letters, item 1: its verdict does not follow from its log-likelihoods" in line for line in lines)
+    assert sum(line.startswith("base on piqa_letters, item ") for line in lines) == 4, "a sample is scored again"
 
 
 def test_what_is_derived_does_not_need_the_files_of_benchmarks(
@@ -122,7 +138,7 @@ def test_what_is_derived_does_not_need_the_files_of_benchmarks(
 ) -> None:
     folder, run = world
     shutil.copytree(folder / "data", tmp_path / "data")
-    asked = settings(tmp_path / "data", behaviour=("behaviour_facts", "behaviour_json"), limit=6)
+    asked = settings(tmp_path / "data", **ASKED)
     (tmp_path / "data" / "piqa" / "validation.jsonl").write_text("{}\n")
     assert evaluate.recheck is not None
     for reason in ("their files hold something else now", "piqa"):

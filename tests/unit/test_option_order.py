@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,7 +98,8 @@ def test_a_model_that_always_says_a_is_found_out() -> None:
     assert report.given.value == 0.25, "it says A, and every fourth right option stands there"
     assert report.any_order.value == 0.25
     assert report.debiased.value == 1.0
-    assert (report.gain.value, report.test.for_first, report.test.for_second) == (0.75, 30, 0)
+    assert report.gain.value == 0.75
+    assert report.gain.low > 0
     assert report.flips.value == 1.0
     (places,) = report.places
     assert [share.value for share in places.shares] == [1, 0, 0, 0]
@@ -119,7 +118,7 @@ def test_a_model_without_a_liking_has_even_places_and_no_flips() -> None:
     liking = {one.choices[(one.gold + (place % 3 == 0)) % 4]: 1.0 for place, one in enumerate(asked)}
     report = studied(ask_in_all_orders(asked, scorer(liking)))
     assert report.given.value == report.debiased.value == report.any_order.value == 26 / 40
-    assert (report.gain.value, report.test.p, report.flips.value) == (0, 1, 0)
+    assert (report.gain.value, report.flips.value) == (0, 0)
     assert ([share.value for share in report.places[0].shares], report.places[0].p) == ([0.25] * 4, 1)
 
 
@@ -148,15 +147,8 @@ def test_missing_and_broken_log_likelihoods_are_refused(answer) -> None:
         ask_in_all_orders([SKY], answer)
 
 
-def test_questions_come_from_benchmark_files(tmp_path: Path) -> None:
-    piqa = tmp_path / "piqa.jsonl"
-    rows = [{"goal": "boil an egg", "sol1": "heat sand", "sol2": "heat water", "label": 1}]
-    piqa.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    assert lettered_questions("piqa", [piqa]) == [LetteredQuestion("1", "boil an egg", ("heat sand", "heat water"), 1)]
-    piqa.write_text(json.dumps({**rows[0], "label": -1}) + "\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"piqa.jsonl, row 1: two options or more and the right one"):
-        lettered_questions("piqa", [piqa])
-    with pytest.raises(InputError, match="'gsm8k' has no options to letter"):
-        lettered_questions("gsm8k", [piqa])
-    with pytest.raises(InputError, match="take arc_easy"):
-        lettered_questions("arc_eazy", [piqa])
+def test_questions_come_from_rows_of_benchmarks() -> None:
+    row = {"goal": "boil an egg", "sol1": "heat sand", "sol2": "heat water", "label": 1}
+    assert lettered_questions("piqa", [row]) == [LetteredQuestion("1", "boil an egg", ("heat sand", "heat water"), 1)]
+    with pytest.raises(InputError, match=r"benchmark piqa, row 2: two options or more and the right one"):
+        lettered_questions("piqa", [row, {**row, "label": -1}])

@@ -25,6 +25,7 @@ LIMIT = 4
         worlds.pairs_of_models(1, 1, 0.0, 0.3, 0.1, 50),
         worlds.pairs_of_models(3, 2, 0.7, 0.1, 0.08, 50),
         *worlds.sampled_problems(4, 16, 0.5, 0.5, 100),
+        worlds.sampled_prompts(0.02, 100),
         worlds.until(5, 0.01, 10**9),
         worlds.until(5, 5e-4, 10_000),
     ],

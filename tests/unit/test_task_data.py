@@ -72,6 +72,9 @@ def test_a_task_whose_file_is_missing_names_the_file(folder: Path) -> None:
         ("cloze.jsonl", b"[1]\n", "line 1 is not a JSON object"),
         ("cloze.jsonl", b"\xff\xfe\n", "not a JSON object in UTF-8"),
         ("cloze.jsonl", b"", "holds no items; task last_word_cloze needs at least one"),
+        ("cloze.jsonl", b'{"id": "a", "context": null, "target": "y"}\n', "row 1 has no text in 'context'"),
+        ("cloze.jsonl", b'{"id": "a", "context": " ", "target": "y"}\n', "row 1 has no text in 'context'"),
+        ("cloze.jsonl", b'{"id": "a", "context": "\\ud800", "target": "y"}\n', "cannot be written as JSON in UTF-8"),
         ("heldout.parquet", b"PAR1 but not really", "not a readable parquet file"),
     ],
 )
@@ -93,3 +96,9 @@ def test_a_folder_without_data_or_with_two_copies_is_refused(folder: Path, tmp_p
     (folder / "again" / "cloze.jsonl").write_bytes((folder / "cloze.jsonl").read_bytes())
     with pytest.raises(InputError, match=r"cloze\.jsonl more than once"):
         find_files(folder)
+
+
+def test_line_breaks_of_unicode_do_not_end_a_row(folder: Path) -> None:
+    row = {"id": "a", "context": "one\u2028two\u0085three", "target": "y"}
+    (folder / "cloze.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert list(read_task_data(find_files(folder)).rows["last_word_cloze"]) == [row]

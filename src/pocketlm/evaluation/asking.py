@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pocketlm.evaluation.adapter import PocketLM
 from pocketlm.evaluation.behaviour.run import rows_of_task, score_behaviour
-from pocketlm.evaluation.benchmarks.tasks import benchmark_of
+from pocketlm.evaluation.benchmarks.tasks import benchmark_of, lettered
 from pocketlm.evaluation.clean import Flags, mark
 from pocketlm.evaluation.harness import Suite, open_suite
 from pocketlm.evaluation.items import Item
+from pocketlm.evaluation.letters import lettered_tasks
 from pocketlm.evaluation.task_data import TaskData
 from pocketlm.statistics.splits import split_of
 
@@ -29,7 +30,7 @@ class Asked:
     """What is asked, and how.
 
     Attributes:
-        data: tasks of the harness. behaviour: names of behaviour checks.
+        data: tasks of the harness, and lettered ones. behaviour: names of behaviour checks.
         flags: which items training text held.
         split: which items of the benchmarks, by hash. chat: ask them in the model's chat form.
         limit: only the first items of each task (of those of the split).
@@ -57,17 +58,18 @@ class Answers:
 
 
 class Questions:
-    """Use `open_questions`."""
+    """Use `open_questions`.
+
+    Attributes:
+        counts: how many items of each task a model is asked.
+    """
 
     def __init__(self, asked: Asked, suite: Suite | None) -> None:
         self._asked, self._suite = asked, suite
+        self._lettered = {} if suite is None else lettered_tasks(asked.data.rows, suite)
         self._chosen = {task: self._positions(task) for task in asked.data.rows}
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many items of each task a model is asked."""
-        behaviour = {name: len(rows_of_task(name)[: self._asked.limit]) for name in self._asked.behaviour}
-        return {**{task: len(places) for task, places in self._chosen.items()}, **behaviour}
+        self.counts = {task: len(places) for task, places in self._chosen.items()}
+        self.counts |= {name: len(rows_of_task(name)[: asked.limit]) for name in asked.behaviour}
 
     def ask(
         self,
@@ -91,8 +93,14 @@ class Questions:
         shortened: dict[str, int] = {}
         if self._suite is not None:
             adapter = PocketLM(model, tokenizer, name, progress=progress)
-            items = dict(self._suite.evaluate(adapter, chosen=places, chat=self._asked.chat).items)
+            found = dict(self._suite.evaluate(adapter, chosen=places, chat=self._asked.chat).items)
             shortened = dict(adapter.truncated)
+            for task, one in self._lettered.items():
+                if own := places.get(task):
+                    adapter = PocketLM(model, tokenizer, name, progress=_by_item(progress, len(own) / one.prompts(own)))
+                    found[task] = one.ask(adapter, own, self._asked.chat)
+                    shortened |= adapter.truncated
+            items = {task: found[task] for task in self._asked.data.rows if task in found}
         if self._asked.behaviour:
             names, limit = self._asked.behaviour, self._asked.limit
             items |= score_behaviour(model, tokenizer, names, limit, progress, sample)
@@ -107,7 +115,7 @@ class Questions:
     def _positions(self, task: str) -> list[int]:
         places: Sequence[int] = range(len(self._asked.data.rows[task]))
         if self._asked.split != "all" and benchmark_of(task) is not None and self._suite is not None:
-            hashes = self._suite.hashes(task)
+            hashes = self._suite.hashes(lettered(task) or task)
             places = [at for at in places if split_of(hashes[at]) == self._asked.split]
         return list(places)[: self._asked.limit]
 
@@ -118,5 +126,10 @@ def open_questions(asked: Asked) -> Iterator[Questions]:
     if not asked.data.rows:
         yield Questions(asked, None)
         return
-    with open_suite(asked.data) as suite:
+    with open_suite(asked.data.of_harness()) as suite:
         yield Questions(asked, suite)
+
+
+def _by_item(progress: Callable[[float], None] | None, share: float) -> Callable[[float], None] | None:
+    """Progress that is told of prompts and tells of items, each the `share` of an item."""
+    return None if progress is None else lambda prompts: progress(prompts * share)

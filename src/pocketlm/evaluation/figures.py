@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pocketlm.evaluation.behaviour.figures import STEPS
-from pocketlm.evaluation.benchmarks.tasks import BLIMP
+from pocketlm.evaluation.benchmarks.tasks import BLIMP, lettered
+from pocketlm.evaluation.letters import PLACES_P
 from pocketlm.evaluation.scores import MACRO, SIGNIFICANCE, SIX_TASKS, Comparison
 from pocketlm.evaluation.task_data import ARITHMETIC, BITS_PER_BYTE, CLOZE, INSTRUCTIONS, family
 from pocketlm.pipeline.figures import Block, Figure, bar_chart, figure, paragraph, samples, table
@@ -161,6 +162,8 @@ def answer_samples(items: Mapping[str, Mapping[str, Sequence[Item]]], count: int
 
 def title(task: str) -> str:
     """A task in the words of the report."""
+    if (benchmark := lettered(task)) is not None:
+        return f"{title(benchmark)} (lettered options)"
     return TITLES.get(task, task.replace("_", " "))
 
 
@@ -169,16 +172,22 @@ def p_value(p: float) -> str:
     return f"< {SMALLEST_P}" if p < SMALLEST_P else f"{p:.2g}"
 
 
+def decimals(metric: str) -> int | None:
+    """Decimals that a metric is shown with; None for a rate, which is shown in percent."""
+    return 3 if metric.startswith(PLACES_P) else DECIMALS.get(metric)
+
+
 def plain(metric: str, value: float, signed: bool = False) -> str:
     """A value as a reader wants it: rates in percent (differences in points)."""
-    if metric not in DECIMALS:
+    if (digits := decimals(metric)) is None:
         return f"{100 * value:+.1f} points" if signed else f"{100 * value:.1f} %"
-    return f"{value:{'+' if signed else ''}.{DECIMALS[metric]}f}"
+    return f"{value:{'+' if signed else ''}.{digits}f}"
 
 
 def shown(metric: str, estimate: Estimate, signed: bool = False) -> str:
     """A value with its 95 % interval."""
-    scale, decimals = (100, 1) if metric not in DECIMALS else (1, DECIMALS[metric])
+    own = decimals(metric)
+    scale, digits = (100, 1) if own is None else (1, own)
     sign = "+" if signed else ""
-    low, high = f"{scale * estimate.low:{sign}.{decimals}f}", f"{scale * estimate.high:{sign}.{decimals}f}"
+    low, high = f"{scale * estimate.low:{sign}.{digits}f}", f"{scale * estimate.high:{sign}.{digits}f}"
     return f"{plain(metric, estimate.value, signed)} [{low}, {high}]"

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -79,12 +79,16 @@ class Suite:
             ]
             if not names:
                 continue
-            with _quiet_and_offline():
+            places = None if chosen is None else {name: sorted(chosen[name]) for name in names}
+            with _quiet_and_offline(), ExitStack() as examples:
+                for name in names:
+                    own = None if places is None else places[name]
+                    examples.enter_context(_examples_by_place(self._tasks[name], own))
                 results = evaluate(
                     model,
                     {"tasks": {name: self._tasks[name] for name in names}},
                     limit=limit,
-                    samples=None if chosen is None else {name: sorted(chosen[name]) for name in names},
+                    samples=places,
                     bootstrap_iters=0,
                     log_samples=True,
                     apply_chat_template=asked,
@@ -116,11 +120,41 @@ def open_suite(data: TaskData) -> Iterator[Suite]:
             manager = TaskManager(include_path=str(folder), include_defaults=False)
             tasks = manager.load(list(data.rows))["tasks"]
             for task in tasks.values():
-                # As the harness's own entry does it: examples of the default seed, none where a task shows none.
+                # As the harness's own entry does it: no examples where a task does not say how many.
                 if task.get_config("num_fewshot") is None:
                     task.set_config(key="num_fewshot", value=0)
-                task.set_fewshot_seed(seed=FEW_SHOT_SEED)
             yield Suite(tasks)
+
+
+@contextmanager
+def _examples_by_place(task: Any, places: Sequence[int] | None) -> Iterator[None]:
+    """Few-shot examples as the harness draws them for the whole task, whatever was asked before and what is now.
+
+    It draws from one stream, document by document; so for chosen documents the draws of the others are passed over.
+    """
+    sampler = task.sampler
+    task.set_fewshot_seed(seed=FEW_SHOT_SEED)
+    if places is not None:
+        task.sampler = _PassingOver(sampler, places)
+    try:
+        yield
+    finally:
+        task.sampler = sampler
+
+
+class _PassingOver:
+    """A sampler that gives the draws of some places of a task."""
+
+    def __init__(self, sampler: Any, places: Sequence[int]) -> None:
+        self._sampler, self._places, self._next = sampler, iter(places), 0
+
+    def sample(self, n: int, eval_doc: Any = None) -> Any:
+        place = next(self._places)
+        while self._next < place:
+            self._sampler.sample(n=n, eval_doc=eval_doc)
+            self._next += 1
+        self._next += 1
+        return self._sampler.sample(n=n, eval_doc=eval_doc)
 
 
 def harness_version() -> str:

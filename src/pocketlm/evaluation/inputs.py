@@ -9,6 +9,7 @@ from pocketlm.errors import InputError
 from pocketlm.evaluation.asking import Asked, Split
 from pocketlm.evaluation.benchmarks.files import local_files
 from pocketlm.evaluation.benchmarks.settings import BenchmarkFiles
+from pocketlm.evaluation.benchmarks.tasks import LETTERS
 from pocketlm.evaluation.clean import read_flags
 from pocketlm.evaluation.models.loading import ModelLocation
 from pocketlm.evaluation.task_data import ARITHMETIC, BITS_PER_BYTE, FILES, TaskData, read_benchmarks, read_task_data
@@ -47,6 +48,7 @@ def stage_data(
 def stage_questions(
     inputs: Inputs,
     benchmarks: Mapping[str, BenchmarkFiles],
+    letters: Sequence[str],
     behaviour: Sequence[str],
     split: Split,
     chat: bool,
@@ -55,6 +57,7 @@ def stage_questions(
     """What a recipe's evaluation asks every model; the arguments are the stage's settings."""
     documents = inputs["documents"]
     data = stage_data(documents, inputs.get("problems"), benchmarks)
+    data = data.select([*data.rows, *(f"{name}{LETTERS}" for name in letters)])
     flags = read_flags([documents, *inputs.many("scanned").values()])
     return Asked(data, behaviour, flags, split, chat, limit)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pocketlm.errors import InputError
 from pocketlm.evaluation.benchmarks.tasks import benchmark_of, primary_metric
 from pocketlm.evaluation.task_data import BITS_PER_BYTE, CLOZE
 
@@ -12,6 +13,7 @@ Item = dict[str, Any]
 """{"id", "hash", ...}: the hash is the harness's `doc_hash`, so that logs of the stock command match by it.
 Bits per byte: "log_likelihood", "bytes". One right continuation (cloze, LAMBADA): "log_likelihood", "correct".
 Multiple choice: "log_likelihoods", "gold", "metrics" (each rate of the task), "correct" (the task's primary one).
+Lettered options: "log_likelihoods_by_order" (a list an order), "gold", "metrics" ("given", "debiased"), "correct".
 Generation: "prompt", "answer", "output", "correct"; for our own "level", and for arithmetic "operands"; for GSM8K
 "metrics" with "strict" and "flexible", by how the number is read out of the answer."""
 
@@ -35,10 +37,17 @@ def item_of(name: str, task: Any, logged: Sequence[Mapping[str, Any]]) -> Item:
         return {**item, **asked, "metrics": rates, "correct": rates[primary_metric(name)]}
     if task.OUTPUT_TYPE == "multiple_choice":
         rates = {metric: bool(sample[metric]) for metric in sample["metrics"]}
+        likelihoods = [response[0] for response in sample["filtered_resps"]]
+        gold = int(task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc))
+        if rates["acc"] != (likelihoods.index(max(likelihoods)) == gold):
+            raise InputError(
+                f"task {name}, item {item['id']}: the harness's verdict does not follow from the right answer {gold}; "
+                "the label is of another type than upstream's"
+            )
         return {
             **item,
-            "log_likelihoods": [response[0] for response in sample["filtered_resps"]],
-            "gold": int(task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)),
+            "log_likelihoods": likelihoods,
+            "gold": gold,
             "metrics": rates,
             "correct": rates[primary_metric(name)],
         }

@@ -1,6 +1,6 @@
 """What the order of options does to a multiple-choice score, and the score without it.
 
-    questions = lettered_questions("arc_easy", [Path("test.parquet")])          # in data.contamination.benchmarks
+    questions = lettered_questions("arc_easy", rows)          # in data.contamination.benchmarks
     report = option_order(ask_in_all_orders(questions, score), generator)
 
 Asked with lettered options ("A. ... B. ... Answer:"), a model may like a letter or a place more than what stands there.
@@ -21,7 +21,6 @@ import numpy as np
 
 from pocketlm.data.contamination.benchmarks import LetteredQuestion
 from pocketlm.statistics.bootstrap import RESAMPLES, paired_difference
-from pocketlm.statistics.paired_tests import PairedTest, mcnemar
 from pocketlm.statistics.rates import Estimate, mean_of_shares, wilson
 
 Score = Callable[[Sequence[tuple[str, str]]], Sequence[float]]
@@ -79,7 +78,7 @@ class OptionOrder:
     Attributes:
         given: accuracy in the order of the file.
         debiased: accuracy of the option with the largest mean log-likelihood over the orders.
-        gain: debiased less given, paired by question, and its exact test.
+        gain: debiased less given, paired by question.
         any_order: accuracy in an order drawn at random, the mean over all orders.
         flips: share of the questions whose answer is not the same in all orders.
         places: one entry for each number of options.
@@ -88,7 +87,6 @@ class OptionOrder:
     given: Estimate
     debiased: Estimate
     gain: Estimate
-    test: PairedTest
     any_order: Estimate
     flips: Estimate
     places: tuple[PlaceBias, ...]
@@ -137,7 +135,6 @@ def option_order(asked: Sequence[AskedInAllOrders], generator: np.random.Generat
         given=wilson(sum(given), len(given)),
         debiased=wilson(sum(debiased), len(debiased)),
         gain=paired_difference(debiased, given, generator),
-        test=mcnemar(debiased, given),
         any_order=mean_of_shares(any_order, sum(len(one.by_order) for one in asked)),
         flips=wilson(flips, len(asked)),
         places=tuple(place_bias(np.stack(counts[options]), generator) for options in sorted(counts)),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pocketlm.evaluation import letters
 from pocketlm.evaluation.asking import Asked, open_questions
 from pocketlm.evaluation.behaviour.run import differences
-from pocketlm.evaluation.benchmarks.tasks import benchmark_of
+from pocketlm.evaluation.benchmarks.tasks import benchmark_of, lettered
 from pocketlm.evaluation.inputs import open_model
 from pocketlm.evaluation.judgement import judge
 from pocketlm.pipeline.rederivation import alike, compared
@@ -66,6 +67,8 @@ def rederive(
     for recorded in items.values():
         for task in asked.behaviour:
             different += differences(task, recorded[task])
+        for task in filter(lettered, tasks):
+            different += letters.differences(task, recorded[task])
     different += rescored(asked, items, inputs, context)
     sampled = f"{ITEMS_PER_TASK} items of each task scored again by each of {len(models)} models"
     if absent:
@@ -105,16 +108,15 @@ def _same(recorded: Item, again: Item) -> bool:
     if recorded.keys() != again.keys():
         return False
     for key, value in again.items():
-        if key == "log_likelihood":
+        if key in ("log_likelihood", "log_likelihoods", letters.BY_ORDER):
             if not _near(recorded[key], value):
-                return False
-        elif key == "log_likelihoods":
-            if len(recorded[key]) != len(value) or not all(map(_near, recorded[key], value)):
                 return False
         elif recorded[key] != value:
             return False
     return True
 
 
-def _near(one: float, other: float) -> bool:
+def _near(one: Any, other: Any) -> bool:
+    if isinstance(other, list):
+        return len(one) == len(other) and all(map(_near, one, other))
     return abs(one - other) <= RELATIVE_TOLERANCE * max(1.0, abs(other))

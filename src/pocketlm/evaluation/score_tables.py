@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pocketlm.evaluation import figures
-from pocketlm.evaluation.benchmarks.tasks import BLIMP, benchmark_of
+from pocketlm.evaluation.benchmarks.tasks import BLIMP, benchmark_of, lettered
 from pocketlm.evaluation.scores import SIX_TASKS, Items, is_behaviour, missing_of_groups, rate_name
 from pocketlm.pipeline.figures import Block, Figure, paragraph, table
 
@@ -91,6 +91,8 @@ def _benchmark_tables(scores: Mapping[str, Scores], names: Sequence[str]) -> lis
         "lm-evaluation-harness's own definitions, prompts and metrics; zero-shot, GSM8K with five examples. 95 % "
         f"intervals in brackets. Items: {_counts(scores, shown)}."
     )
+    if any(map(lettered, shown)):
+        note += " Lettered options are asked by us, in all cyclic orders; the table's score is that of the given order."
     blocks = [_primary_table("Benchmarks", scores, shown, note)]
     for group, absent in missing_of_groups(names).items():
         blocks.append(paragraph(f"No {figures.title(group)}: {', '.join(map(figures.title, absent))} missing."))

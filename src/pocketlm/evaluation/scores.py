@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pocketlm.evaluation.behaviour.figures import summarise_behaviour
-from pocketlm.evaluation.benchmarks.tasks import BLIMP, SIX, benchmark_of, primary_metric
+from pocketlm.evaluation.benchmarks.tasks import BLIMP, SIX, benchmark_of, lettered, primary_metric
+from pocketlm.evaluation.letters import letter_scores
 from pocketlm.evaluation.task_data import ARITHMETIC, BITS_PER_BYTE, CLOZE, INSTRUCTIONS, family
 from pocketlm.statistics.bootstrap import paired_difference, ratio_bootstrap
 from pocketlm.statistics.paired_tests import PairedTest, holm, sign_flip_test
@@ -129,6 +130,8 @@ def _task_scores(task: str, rows: Sequence[Item], generator: np.random.Generator
         return {"bits_per_byte": ratio_bootstrap(bits, [row["bytes"] for row in rows], generator)}
     if is_behaviour(task):
         return summarise_behaviour({task: rows})[task]
+    if lettered(task) is not None:
+        return letter_scores(rows, generator)
     scores = {rate_name(task): _rate([row["correct"] for row in rows], rows)}
     for metric in rows[0].get("metrics", ()):
         scores.setdefault(metric, _rate([row["metrics"][metric] for row in rows], rows))

@@ -17,8 +17,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pocketlm.data.contamination.benchmarks import LETTERED
 from pocketlm.errors import InputError
-from pocketlm.evaluation.benchmarks.tasks import BENCHMARKS, BLIMP, SIX, benchmark_of, definition, read_benchmark
+from pocketlm.evaluation.benchmarks.tasks import (
+    BENCHMARKS,
+    BLIMP,
+    LETTERS,
+    SIX,
+    benchmark_of,
+    definition,
+    lettered,
+    read_benchmark,
+    require_json,
+)
 
 BITS_PER_BYTE = "heldout_bits_per_byte"
 CLOZE = "last_word_cloze"
@@ -40,6 +51,9 @@ FIELDS = {
 GROUPS = ("all", "six", "arithmetic", BLIMP)
 """Names of several tasks: everything with data here, the six of the L20-Edu paper, all levels, all phenomena."""
 
+TEXTS = ("text", "context", "target", "prompt", "answer")
+"""Fields that must hold some text."""
+
 Row = Mapping[str, Any]
 
 
@@ -58,13 +72,17 @@ class TaskData:
     more: Sequence[str] = ()
 
     def select(self, names: Iterable[str]) -> TaskData:
-        """Only the named tasks; a name of `GROUPS` stands for its tasks.
+        """Only the named tasks; a name of `GROUPS` stands for its tasks, `NAME_letters` has the rows of NAME.
 
         Raises:
             InputError: a task is unknown or has no data here; with the nearest names.
         """
         wanted = [task for name in names for task in self._tasks_of(name)]
         return replace(self, rows={task: self._rows_of(task) for task in dict.fromkeys(wanted)})
+
+    def of_harness(self) -> TaskData:
+        """What lm-evaluation-harness is to load: the tasks that it knows, lettered ones as the benchmark itself."""
+        return replace(self, rows={lettered(task) or task: rows for task, rows in self.rows.items()})
 
     def _tasks_of(self, name: str) -> list[str]:
         if name == "six":
@@ -74,8 +92,9 @@ class TaskData:
         return [task for task in self.rows if name in GROUPS and task.startswith(f"{name}_")] or [name]
 
     def _rows_of(self, name: str) -> Sequence[Row]:
-        if name in self.rows:
-            return self.rows[name]
+        source = lettered(name) or name
+        if source in self.rows:
+            return self.rows[source]
         if (benchmark := benchmark_of(name)) is not None:
             split = BENCHMARKS[benchmark].split
             raise InputError(
@@ -86,7 +105,8 @@ class TaskData:
             raise InputError(f"task {name} needs {FILES[name]}, which the data folder does not have")
         if name.startswith(f"{ARITHMETIC}_") and not any(other.startswith(ARITHMETIC) for other in self.rows):
             raise InputError(f"task {name} needs {FILES[ARITHMETIC]}, which the data folder does not have")
-        near = difflib.get_close_matches(name, dict.fromkeys([*self.rows, *GROUPS, *BENCHMARKS, *self.more]), n=3)
+        known = [*self.rows, *GROUPS, *BENCHMARKS, *(f"{one}{LETTERS}" for one in LETTERED), *self.more]
+        near = difflib.get_close_matches(name, dict.fromkeys(known), n=3)
         hint = f"; did you mean {' or '.join(near)}?" if near else "."
         here = ", ".join(dict.fromkeys([*self.rows, *self.more]))
         raise InputError(f"there is no task {name!r}{hint} Tasks with data here: {here}")
@@ -115,11 +135,19 @@ def read_task_data(files: Mapping[str, Path]) -> TaskData:
         for number, item in enumerate(_read(files[name])):
             if missing := [field for field in FIELDS[name] if field not in item]:
                 raise InputError(f"{files[name]}: row {number + 1} has no {missing[0]!r}, which task {name} reads")
+            _require_texts(files[name], number + 1, name, item)
             task = f"{ARITHMETIC}_{item['level']}" if name == ARITHMETIC else name
             rows.setdefault(task, []).append({field: item[field] for field in FIELDS[name]})
         if not any(family(task) == name for task in rows):
             raise InputError(f"{files[name]} holds no items; task {name} needs at least one")
     return TaskData(rows)
+
+
+def _require_texts(file: Path, row: int, task: str, item: Row) -> None:
+    require_json(f"{file}, row {row}", {field: item[field] for field in FIELDS[task]})
+    for field_name in TEXTS:
+        if field_name in FIELDS[task] and not (isinstance(item[field_name], str) and item[field_name].strip()):
+            raise InputError(f"{file}: row {row} has no text in {field_name!r}, which task {task} reads")
 
 
 def read_benchmarks(data: TaskData, files: Mapping[str, tuple[Sequence[Path], Sequence[Path]]]) -> TaskData:
@@ -206,7 +234,10 @@ def _read(path: Path) -> list[dict[str, Any]]:
             raise InputError(f"{path} is not a readable parquet file: {error}") from None
     rows: list[dict[str, Any]] = []
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
+        # Not at every line break that Unicode knows: JSON may hold those.
+        for line in path.read_text(encoding="utf-8").split("\n"):
+            if not line:
+                continue
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise ValueError(f"{line[:40]!r} is no object")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import Field, model_validator
 
@@ -112,3 +112,15 @@ def token_budget(artifact: Artifact, name: str) -> int:
             f"the input `budget` is the stage {artifact.stage}, whose artifact states no {name}; name an rlvr stage"
         )
     return tokens
+
+
+class Countable(Protocol):
+    """Batches whose steps can be counted out by tokens."""
+
+    def steps_for(self, tokens: int) -> int:
+        """The fewest steps whose sequences hold so many tokens."""
+
+
+def steps_within(budget: Artifact | None, batches: Countable, asked: int) -> int:
+    """The steps that spend what the model `budget` optimized on; without a budget those that the settings ask for."""
+    return asked if budget is None else batches.steps_for(token_budget(budget, "optimized_tokens"))

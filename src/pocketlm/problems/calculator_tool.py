@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pocketlm.problems.calculator import MAX_CHARACTERS, CalculatorError, evaluate
 from pocketlm.problems.written_numbers import write_number
@@ -88,3 +88,8 @@ class CalculatorTool:
         match = OPENED.fullmatch(tail, max(tail.rfind("<<"), 0))
         output = tool_output(match[1]) if match else ""
         return self._tokenizer.encode(output) if output else []
+
+
+def tool_named(name: Literal["calculator"] | None, tokenizer: Tokenizer) -> CalculatorTool | None:
+    """The tool that a setting `tool` names; None where it names none."""
+    return CalculatorTool(tokenizer) if name == "calculator" else None

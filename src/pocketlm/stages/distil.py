@@ -68,17 +68,13 @@ def recheck(settings: DistilSettings, artifact: Artifact, inputs: Inputs, contex
 def distil(settings: DistilSettings, inputs: Inputs, context: Context) -> Artifact:
     """Draw the student's distributions, or its texts, to the teacher's."""
     from pocketlm.posttraining.distillation.figures import distil_blocks, distil_metrics
-    from pocketlm.posttraining.folder import write_model
+    from pocketlm.posttraining.training_run import train_scored, write_trained
 
     with _prepared(settings, inputs, context) as (trainer, plan):
-        start = {"step": 0, **plan.validation.score(plan.model)}
-        result = trainer.run()
+        result, curve = train_scored(trainer, plan.validation)
 
     draft = context.draft("model")
-    write_model(draft, plan.model, inputs["model"])
-    draft.write_jsonl("log.jsonl", result.rows)
-    curve = [start, *result.validation_rows]
-    draft.write_jsonl("validation.jsonl", curve)
+    write_trained(draft, plan.model, inputs["model"], result.rows, curve)
     metrics = distil_metrics(plan, result, curve)
     return draft.commit(metrics, distil_blocks(settings.method, metrics, result, curve))
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pocketlm.errors import InputError
 from pocketlm.evaluation.benchmarks.settings import Benchmarks
@@ -34,6 +34,8 @@ class EvaluateSettings(Settings):
     """Pairs [model, other]: the first is compared with the second, item by item."""
     benchmarks: Benchmarks
     """Published benchmarks, by the names of lm-evaluation-harness, and their files."""
+    letters: tuple[str, ...] = ()
+    """Benchmarks that are also asked with lettered options, in all cyclic orders, as `NAME_letters`."""
     split: Literal["all", "selection", "report"] = "all"
     """Which half of the benchmarks' items, by hash: `report` where something was chosen on the other."""
     chat: bool = False
@@ -46,6 +48,18 @@ class EvaluateSettings(Settings):
     shown_continuations: int = Field(default=3, ge=0)
     """Continuations sampled from the first model."""
     continuation_tokens: int = Field(default=48, gt=0)
+
+    @model_validator(mode="after")
+    def _letters_of_benchmarks(self) -> EvaluateSettings:
+        from pocketlm.data.contamination.benchmarks import LETTERED
+
+        for name in self.letters:
+            if name not in LETTERED:
+                near = difflib.get_close_matches(name, LETTERED, n=2) or LETTERED
+                raise ValueError(f"letters: {name!r} has no options to letter; take {' or '.join(near)}")
+            if name not in self.benchmarks:
+                raise ValueError(f"letters: {name!r} is not among the benchmarks; add benchmarks.{name} with its files")
+        return self
 
 
 def files_identity(settings: EvaluateSettings) -> str:
@@ -61,7 +75,7 @@ def recheck(settings: EvaluateSettings, artifact: Artifact, inputs: Inputs, cont
     from pocketlm.evaluation.recheck import rederive
 
     absent = not_as_recorded("evaluate.benchmarks", settings.benchmarks, artifact.external)
-    asked = _asked(settings.model_copy(update={"benchmarks": {}}) if absent else settings, inputs)
+    asked = _asked(settings.model_copy(update={"benchmarks": {}, "letters": ()}) if absent else settings, inputs)
     return rederive(artifact, inputs, context, asked, settings.comparisons, settings.shown_answers, absent)
 
 
@@ -124,7 +138,13 @@ def _asked(settings: EvaluateSettings, inputs: Inputs) -> Asked:
     from pocketlm.evaluation.inputs import stage_questions
 
     return stage_questions(
-        inputs, settings.benchmarks, settings.behaviour, settings.split, settings.chat, settings.limit
+        inputs,
+        settings.benchmarks,
+        settings.letters,
+        settings.behaviour,
+        settings.split,
+        settings.chat,
+        settings.limit,
     )
 
 

@@ -8,24 +8,18 @@ mixture. Candidates are the base, each model alone, and the method at every poin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.stage import Inputs, Rederived, many, optional, stage
 from pocketlm.posttraining.merging.selection_settings import SelectionSettings
 
-if TYPE_CHECKING:
-    from pocketlm.posttraining.merging.interpolation import StateDict
-    from pocketlm.posttraining.merging.selection import Candidate
-
 AVERAGED = ("linear", "greedy_soup")
-BASE = "the base"
 
 
 class MergeSettings(SelectionSettings):
@@ -59,29 +53,14 @@ class MergeSettings(SelectionSettings):
 
 def recheck(settings: MergeSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
     """Choose again from the recorded scores, and score the kept weights."""
-    from pocketlm.pipeline.rederivation import compared
     from pocketlm.posttraining.merging.candidates import Candidates
-    from pocketlm.posttraining.merging.grid import MIXTURE
-    from pocketlm.posttraining.merging.recheck import candidates_of, check_mixture
+    from pocketlm.posttraining.merging.grid import BASE
+    from pocketlm.posttraining.merging.recheck import recheck_merge
     from pocketlm.posttraining.merging.sources import open_sources
 
-    log = artifact.read_jsonl("log.jsonl")
-    models = open_sources({BASE: inputs["base"], **inputs.many("models")}, settings.milestones)
+    sources = open_sources({BASE: inputs["base"], **inputs.many("models")}, settings.milestones)
     candidates = Candidates(settings, inputs, next(iter(inputs.many("models").values())), context, total=1)
-    scored = candidates_of(log, candidates)
-    chosen = candidates.rule.choose(scored, next(one for one in scored if one.place[MIXTURE] == BASE))
-    unchanged = models.get(chosen.place[MIXTURE])
-    make: Callable[[], StateDict] | None = None if unchanged is None else partial(dict, unchanged)
-    differences, words = check_mixture(artifact, candidates, log, scored, chosen, make)
-    del models[BASE]
-    blocks = candidates.blocks(log, _outcome(chosen.place, models), MIXTURE)
-    metrics = {**_counts(models, scored, chosen), **candidates.figures(chosen)}
-    return compared(artifact, metrics, blocks, differences=differences, sampled=words)
-
-
-def _counts(models: Collection[str], scored: Sequence[Candidate], chosen: Candidate) -> dict[str, Any]:
-    named = {f"chosen.{name}": value for name, value in chosen.place.items() if value != ""}
-    return {"models": len(models), "mixtures": len(scored), **named}
+    return recheck_merge(artifact, candidates, sources)
 
 
 @stage(
@@ -100,12 +79,20 @@ def _counts(models: Collection[str], scored: Sequence[Candidate], chosen: Candid
 def merge(settings: MergeSettings, inputs: Inputs, context: Context) -> Artifact:
     """Score mixtures of several models made from one base, and keep one."""
     from pocketlm.posttraining.merging.candidates import Candidates
-    from pocketlm.posttraining.merging.grid import MIXTURE, greedy_soup, method_grid, uniform
+    from pocketlm.posttraining.merging.grid import (
+        BASE,
+        MIXTURE,
+        greedy_soup,
+        method_grid,
+        require_weight_each,
+        uniform,
+    )
+    from pocketlm.posttraining.merging.outcome import mixture_counts, outcome
     from pocketlm.posttraining.merging.sources import open_sources
 
     models = open_sources({BASE: inputs["base"], **inputs.many("models")}, settings.milestones)
     base = models.pop(BASE)
-    _check_number(settings.weights, list(models), context.stage)
+    require_weight_each(settings.weights, list(models), context.stage)
     grid: list[Any] = []
     if settings.method != "greedy_soup":
         parameters = settings.weights, settings.scales, settings.densities, context.seed("dare")
@@ -128,21 +115,5 @@ def merge(settings: MergeSettings, inputs: Inputs, context: Context) -> Artifact
     for place, make in grid:
         candidates.score(place, make)
     chosen = candidates.rule.choose(candidates.scored, start)
-    metrics = _counts(models, candidates.scored, chosen)
-    return candidates.commit(context.draft("model"), chosen, _outcome(chosen.place, models), metrics, MIXTURE)
-
-
-def _check_number(weights: Sequence[float] | None, models: Sequence[str], stage: str) -> None:
-    if weights is not None and len(weights) != len(models):
-        raise InputError(
-            f"{stage}.weights: {len(weights)} weights for {len(models)} models; one for each of {', '.join(models)}"
-        )
-
-
-def _outcome(place: Mapping[str, Any], models: Collection[str]) -> str:
-    """The sentence on the chosen mixture."""
-    name = place["mixture"]
-    if name == BASE or name in models:
-        return f"Kept {name} unchanged: no mixture is better by the rule."
-    with_scale = f", scale {place['scale']:g}" if "scale" in place else ""
-    return f"Chosen: {name}{with_scale} of {place.get('models') or ', '.join(models)}."
+    metrics = mixture_counts(models, candidates.scored, chosen)
+    return candidates.commit(context.draft("model"), chosen, outcome(chosen.place, models), metrics, MIXTURE)

@@ -12,17 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
-from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.settings import EXECUTION, Place
 from pocketlm.pipeline.stage import Inputs, Rederived, optional, stage
-from pocketlm.pipeline.storage import sha256_file
 from pocketlm.posttraining.settings import PreferenceLossSettings
 from pocketlm.training.settings import TrainingSettings
 
@@ -61,11 +58,9 @@ class PreferenceSettings(TrainingSettings):
 
 def identity(settings: PreferenceSettings) -> str:
     """sha256 of the file of preferences; empty without one."""
-    if settings.path is None:
-        return ""
-    if not Path(settings.path).is_file():
-        raise InputError(f"preference.path: there is no file {settings.path}")
-    return sha256_file(Path(settings.path))
+    from pocketlm.posttraining.preferences.own_file import file_identity
+
+    return file_identity(settings.path)
 
 
 def missing(settings: PreferenceSettings, given: Collection[str]) -> str:
@@ -77,9 +72,10 @@ def missing(settings: PreferenceSettings, given: Collection[str]) -> str:
 
 def recheck(settings: PreferenceSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
     """Derive the figures from log, scores and preferences; take the first step and the chosen score again."""
+    from pocketlm.posttraining.preferences.own_file import is_gone
     from pocketlm.posttraining.preferences.recheck import recheck_logged, recheck_preferences
 
-    if settings.path is not None and not Path(settings.path).is_file():
+    if is_gone(settings.path):
         return recheck_logged(artifact)
     with _prepared(settings, inputs, context) as run:
         return recheck_preferences(artifact, run, settings.max_tokens, settings.loss.form)
@@ -95,21 +91,17 @@ def recheck(settings: PreferenceSettings, artifact: Artifact, inputs: Inputs, co
 )
 def preference(settings: PreferenceSettings, inputs: Inputs, context: Context) -> Artifact:
     """Make better answers likelier than worse ones, held to the start."""
-    from pocketlm.posttraining.folder import write_model
     from pocketlm.posttraining.preferences.figures import preference_blocks, preference_metrics
+    from pocketlm.posttraining.training_run import train_scored, write_trained
 
     with _prepared(settings, inputs, context) as run:
         for reason, count in run.found.reasons().items():
             context.event("preferences_rejected", reason=reason, rows=count)
-        start = {"step": 0, **run.validation.score(run.trainer.model)}
-        result = run.trainer.run()
+        result, curve = train_scored(run.trainer, run.validation)
 
     draft = context.draft("model")
-    write_model(draft, run.trainer.model, inputs["model"])
-    draft.write_jsonl("log.jsonl", result.rows)
+    write_trained(draft, run.trainer.model, inputs["model"], result.rows, curve)
     draft.write_jsonl("rejected.jsonl", run.found.rejected)
-    curve = [start, *result.validation_rows]
-    draft.write_jsonl("validation.jsonl", curve)
     metrics = preference_metrics(result, curve, *run.counts())
     return draft.commit(metrics, preference_blocks(result, curve, run.found, metrics, settings.loss.form))
 
@@ -120,39 +112,27 @@ def _prepared(settings: PreferenceSettings, inputs: Inputs, context: Context) ->
     from pocketlm.posttraining.folder import open_model
     from pocketlm.posttraining.judging import selection_judge
     from pocketlm.posttraining.preferences.recheck import PreferenceRun
-    from pocketlm.posttraining.preferences.scoring import held_out_score, preference_validation, split_by_prompt
-    from pocketlm.posttraining.preferences.sources import BatchMaker, preferences_of_file, preferences_of_samples
-    from pocketlm.posttraining.scoring import selection_validation
-    from pocketlm.training.device import compute_type, prepare
+    from pocketlm.posttraining.preferences.scoring import preference_validation, split_by_prompt
+    from pocketlm.posttraining.preferences.sources import BatchMaker, read_preferences
+    from pocketlm.training.device import prepare
     from pocketlm.training.trainer import Trainer
 
-    def scored(done: int) -> None:
-        context.check_stop()
-        context.progress(0, settings.steps, scored=done)
-
-    samples, paired = inputs.get("samples"), settings.loss.paired
+    samples, problems = inputs.get("samples"), inputs.get("problems")
     model, tokenizer = open_model(inputs["model"], prepare(context.runtime))
-    longest = model.settings.context
-    if samples is not None:
-        found = preferences_of_samples(
-            samples, tokenizer, paired, settings.pairs_per_prompt, longest, context.seed("preferences")
-        )
-    else:
-        found = preferences_of_file(Path(str(settings.path)), tokenizer, paired, longest)
-    training, held_out = split_by_prompt(found.items, settings.held_out_share, context.seed("held out"))
-    compute = compute_type(model.head_weight_VD.device, context.runtime.precision)
-    maker = BatchMaker(settings.loss, model, scored, context.runtime.micro_batch, compute)
-    batches = maker.make(training, settings.batch_rows, context.seed("preference batches"))
-    score = held_out_score(
-        maker.objective(len(held_out)), maker.make(held_out, len(held_out), context.seed("held-out batch"))
+    limits = settings.pairs_per_prompt, model.settings.context
+    found = read_preferences(
+        samples, settings.path, tokenizer, settings.loss.paired, *limits, context.seed("preferences")
     )
+    training, held_out = split_by_prompt(found.items, settings.held_out_share, context.seed("held out"))
+    maker = BatchMaker.of(settings.loss, model, context, settings.steps)
+    batches = maker.make(training, settings.batch_rows, context.seed("preference batches"))
+    score = maker.held_out_score(held_out, context.seed("held-out batch"))
     digest = samples.digest if samples is not None else identity(settings)
     objective = maker.objective(settings.batch_rows)
-    selection, chosen_by, problems = [], None, inputs.get("problems")
+    selection = [] if problems is None else problems.read_jsonl("selection.jsonl")
     with selection_judge(problems, context) as judge:
-        if problems is not None:
-            selection = problems.read_jsonl("selection.jsonl")
-            chosen_by = selection_validation(tokenizer, selection, judge, settings.max_tokens, settings.validate_every)
-        validation = preference_validation(score, chosen_by, settings.validate_every, settings.patience)
+        asked = judge if problems is not None else None
+        when = settings.validate_every, settings.patience
+        validation = preference_validation(score, tokenizer, selection, asked, settings.max_tokens, *when)
         trainer = Trainer(model, objective, batches, settings, context, validation, data_digest=digest)
         yield PreferenceRun(trainer, validation, found, len(training), len(held_out), selection)

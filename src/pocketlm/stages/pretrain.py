@@ -64,8 +64,9 @@ def recheck(settings: PretrainSettings, artifact: Artifact, inputs: Inputs, cont
 )
 def pretrain(settings: PretrainSettings, inputs: Inputs, context: Context) -> Artifact:
     """Train a decoder on the tokens and compare its held-out bits per byte with byte n-grams."""
-    from pocketlm.data.tokens.mixture_figures import consumed_block, consumed_metrics
+    from pocketlm.data.tokens.mixture_figures import consumed_block
     from pocketlm.evaluation.held_out.baselines import compare_with_ngrams
+    from pocketlm.evaluation.held_out.recheck import read_metrics, run_metrics
     from pocketlm.posttraining.folder import write_model
     from pocketlm.training.charts import training_charts
     from pocketlm.training.start import keep_for_others
@@ -82,18 +83,7 @@ def pretrain(settings: PretrainSettings, inputs: Inputs, context: Context) -> Ar
     keep_for_others(draft.path, context.work, batches, result, tokens_per_step, prepared.digests, prepared.start.read)
     draft.write_jsonl("log.jsonl", result.rows)
     draft.write_jsonl("validation.jsonl", result.validation_rows)
-    metrics = {
-        "parameters": model.settings.parameter_count(),
-        "tokens": result.tokens,
-        "steps": result.steps,
-        "updates_skipped": result.skipped,
-        "rollbacks": len(result.rollbacks),
-        "batches_left_out": len(result.left_out),
-        "training_bytes": compared.training_bytes,
-        "heldout.bytes": sum(read.text.lengths),
-        **consumed_metrics(read.consumed),
-        **compared.metrics(),
-    }
+    metrics = {**run_metrics(model, result), **read_metrics(result, read), **compared.metrics()}
     charts = training_charts(result.rows, result.validation_rows)
     return draft.commit(metrics, [compared.block(), *charts, consumed_block(read.consumed, result.steps)])
 

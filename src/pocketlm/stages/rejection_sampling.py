@@ -16,7 +16,6 @@ from collections.abc import Collection
 
 from pydantic import Field
 
-from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.stage import Inputs, Rederived, optional, stage
@@ -81,12 +80,10 @@ def recheck(settings: RejectionSamplingSettings, artifact: Artifact, inputs: Inp
 )
 def rejection_sampling(settings: RejectionSamplingSettings, inputs: Inputs, context: Context) -> Artifact:
     """Fine-tune on the model's own verified answers to the RL prompts."""
-    from pocketlm.posttraining.examples import solved_examples
-    from pocketlm.posttraining.folder import write_model
     from pocketlm.posttraining.merging.interpolation import copy_weights
     from pocketlm.posttraining.rollouts.curriculum import Draws
     from pocketlm.posttraining.rollouts.inputs import opened
-    from pocketlm.posttraining.rollouts.rejection import Accepted, sample_round, sampling_budget
+    from pocketlm.posttraining.rollouts.rejection import Accepted, sample_round, sampling_budget, taught_examples
     from pocketlm.posttraining.rollouts.rejection_figures import (
         Round,
         best_of,
@@ -94,26 +91,20 @@ def rejection_sampling(settings: RejectionSamplingSettings, inputs: Inputs, cont
         rejection_metrics,
         running_on,
     )
-    from pocketlm.posttraining.sft.example_store import Account
-    from pocketlm.posttraining.sft.sources import fitting
     from pocketlm.posttraining.sft.supervised import SupervisedBatches, SupervisedObjective
+    from pocketlm.posttraining.training_run import write_trained
     from pocketlm.training.trainer import Trainer
+    from pocketlm.training.validation import weights_now
 
     budget = sampling_budget(settings.token_budget, inputs.get("budget"))
     with opened(settings.rollouts, settings.reward, inputs, context) as given:
-        model, problems = given.model, given.problems
-        solved = problems.read_jsonl("solved.jsonl") if settings.solved else []
-        account, longest = Account(), model.settings.context
-        taught = fitting(
-            solved_examples(given.tokenizer, solved, "solved.jsonl", given.sampler.tool is not None), longest, account
-        )
-        if account.too_long:
-            context.warn(f"{account.too_long} solved problems do not fit a context of {longest} and are left out")
+        model, longest = given.model, given.model.settings.context
+        taught = taught_examples(given, context) if settings.solved else []
         # The seed of `rlvr`: the same prompts in the same order.
         draws = Draws(given.prompts, settings.prompts, context.seed("rollouts"))
         validation = given.validation(settings.validate_every, settings.patience)
         start = {"step": 0, **validation.score(model)}
-        beginning = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+        beginning = weights_now(model)
         best, accepted, rounds = beginning, Accepted(), []
         for number in range(settings.rounds):
             part = context.within(f"round-{number}")
@@ -126,23 +117,17 @@ def rejection_sampling(settings: RejectionSamplingSettings, inputs: Inputs, cont
                 copy_weights(model, beginning)
             source = SupervisedBatches([([*taught, *own], settings.batch_rows)], longest, context.seed("sft"))
             result = Trainer(
-                model, SupervisedObjective(), source, settings, part, validation, data_digest=problems.digest
+                model, SupervisedObjective(), source, settings, part, validation, data_digest=given.problems.digest
             ).run()
             rounds.append(Round.of(accepted, own, result))
             if best_of(rounds) is rounds[-1]:
-                best = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
-        if not rounds:
-            raise InputError(
-                f"rejection_sampling: none of {accepted.completions:,} completions of {len(accepted.problems):,} "
-                "prompts was right, so there is nothing to learn; begin with easier prompts or with solved ones "
-                "(rejection_sampling.solved), or sample more"
-            )
+                best = weights_now(model)
+        if not taught:
+            accepted.require_some()
     copy_weights(model, best)
 
     draft = context.draft("model")
-    write_model(draft, model, inputs["model"])
-    draft.write_jsonl("log.jsonl", running_on(rounds, "rows"))
     curve = [start, *running_on(rounds, "validation_rows")]
-    draft.write_jsonl("validation.jsonl", curve)
+    write_trained(draft, model, inputs["model"], running_on(rounds, "rows"), curve)
     metrics = rejection_metrics(rounds, accepted, start, len(given.selection))
     return draft.commit(metrics, rejection_blocks(rounds, metrics, curve, budget, len(taught)))

@@ -56,12 +56,13 @@ def recheck(settings: RlvrSettings, artifact: Artifact, inputs: Inputs, context:
 )
 def rlvr(settings: RlvrSettings, inputs: Inputs, context: Context) -> Artifact:
     """Sample answers, verify them, and make right ones likelier than their group's mean."""
-    from pocketlm.posttraining.folder import open_model, write_model
+    from pocketlm.posttraining.folder import open_model
     from pocketlm.posttraining.rlvr.figures import rlvr_blocks, rlvr_metrics
     from pocketlm.posttraining.rlvr.run import drawn_prompts, train
     from pocketlm.posttraining.rollouts.inputs import opened
     from pocketlm.posttraining.rollouts.sampler import spread
     from pocketlm.posttraining.scoring import divergence_from
+    from pocketlm.posttraining.training_run import write_trained
 
     with opened(settings.rollouts, settings.reward, inputs, context) as given:
         model, sampler = given.model, given.sampler
@@ -74,9 +75,7 @@ def rlvr(settings: RlvrSettings, inputs: Inputs, context: Context) -> Artifact:
         divergence = divergence_from(start, after, sampler, context.runtime.micro_batch)
 
     draft = context.draft("model")
-    write_model(draft, model, inputs["model"])
-    draft.write_jsonl("log.jsonl", result.log)
-    draft.write_jsonl("validation.jsonl", result.curve)
+    write_trained(draft, model, inputs["model"], result.log, result.curve)
     metrics = rlvr_metrics(result, before, after, divergence, len(given.selection))
     return draft.commit(
         {**metrics, "prompts": len(drawn.prompts), "prompts.left_out": len(given.left_out)},

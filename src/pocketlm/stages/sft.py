@@ -17,14 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.stage import Inputs, Rederived, optional, stage
-from pocketlm.posttraining.settings import token_budget
+from pocketlm.posttraining.settings import steps_within
 from pocketlm.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -92,18 +92,14 @@ def recheck(settings: SftSettings, artifact: Artifact, inputs: Inputs, context: 
 )
 def sft(settings: SftSettings, inputs: Inputs, context: Context) -> Artifact:
     """Learn from problems and conversations, assistant tokens only, until the selection split stops improving."""
-    from pocketlm.posttraining.folder import write_model
     from pocketlm.posttraining.sft.figures import sft_blocks, sft_metrics
+    from pocketlm.posttraining.training_run import train_scored, write_trained
 
     with _prepared(settings, inputs, context) as run:
-        start = {"step": 0, **run.validation.score(run.trainer.model)}
-        result = run.trainer.run()
+        result, curve = train_scored(run.trainer, run.validation)
 
     draft = context.draft("model")
-    write_model(draft, run.trainer.model, inputs["model"])
-    draft.write_jsonl("log.jsonl", result.rows)
-    curve = [start, *result.validation_rows]
-    draft.write_jsonl("validation.jsonl", curve)
+    write_trained(draft, run.trainer.model, inputs["model"], result.rows, curve)
     metrics = sft_metrics(run.sources, run.shares, settings.patience, result, run.replay)
     return draft.commit(metrics, sft_blocks(metrics, result, curve, settings.patience))
 
@@ -113,44 +109,30 @@ def _prepared(settings: SftSettings, inputs: Inputs, context: Context) -> Iterat
     """The trainer of this run before its first step, and what it learns from."""
     from pocketlm.posttraining.folder import open_model
     from pocketlm.posttraining.judging import selection_judge
-    from pocketlm.posttraining.scoring import selection_validation
-    from pocketlm.posttraining.sft import sources as sft_sources
     from pocketlm.posttraining.sft.recheck import TuningRun
+    from pocketlm.posttraining.sft.sources import batch_shares, data_digest, read_replay, read_sources
     from pocketlm.posttraining.sft.supervised import SupervisedBatches, SupervisedObjective
-    from pocketlm.posttraining.sft.validation import with_conversations
-    from pocketlm.problems.calculator_tool import CalculatorTool
+    from pocketlm.posttraining.sft.validation import tuning_validation
+    from pocketlm.problems.calculator_tool import tool_named
     from pocketlm.training.device import prepare
     from pocketlm.training.trainer import Trainer
 
     model, tokenizer = open_model(inputs["model"], prepare(context.runtime))
     longest = model.settings.context
-    tool = CalculatorTool(tokenizer) if settings.tool == "calculator" else None
-    sources = sft_sources.read_sources(inputs, tokenizer, longest, tool is not None)
-    shares = {
-        sft_sources.INSTRUCTIONS: settings.instruction_share,
-        sft_sources.SAMPLES: settings.sample_share,
-        sft_sources.CONVERSATIONS: settings.conversation_share,
-    }
-    replay = sft_sources.read_replay(
-        inputs.get("tokens"), inputs["model"], settings.replay_share, longest, context.seed("replay")
-    )
+    tool = tool_named(settings.tool, tokenizer)
+    sources = read_sources(inputs, tokenizer, longest, tool is not None)
+    shares = batch_shares(settings.instruction_share, settings.sample_share, settings.conversation_share)
+    replay = read_replay(inputs, settings.replay_share, longest, context.seed("replay"))
     counted = sources.counted(settings.batch_rows, shares)
     batches = SupervisedBatches(counted, longest, context.seed("sft order"), replay)
-    if (budget := inputs.get("budget")) is not None:
-        steps = batches.steps_for(token_budget(budget, "optimized_tokens"))
-        settings = settings.model_copy(update={"steps": steps})
+    steps = steps_within(inputs.get("budget"), batches, settings.steps)
+    settings = settings.model_copy(update={"steps": steps})
 
-    with selection_judge(inputs.get("problems"), context) as judge:
-        scored: Any = None
-        if inputs.get("problems") is not None:
-            by: Literal["exact_match", "loss"] = "loss" if settings.choose_by == "loss" else "exact_match"
-            rows, every = sources.selection_problems, settings.validate_every
-            scored = selection_validation(
-                tokenizer, rows, judge, settings.max_tokens, every, settings.patience, by, tool
-            )
-        validation = with_conversations(
-            scored, sources.selection_conversations, settings.validate_every, settings.patience, settings.choose_by
-        )
-        data = sft_sources.data_digest(inputs)
+    problems = inputs.get("problems")
+    with selection_judge(problems, context) as judge:
+        asked = judge if problems is not None else None
+        when = settings.validate_every, settings.patience
+        validation = tuning_validation(tokenizer, sources, asked, settings.max_tokens, tool, *when, settings.choose_by)
+        data = data_digest(inputs)
         trainer = Trainer(model, SupervisedObjective(), batches, settings, context, validation, data_digest=data)
         yield TuningRun(trainer, validation, sources, shares, replay, settings.max_tokens)

@@ -11,9 +11,10 @@ does not check that budgets are equal: it states what each arm spent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -23,13 +24,9 @@ from pocketlm.pipeline.settings import Settings
 from pocketlm.pipeline.stage import Inputs, Rederived, many, optional, stage
 
 if TYPE_CHECKING:
-    from pocketlm.data.tokens.tokenizer import Tokenizer
-    from pocketlm.evaluation.studies.arms import Arm, Scored
-    from pocketlm.evaluation.studies.study import Items
-    from pocketlm.model.transformer import Transformer
-
-RECHECKED = 8
-"""Problems that `verify` has each model answer again."""
+    from pocketlm.evaluation.studies.answers import Row
+    from pocketlm.evaluation.studies.arms import Scored
+    from pocketlm.evaluation.studies.inputs import Answered
 
 
 class StudySettings(Settings):
@@ -48,36 +45,11 @@ class StudySettings(Settings):
 
 def recheck(settings: StudySettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
     """Have each model answer a few problems again, and compare the arms again from the stored answers."""
-    from pocketlm.evaluation.studies import figures
-    from pocketlm.evaluation.studies.answers import bits, differences, documents_of, held_out_texts, report_rows, shares
-    from pocketlm.evaluation.studies.arms import Scored
-    from pocketlm.evaluation.studies.budget import spent
-    from pocketlm.pipeline.rederivation import RESCORED, compared
-    from pocketlm.planning.flops import matrix_parameters
+    from pocketlm.evaluation.studies.inputs import StudyInputs
+    from pocketlm.evaluation.studies.recheck import recheck_study
 
-    rows = inputs["problems"].read_jsonl("report.jsonl")
-    known = {one.digest: one for one in inputs.all()}
-    starts = {one.digest for one in inputs.many("start").values()}
-    texts = held_out_texts(inputs["documents"], settings.heldout_bytes) if inputs.get("documents") else []
-    lines, scored, short = [], {}, []
-    for name, model in _models(inputs).items():
-        drawn = context.generator(f"recheck {name}").permutation(len(rows))[:RECHECKED]
-        again, opened, tokenizer = _ask(settings, model, [rows[place] for place in sorted(drawn.tolist())], context)
-        stored = artifact.read_jsonl(f"answers/{name}.jsonl")
-        lines += differences(name, stored, again, rows)
-        if len(stored) != len(rows):
-            short.append(name)
-            continue
-        cost = spent(model, starts, known)
-        flops = cost.flops(matrix_parameters(opened.settings))
-        scored[name] = Scored(shares(stored), bits(opened, tokenizer, texts), cost, flops)
-    if short:
-        return Rederived(lines, resting={"*": f"the answers of {', '.join(short)} are not those to the problems"})
-    found = _compared(inputs, scored, report_rows(inputs["problems"]), documents_of(texts) if texts else None, context)
-    words = f"{RECHECKED} problems answered again by each model"
-    words += ", held-out text scored again" if texts else ""
-    metrics = figures.metrics(found)
-    return compared(artifact, metrics, tolerance=RESCORED, differences=lines, sampled=words)
+    given = StudyInputs.of(inputs, settings.heldout_bytes)
+    return recheck_study(artifact, given, partial(_ask, settings, context), context)
 
 
 @stage(
@@ -96,80 +68,44 @@ def recheck(settings: StudySettings, artifact: Artifact, inputs: Inputs, context
 def study(settings: StudySettings, inputs: Inputs, context: Context) -> Artifact:
     """Score every model once, and compare the arms over seeds and items."""
     from pocketlm.evaluation.studies import figures
-    from pocketlm.evaluation.studies.answers import bits, documents_of, held_out_texts, report_rows, shares
-    from pocketlm.evaluation.studies.arms import Scored
-    from pocketlm.evaluation.studies.budget import spent
-    from pocketlm.planning.flops import matrix_parameters
+    from pocketlm.evaluation.studies.inputs import StudyInputs
 
-    models = _models(inputs)
-    known = {artifact.digest: artifact for artifact in inputs.all()}
-    starts = {artifact.digest for artifact in inputs.many("start").values()}
-    costs = {name: spent(artifact, starts, known) for name, artifact in models.items()}
-    rows = report_rows(inputs["problems"])
-    texts = held_out_texts(inputs["documents"], settings.heldout_bytes) if inputs.get("documents") else []
-
+    given = StudyInputs.of(inputs, settings.heldout_bytes)
     draft = context.draft("study")
     scored: dict[str, Scored] = {}
-    for name, artifact in models.items():
+    for name, model in given.models.items():
         context.check_stop()
-        answers, model, tokenizer = _ask(settings, artifact, rows, context)
-        draft.write_jsonl(f"answers/{name}.jsonl", answers)
-        flops = costs[name].flops(matrix_parameters(model.settings))
-        scored[name] = Scored(shares(answers), bits(model, tokenizer, texts), costs[name], flops)
-        context.progress(len(scored), len(models), unit="model", exact_match=float(scored[name].right.mean()))
+        answered = _ask(settings, context, model, given.rows)
+        draft.write_jsonl(f"answers/{name}.jsonl", answered.answers)
+        scored[name] = given.scored(name, answered.answers, answered)
+        context.progress(len(scored), len(given.models), unit="model", exact_match=float(scored[name].right.mean()))
 
-    documents = documents_of(texts) if texts else None
-    found = _compared(inputs, scored, rows, documents, context)
-    start, baseline = _start_and_baseline(inputs)
-    digests = {name: artifact.digest for name, artifact in models.items()}
-    draft.write_json("study.json", {"arms": [asdict(arm) for arm in found], "models": digests})
+    arms = given.arms(scored, context.generator)
+    start, baseline = given.compared_with
+    digests = {name: model.digest for name, model in given.models.items()}
+    draft.write_json("study.json", {"arms": [asdict(arm) for arm in arms], "models": digests})
     blocks = [
-        *figures.sentences(found, baseline or start),
-        figures.arm_table(found),
-        figures.difference_chart(found),
-        figures.level_table(found),
+        *figures.sentences(arms, baseline or start),
+        figures.arm_table(arms),
+        figures.difference_chart(arms),
+        figures.level_table(arms),
     ]
-    return draft.commit(figures.metrics(found), blocks)
+    return draft.commit(figures.metrics(arms), blocks)
 
 
-def _compared(
-    inputs: Inputs,
-    scored: Mapping[str, Scored],
-    rows: Sequence[Mapping[str, Any]],
-    documents: Items | None,
-    context: Context,
-) -> list[Arm]:
-    from pocketlm.evaluation.studies.answers import problems_of
-    from pocketlm.evaluation.studies.arms import arms_of, compare_arms
-
-    arms = arms_of(list(_models(inputs)))
-    return compare_arms(arms, scored, *_start_and_baseline(inputs), problems_of(rows), documents, context.generator)
-
-
-def _start_and_baseline(inputs: Inputs) -> tuple[str, str | None]:
-    from pocketlm.evaluation.studies.arms import one_arm
-
-    return one_arm(inputs, "start"), one_arm(inputs, "baseline") if inputs.many("baseline") else None
-
-
-def _ask(
-    settings: StudySettings, artifact: Artifact, rows: Sequence[Mapping[str, Any]], context: Context
-) -> tuple[list[dict[str, Any]], Transformer, Tokenizer]:
-    """Answers of a model to the rows; and the model with its tokenizer."""
+def _ask(settings: StudySettings, context: Context, artifact: Artifact, rows: Sequence[Row]) -> Answered:
+    """Have a model answer the rows."""
     from pocketlm.evaluation.studies.answers import answer
+    from pocketlm.evaluation.studies.inputs import Answered
+    from pocketlm.planning.flops import matrix_parameters
     from pocketlm.posttraining.examples import asked_prompts
     from pocketlm.posttraining.folder import open_model
-    from pocketlm.problems.calculator_tool import CalculatorTool
+    from pocketlm.problems.calculator_tool import tool_named
     from pocketlm.training.device import prepare
 
     model, tokenizer = open_model(artifact, prepare(context.runtime))
     prompts = [prompt.tokens for prompt in asked_prompts(tokenizer, rows)]
-    tool = CalculatorTool(tokenizer) if settings.tool == "calculator" else None
+    tool = tool_named(settings.tool, tokenizer)
     seed = context.seed("answers")
     answers = answer(model, tokenizer, rows, prompts, settings.samples, settings.max_tokens, seed, tool)
-    return answers, model, tokenizer
-
-
-def _models(inputs: Inputs) -> Mapping[str, Artifact]:
-    """Every model that is scored, the start first."""
-    return {**inputs.many("start"), **inputs.many("models"), **inputs.many("baseline")}
+    return Answered(answers, model, tokenizer, matrix_parameters(model.settings))

@@ -23,6 +23,11 @@ class Validation:
     keep_best: bool = True
 
 
+def weights_now(model: Transformer) -> dict[str, Tensor]:
+    """A copy of the weights, by name, that further training does not change."""
+    return {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+
+
 @dataclass
 class ValidationState:
     """What validation has seen so far; `rows` hold the step and the figures of every score."""
@@ -42,7 +47,7 @@ class ValidationState:
             return
         self.best_step, self.best_value, self.worse_in_a_row = step, figures["value"], 0
         if validation.keep_best:
-            self.best_weights = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+            self.best_weights = weights_now(model)
 
     @property
     def last_step(self) -> int | None:

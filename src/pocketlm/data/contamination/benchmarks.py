@@ -13,7 +13,6 @@ a benchmark keeps in columns which are not scored.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -126,18 +125,18 @@ class LetteredQuestion:
     gold: int
 
 
-def lettered_questions(name: str, paths: Sequence[Path]) -> list[LetteredQuestion]:
-    """The questions of a multiple-choice benchmark, named as `load_benchmark` names its items.
+def lettered_questions(name: str, rows: Sequence[Mapping[str, Any]]) -> list[LetteredQuestion]:
+    """The questions of a benchmark of `LETTERED`, named by their `id`, else by their number.
+
+    Args:
+        rows: in upstream's columns.
 
     Raises:
-        InputError: no such benchmark, or one without options; what `load_benchmark` refuses; a row with fewer than two
-            options or without a right one.
+        InputError: a missing or wrong column; a row with fewer than two options or without a right one.
     """
-    if name not in LETTERED:
-        near = difflib.get_close_matches(name, LETTERED, n=2, cutoff=0.5) or LETTERED
-        raise InputError(f"benchmark '{name}' has no options to letter; take {' or '.join(near)}.")
     questions = []
-    for row_id, row in _named_rows(name, paths):
+    for number, values in enumerate(rows, 1):
+        row_id, row = str(values.get("id", number)), Row(f"benchmark {name}, row {number}", values)
         parts = READERS[name](row)
         if len(parts.choices) < 2 or parts.answer not in parts.choices:
             raise InputError(f"{row.place}: two options or more and the right one were expected. Mend or drop the row.")
@@ -178,8 +177,10 @@ class _Parts:
 
 
 def _arc(row: Row) -> _Parts:
-    choices = row.texts("choices", "text")
-    gold = row.choice("answerKey", row.texts("choices", "label"))
+    choices, labels = row.texts("choices", "text"), row.texts("choices", "label")
+    if len(choices) != len(labels):
+        raise row.error("choices", f"holds {len(choices)} texts and {len(labels)} labels")
+    gold = row.choice("answerKey", labels)
     return _Parts(row.text("question"), choices, "" if gold is None else choices[gold])
 
 

@@ -4,24 +4,31 @@ A definition is upstream's own YAML, included as it is installed, with nothing e
 prompts, targets, few-shot examples and metrics are upstream's. Files keep upstream's columns (`HUB_FILES` says where
 the same data lies on the hub).
 
+`NAME_letters` asks the questions of a benchmark with lettered options, by `letters.py`; no upstream knows such a task.
+
 Not covered: benchmarks whose data is no table of items, and few-shot forms other than upstream's default.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pocketlm.data.contamination.benchmarks import READERS, SUFFIXES, Row, benchmark_rows
+from pocketlm.data.contamination.benchmarks import LETTERED, READERS, SUFFIXES, Row, benchmark_rows
 from pocketlm.errors import InputError
 
 SIX = ("arc_challenge", "arc_easy", "hellaswag", "lambada_openai", "piqa", "winogrande")
 """The tasks of the L20-Edu paper."""
 BLIMP = "blimp"
 BLIMP_PREFIX = f"{BLIMP}_"
+LETTERS = "_letters"
+"""Behind a benchmark's name: its questions with lettered options, in all cyclic orders."""
+GIVEN = "given"
+"""Their primary metric: right in the order of the file."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class Benchmark:
         upstream: YAML below the harness's `tasks`; `{part}` stands for a part's name.
         split: the split that is scored.
         primary: the metric by which an item counts as right, and that a mean over tasks takes.
-        examples: the split that few-shot examples are drawn from.
+        examples: the split that few-shot examples are drawn from. shots: how many of them a prompt shows.
         part: column whose values divide the file into tasks of their own.
     """
 
@@ -40,6 +47,7 @@ class Benchmark:
     split: str
     primary: str
     examples: str | None = None
+    shots: int = 0
     part: str | None = None
 
 
@@ -50,14 +58,31 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "lambada_openai": Benchmark("lambada/lambada_openai.yaml", "test", "acc"),
     "piqa": Benchmark("piqa/piqa.yaml", "validation", "acc_norm"),
     "winogrande": Benchmark("winogrande/default.yaml", "validation", "acc"),
-    "gsm8k": Benchmark("gsm8k/gsm8k.yaml", "test", "strict", examples="train"),
+    "gsm8k": Benchmark("gsm8k/gsm8k.yaml", "test", "strict", examples="train", shots=5),
     BLIMP: Benchmark("blimp/{part}.yaml", "train", "acc", part="UID"),
 }
 
 
+def lettered(task: str) -> str | None:
+    """The benchmark whose questions a task asks with lettered options; None of any other task."""
+    name = task.removesuffix(LETTERS)
+    return name if name != task and name in LETTERED else None
+
+
+LABELS: Mapping[str, tuple[str, type]] = {
+    "arc_challenge": ("answerKey", str),
+    "arc_easy": ("answerKey", str),
+    "piqa": ("label", int),
+    "winogrande": ("answer", str),
+}
+"""Column of the right answer, and the type that upstream's definition compares."""
+UNCHOSEN = ("gsm8k", "lambada_openai")
+"""Benchmarks without choices."""
+
+
 def benchmark_of(task: str) -> str | None:
     """The key of `BENCHMARKS` that a task belongs to, or None."""
-    name = BLIMP if task.startswith(BLIMP_PREFIX) else task
+    name = BLIMP if task.startswith(BLIMP_PREFIX) else lettered(task) or task
     return name if name in BENCHMARKS else None
 
 
@@ -66,7 +91,7 @@ def primary_metric(task: str) -> str:
     name = benchmark_of(task)
     if name is None:
         raise ValueError(f"{task} is no benchmark")
-    return BENCHMARKS[name].primary
+    return BENCHMARKS[name].primary if lettered(task) is None else GIVEN
 
 
 @dataclass(frozen=True)
@@ -92,7 +117,7 @@ def read_benchmark(name: str, paths: Sequence[Path], examples: Sequence[Path] = 
     benchmark = BENCHMARKS[name]
     tasks: dict[str, list[Mapping[str, Any]]] = {}
     for row in _rows(paths):
-        _require_gold(name, row)
+        _require_scorable(name, row)
         task = name if benchmark.part is None else f"{BLIMP_PREFIX}{row.text(benchmark.part)}"
         tasks.setdefault(task, []).append(row.values)
     if not tasks:
@@ -100,10 +125,11 @@ def read_benchmark(name: str, paths: Sequence[Path], examples: Sequence[Path] = 
     for task in tasks:
         upstream_definition(task)
     shown = [row.values for row in _rows(examples)]
-    if benchmark.examples is not None and not shown:
+    if len(shown) < benchmark.shots:
         raise InputError(
-            f"task {name} shows examples of the split {benchmark.examples!r} before each question; put its file beside "
-            f"that of {benchmark.split!r}, as {name}/{benchmark.examples}.jsonl"
+            f"task {name} shows {benchmark.shots} examples of the split {benchmark.examples!r} before each question, "
+            f"and {len(shown)} are there; put its file beside that of {benchmark.split!r}, as "
+            f"{name}/{benchmark.examples}.jsonl"
         )
     return BenchmarkItems(tasks, shown)
 
@@ -172,19 +198,37 @@ def _rows(paths: Sequence[Path]) -> Iterator[Row]:
             yield row
 
 
-def _require_gold(name: str, row: Row) -> None:
-    """InputError for a row whose columns are not upstream's or that has no right answer (a test split's labels)."""
+def _require_scorable(name: str, row: Row) -> None:
+    """InputError for a row that upstream's definition cannot score: other columns or types, choices that are none, no
+    right answer (a test split's labels)."""
+    require_json(row.place, row.values)
     if name == BLIMP:
-        row.text("sentence_good"), row.text("sentence_bad")
-        return
-    item = READERS[name](row).item(name, row.place)
+        choices: tuple[str, ...] = (row.text("sentence_good"), row.text("sentence_bad"))
+    else:
+        item = READERS[name](row).item(name, row.place)
+        choices = item.choices
+        if not item.answer or (name == "gsm8k" and not re.search(r"#### \S", row.text("answer"))):
+            raise InputError(
+                f"{row.place}: task {name} has no right answer there, so that nothing can be scored; give the split "
+                "whose labels are published, or leave the row out"
+            )
     if name == "hellaswag":
         row.text("ctx_a"), row.text("ctx_b"), row.text("activity_label")
-    if not item.answer or (name == "gsm8k" and not re.search(r"#### \S", row.text("answer"))):
-        raise InputError(
-            f"{row.place}: task {name} has no right answer there, so that nothing can be scored; give the split whose "
-            "labels are published, or leave the row out"
-        )
+    if (label := LABELS.get(name)) is not None and type(row.values[label[0]]) is not label[1]:
+        found = type(row.values[label[0]]).__name__
+        raise row.error(label[0], f"holds {found}, upstream has {label[1].__name__} there, by which it scores")
+    if name.startswith("arc_") and row.values["answerKey"] not in row.texts("choices", "label"):
+        raise row.error("answerKey", f"holds {row.values['answerKey']!r}, which is none of the labels")
+    if name not in UNCHOSEN and (len({choice.strip() for choice in choices} - {""}) < max(2, len(choices))):
+        raise InputError(f"{row.place}: task {name} needs two choices or more, none empty and no two alike")
+
+
+def require_json(place: str, values: Mapping[str, Any]) -> None:
+    """InputError for a row that JSON in UTF-8 cannot hold, in which the harness reads it."""
+    try:
+        json.dumps(values, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:  # half a surrogate pair is a ValueError too
+        raise InputError(f"{place}: cannot be written as JSON in UTF-8 ({error}); mend the file") from None
 
 
 def _split_files(folder: Path, name: str, split: str, alone: bool = False) -> list[Path]:

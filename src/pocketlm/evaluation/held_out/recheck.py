@@ -17,6 +17,7 @@ from pocketlm.training.start import READ
 
 if TYPE_CHECKING:
     from pocketlm.data.tokens.training_tokens import TrainingTokens
+    from pocketlm.model.transformer import Transformer
     from pocketlm.pipeline.artifact import Artifact
     from pocketlm.pipeline.context import Context
     from pocketlm.training.batches import PhasedBatches
@@ -67,26 +68,40 @@ class Prepared:
         )
 
 
+def run_metrics(model: Transformer, result: TrainResult) -> dict[str, Any]:
+    """What was trained, as a log tells it too."""
+    return {
+        "parameters": model.settings.parameter_count(),
+        "tokens": result.tokens,
+        "steps": result.steps,
+        "updates_skipped": result.skipped,
+    }
+
+
+def read_metrics(result: TrainResult, read: Read) -> dict[str, Any]:
+    """What was read, what was left out of it, and what is scored."""
+    return {
+        "rollbacks": len(result.rollbacks),
+        "batches_left_out": len(result.left_out),
+        "training_bytes": sum(map(len, read.training)),
+        "heldout.bytes": sum(read.text.lengths),
+        **consumed_metrics(read.consumed),
+    }
+
+
 def recheck_pretraining(artifact: Artifact, prepared: Prepared, context: Context) -> Rederived:
     """The figures that log, tokens and the stored weights give; the first steps; the last score on the way."""
     trainer = prepared.trainer
     result = logged(artifact, artifact.read_jsonl("validation.jsonl"))
     lines = off_schedule(trainer, result.rows)
     model = load_model(artifact.path, trainer.device)
-    metrics: dict[str, Any] = {
-        "parameters": model.settings.parameter_count(),
-        "tokens": result.tokens,
-        "steps": result.steps,
-        "updates_skipped": result.skipped,
-    }
+    metrics = run_metrics(model, result)
     blocks = training_charts(result.rows, result.validation_rows)
     if not prepared.read_in_order(artifact, result.steps):
         scored = Rederived((), resting={"*": LEFT_OUT})
     else:
-        metrics |= {"rollbacks": 0, "batches_left_out": 0}
         read = prepared.read(result)
-        metrics |= {"heldout.bytes": sum(read.text.lengths), **consumed_metrics(read.consumed)}
-        metrics["training_bytes"] = sum(map(len, read.training))
+        metrics |= read_metrics(result, read)
         blocks.append(consumed_block(read.consumed, result.steps))
         scored = _scored(artifact, prepared, model, read, context)
     if result.validation_rows and _tokens(prepared.glimpse) <= affordable_tokens(model, trainer.device):

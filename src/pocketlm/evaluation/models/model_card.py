@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pocketlm.evaluation.benchmarks.files import HUB
 from pocketlm.evaluation.benchmarks.tasks import BENCHMARKS, BLIMP, BLIMP_PREFIX, benchmark_of
-from pocketlm.evaluation.figures import DECIMALS, shown, title
+from pocketlm.evaluation.figures import decimals, shown, title
 from pocketlm.evaluation.models.model_lineage import Corpus, Training, corpora, corpus, lineage_of, trainings
 from pocketlm.statistics.rates import Estimate
 
@@ -207,7 +207,7 @@ def dataset_of(task: str, part: str) -> dict[str, Any]:
 def _metric_name(metric: str, estimate: Estimate) -> str:
     """A metric with what its value alone does not say: interval and number of items."""
     bounds = shown(metric, estimate).partition("[")[2].rstrip("]").replace(", ", " to ")
-    unit = "" if metric in DECIMALS else " %"
+    unit = " %" if decimals(metric) is None else ""
     return f"{metric.replace('_', ' ')} (95 % interval {bounds}{unit}, n = {estimate.n})"
 
 

@@ -13,10 +13,10 @@ from pocketlm.posttraining.distillation.objectives import LikeliestObjective, Te
 from pocketlm.posttraining.examples import Example, solved_examples
 from pocketlm.posttraining.folder import open_model
 from pocketlm.posttraining.scoring import selection_validation
-from pocketlm.posttraining.settings import token_budget
+from pocketlm.posttraining.settings import steps_within
 from pocketlm.posttraining.sft.example_store import Account, sample_examples
 from pocketlm.posttraining.sft.supervised import SupervisedBatches, SupervisedObjective
-from pocketlm.problems.calculator_tool import CalculatorTool
+from pocketlm.problems.calculator_tool import tool_named
 from pocketlm.training.device import compute_type, prepare
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def plan_on_examples(settings: DistilSettings, inputs: Inputs, judge: SelectionJ
     """Methods `top_k` and `sequence`: a fixed set of examples. `judge` is asked of answers on the selection split."""
     model, tokenizer = open_model(inputs["model"], prepare(context.runtime))
     longest = model.settings.context
-    tool = CalculatorTool(tokenizer) if settings.rollouts.tool == "calculator" else None
+    tool = tool_named(settings.rollouts.tool, tokenizer)
     examples, left_out = _examples(settings.method, inputs, tokenizer, longest, tool is not None)
     facts: dict[str, Any] = {"examples": len(examples), "examples.left_out": left_out}
     batches: LikeliestBatches | SupervisedBatches
@@ -98,9 +98,7 @@ def plan_on_examples(settings: DistilSettings, inputs: Inputs, judge: SelectionJ
         sources = [(examples, settings.batch_rows)]
         batches = SupervisedBatches(sources, longest, context.seed("distillation order"))
         objective = SupervisedObjective()
-    steps = settings.steps
-    if (budget := inputs.get("budget")) is not None:
-        steps = batches.steps_for(token_budget(budget, "optimized_tokens"))
+    steps = steps_within(inputs.get("budget"), batches, settings.steps)
     selection = inputs["problems"].read_jsonl("selection.jsonl")
     every, most = settings.validate_every, settings.rollouts.max_tokens
     validation = selection_validation(tokenizer, selection, judge, most, every, settings.patience, tool=tool)

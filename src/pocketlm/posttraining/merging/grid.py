@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from pocketlm.errors import InputError
 from pocketlm.posttraining.merging.interpolation import StateDict, linear
 from pocketlm.posttraining.merging.methods import dare, task_arithmetic, ties
 
@@ -13,6 +14,16 @@ Mixture = tuple[dict[str, Any], Callable[[], StateDict]]
 """What tells a mixture from the others, by column; and what makes its weights when called."""
 
 MIXTURE = "mixture"
+BASE = "the base"
+"""Name of the mixture that is the base alone."""
+
+
+def require_weight_each(weights: Sequence[float] | None, models: Sequence[str], stage: str) -> None:
+    """InputError when there are weights, but not one for each model."""
+    if weights is not None and len(weights) != len(models):
+        raise InputError(
+            f"{stage}.weights: {len(weights)} weights for {len(models)} models; one for each of {', '.join(models)}"
+        )
 
 
 def method_grid(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pocketlm.model.storage import WEIGHTS as FILE
 from pocketlm.model.storage import load_weights, read_tensors
+from pocketlm.pipeline.rederivation import compared
 from pocketlm.posttraining.merging.candidates import BITS
+from pocketlm.posttraining.merging.grid import BASE, MIXTURE
+from pocketlm.posttraining.merging.outcome import mixture_counts, outcome
 from pocketlm.posttraining.merging.selection import Candidate, unbeaten
 from pocketlm.posttraining.merging.sources import matrices
 from pocketlm.posttraining.recheck import SHARES_APART
@@ -17,12 +21,32 @@ from pocketlm.training.recheck import SCORED, affordable_tokens, rescored
 
 if TYPE_CHECKING:
     from pocketlm.pipeline.artifact import Artifact
+    from pocketlm.pipeline.stage import Rederived
     from pocketlm.posttraining.merging.candidates import Candidates
     from pocketlm.posttraining.merging.interpolation import StateDict
 
 SHOWN = ("not beaten on both", "chosen")
 ULPS = 1e-6
 """Relative to the largest weight of a tensor: what double precision, rounded once, may differ by elsewhere."""
+
+
+def recheck_merge(artifact: Artifact, candidates: Candidates, sources: Mapping[str, StateDict]) -> Rederived:
+    """The choice of `merge` from the recorded scores, and the kept weights: scored again, and held against the model
+    that was kept where it is one of the sources. Other mixtures are not mixed again.
+
+    Args:
+        sources: the base (`BASE`) and the models, by name.
+    """
+    log = artifact.read_jsonl("log.jsonl")
+    scored = candidates_of(log, candidates)
+    chosen = candidates.rule.choose(scored, next(one for one in scored if one.place[MIXTURE] == BASE))
+    unchanged = sources.get(chosen.place[MIXTURE])
+    make: Callable[[], StateDict] | None = None if unchanged is None else partial(dict, unchanged)
+    differences, words = check_mixture(artifact, candidates, log, scored, chosen, make)
+    models = [name for name in sources if name != BASE]
+    blocks = candidates.blocks(log, outcome(chosen.place, models), MIXTURE)
+    metrics = {**mixture_counts(models, scored, chosen), **candidates.figures(chosen)}
+    return compared(artifact, metrics, blocks, differences=differences, sampled=words)
 
 
 def candidates_of(log: Sequence[Mapping[str, Any]], candidates: Candidates) -> list[Candidate]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pocketlm.errors import InputError
 from pocketlm.pipeline.seeds import generator
 from pocketlm.posttraining.preferences.batches import Judged, PreferenceBatches
+from pocketlm.posttraining.scoring import selection_validation
 from pocketlm.training.validation import Validation
 
 if TYPE_CHECKING:
+    from pocketlm.data.tokens.tokenizer import Tokenizer
     from pocketlm.model.transformer import Transformer
+    from pocketlm.posttraining.judging import SelectionJudge
     from pocketlm.training.objective import Objective
 
 HELD_OUT_AT_MOST = 512
@@ -58,12 +61,21 @@ def held_out_score(objective: Objective, batches: PreferenceBatches) -> Callable
 
 def preference_validation(
     held_out: Callable[[Transformer], dict[str, float]],
-    problems: Validation | None,
+    tokenizer: Tokenizer,
+    selection: Sequence[Any],
+    judge: SelectionJudge | None,
+    max_tokens: int,
     every: int,
     patience: int | None,
 ) -> Validation:
     """Held-out figures; the weights are chosen by exact match on the selection split where there are problems, else by
-    the held-out loss."""
+    the held-out loss.
+
+    Args:
+        selection: rows of the selection split; judge: of answers to them, None where there are no problems.
+        max_tokens: of an answer.
+    """
+    problems = None if judge is None else selection_validation(tokenizer, selection, judge, max_tokens, every)
 
     def score(model: Transformer) -> dict[str, float]:
         figures = held_out(model)

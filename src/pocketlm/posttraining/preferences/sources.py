@@ -21,11 +21,14 @@ from pocketlm.posttraining.preferences.batches import (
 from pocketlm.posttraining.preferences.losses import PairObjective, SingleObjective
 from pocketlm.posttraining.preferences.own_samples import judged_samples
 from pocketlm.posttraining.preferences.rows import Unusable, encoded, read_comparisons
+from pocketlm.posttraining.preferences.scoring import held_out_score
+from pocketlm.training.device import compute_type
 
 if TYPE_CHECKING:
     from pocketlm.data.tokens.tokenizer import Tokenizer
     from pocketlm.model.transformer import Transformer
     from pocketlm.pipeline.artifact import Artifact
+    from pocketlm.pipeline.context import Context
     from pocketlm.posttraining.settings import PreferenceLossSettings
 
 
@@ -48,6 +51,24 @@ class Preferences:
         if not self.items:
             why = "; ".join(f"{count} x {reason}" for reason, count in self.reasons().items()) or "there are no rows"
             raise InputError(f"preference: {origin} holds no usable preference ({why})")
+
+
+def read_preferences(
+    samples: Artifact | None, path: str | None, tokenizer: Tokenizer, paired: bool, most: int, longest: int, seed: int
+) -> Preferences:
+    """Those of `samples`, or of the file where there are none.
+
+    Args:
+        paired: whether the loss compares two answers, or learns from single ones.
+        most: pairs of one prompt of the samples, at most.
+        longest: tokens that an answer may have with its prompt.
+
+    Raises:
+        InputError: there is no usable preference.
+    """
+    if samples is not None:
+        return preferences_of_samples(samples, tokenizer, paired, most, longest, seed)
+    return preferences_of_file(Path(str(path)), tokenizer, paired, longest)
 
 
 def preferences_of_file(path: Path, tokenizer: Tokenizer, paired: bool, longest: int) -> Preferences:
@@ -92,6 +113,21 @@ class BatchMaker:
     after_each: Callable[[int], None]
     rows: int | None
     compute: torch.dtype
+
+    @classmethod
+    def of(cls, loss: PreferenceLossSettings, model: Transformer, context: Context, steps: int) -> BatchMaker:
+        """For a run of `steps` steps: in the precision of its runtime, and stopped where it is stopped."""
+
+        def scored(done: int) -> None:
+            context.check_stop()
+            context.progress(0, steps, scored=done)
+
+        compute = compute_type(model.head_weight_VD.device, context.runtime.precision)
+        return cls(loss, model, scored, context.runtime.micro_batch, compute)
+
+    def held_out_score(self, items: list[Judged], seed: int) -> Callable[[Transformer], dict[str, float]]:
+        """The score of a model on all of `items` at once (`scoring.held_out_score`)."""
+        return held_out_score(self.objective(len(items)), self.make(items, len(items), seed))
 
     def make(self, items: list[Judged], count: int, seed: int) -> PreferenceBatches:
         """`count` items a step."""

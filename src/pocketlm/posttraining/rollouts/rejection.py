@@ -9,11 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from pocketlm.errors import InputError
 from pocketlm.pipeline.seeds import derive_seed
 from pocketlm.pipeline.storage import write_bytes_atomic
-from pocketlm.posttraining.examples import Example
+from pocketlm.posttraining.examples import Example, solved_examples
 from pocketlm.posttraining.rollouts.sampler import Group, Sampler, sequence_tokens
 from pocketlm.posttraining.settings import token_budget
+from pocketlm.posttraining.sft.example_store import Account
+from pocketlm.posttraining.sft.sources import fitting
 
 if TYPE_CHECKING:
     from pocketlm.model.transformer import Transformer
@@ -96,6 +99,15 @@ class Accepted:
                 examples += [Example(tokens, learned)] * problem.part_of(hard_repeats)
         return examples
 
+    def require_some(self) -> None:
+        """InputError when no completion was right, for a run that has nothing else to learn from."""
+        if not self.sequences:
+            raise InputError(
+                f"rejection_sampling: none of {self.completions:,} completions of {len(self.problems):,} "
+                "prompts was right, so there is nothing to learn; begin with easier prompts or with solved ones "
+                "(rejection_sampling.solved), or sample more"
+            )
+
     def save(self, path: Path) -> None:
         """Write the state, for a run that is killed."""
         write_bytes_atomic(path, json.dumps(asdict(self)).encode())
@@ -135,6 +147,18 @@ def sample_accepted(
         accepted.add(groups, sampler)
         accepted.step += 1
         after_each(accepted)
+
+
+def taught_examples(given: RolloutInputs, context: Context) -> list[Example]:
+    """The solved problems (`solved.jsonl`) that fit the model's context, with a warning about those that do not."""
+    account, longest = Account(), given.model.settings.context
+    rows = given.problems.read_jsonl("solved.jsonl")
+    taught = fitting(
+        solved_examples(given.tokenizer, rows, "solved.jsonl", given.sampler.tool is not None), longest, account
+    )
+    if account.too_long:
+        context.warn(f"{account.too_long} solved problems do not fit a context of {longest} and are left out")
+    return taught
 
 
 def sampling_budget(own: int | None, other: Artifact | None) -> int:

@@ -15,7 +15,7 @@ from pocketlm.pipeline.seeds import derive_seed
 from pocketlm.posttraining.examples import Prompt
 from pocketlm.posttraining.packing import Branch
 from pocketlm.posttraining.settings import RolloutSettings
-from pocketlm.problems.calculator_tool import CalculatorTool
+from pocketlm.problems.calculator_tool import tool_named
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,7 @@ class Sampler:
         self._tokenizer = tokenizer
         self._scorer = scorer
         self.settings = settings
-        self.tool = CalculatorTool(tokenizer) if settings.tool == "calculator" else None
+        self.tool = tool_named(settings.tool, tokenizer)
         self._compute = compute
         self._engine: Engine | None = None
         self._shadow: Shadow | None = None

@@ -67,13 +67,14 @@ def read_sources(inputs: Inputs, tokenizer: Tokenizer, context: int, calculator:
     return SftSources(examples, selection_problems, selection_conversations, account)
 
 
-def read_replay(tokens: Artifact | None, model: Artifact, share: float, context: int, seed: int) -> Replay | None:
-    """The training stream of a `tokens` artifact as replay; InputError when its tokenizer is not the model's."""
+def read_replay(inputs: Inputs, share: float, context: int, seed: int) -> Replay | None:
+    """The training stream of the input `tokens` as replay; InputError when its tokenizer is not that of `model`."""
+    tokens = inputs.get("tokens")
     if tokens is None or not share:
         return None
     from pocketlm.data.tokens.shards import TokenShard
 
-    require_same_tokenizer(model, tokens)
+    require_same_tokenizer(inputs["model"], tokens)
     return Replay(TokenShard.open(tokens.path).tokens, share, context, seed)
 
 
@@ -94,6 +95,11 @@ def fitting(examples: Sequence[Example], context: int, account: Account) -> list
     kept = [example for example in examples if len(example.tokens) <= context + 1]
     account.too_long += len(examples) - len(kept)
     return kept
+
+
+def batch_shares(instructions: float, samples: float, conversations: float) -> dict[str, float]:
+    """Shares of a batch by source, as settings name them; solved problems take what they leave (`example_counts`)."""
+    return {INSTRUCTIONS: instructions, SAMPLES: samples, CONVERSATIONS: conversations}
 
 
 def example_counts(rows: int, shares: Mapping[str, float], there: Mapping[str, int]) -> dict[str, int]:

@@ -9,13 +9,18 @@ import torch
 
 from pocketlm.model.loss import IGNORE
 from pocketlm.posttraining.packing import example_tree, pack
+from pocketlm.posttraining.scoring import selection_validation
 from pocketlm.posttraining.sft.supervised import SupervisedObjective
 from pocketlm.training.batches import Batch
 from pocketlm.training.validation import Validation
 
 if TYPE_CHECKING:
+    from pocketlm.data.tokens.tokenizer import Tokenizer
     from pocketlm.model.transformer import Transformer
     from pocketlm.posttraining.examples import Example
+    from pocketlm.posttraining.judging import SelectionJudge
+    from pocketlm.posttraining.sft.sources import SftSources
+    from pocketlm.problems.calculator_tool import CalculatorTool
 
 ROWS_AT_ONCE = 4
 """Rows of the context that are packed and scored together: the mask of a row grows with the square of the context."""
@@ -37,19 +42,32 @@ def conversation_loss(model: Transformer, examples: Sequence[Example]) -> float:
     return total / count
 
 
-def with_conversations(
-    problems: Validation | None,
-    conversations: Sequence[Example],
+def tuning_validation(
+    tokenizer: Tokenizer,
+    sources: SftSources,
+    judge: SelectionJudge | None,
+    max_tokens: int,
+    tool: CalculatorTool | None,
     every: int,
     patience: int | None,
     choose_by: ChooseBy,
 ) -> Validation:
-    """A validation that scores held-out conversations too; without `problems` their loss alone decides.
+    """Scores on what the sources hold out: selection problems, conversations, or both.
 
-    Figures: those of `problems`, and `conversation_loss` (as `loss` where there is no other).
+    Figures: those of the problems (`selection_validation`), and `conversation_loss` (as `loss` where there is no
+    other). Without problems the loss on conversations alone decides.
+
+    Args:
+        judge: of answers to the problems; None: there are no problems.
+        max_tokens: of an answer.
     """
-    if not conversations and problems is not None:
-        return problems
+    problems, conversations = None, sources.selection_conversations
+    if judge is not None:
+        rows = sources.selection_problems
+        by: Literal["exact_match", "loss"] = "loss" if choose_by == "loss" else "exact_match"
+        problems = selection_validation(tokenizer, rows, judge, max_tokens, every, patience, by, tool)
+        if not conversations:
+            return problems
 
     def score(model: Transformer) -> dict[str, float]:
         loss = conversation_loss(model, conversations)
