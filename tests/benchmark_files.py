@@ -13,7 +13,7 @@ ANIMALS = ("cat", "dog", "bird", "horse", "fish", "cow")
 def benchmark_rows() -> dict[str, list[dict[str, Any]]]:
     """File below the data folder -> rows."""
     return {
-        "arc_easy/test": [_arc(number, "A") for number in range(4)],
+        "arc_easy/test": [_arc(number, "A") for number in range(6)],
         "arc_challenge/test": [_arc(number, "1") for number in range(3)],
         "hellaswag/validation": [_hellaswag(number) for number in range(3)],
         "lambada_openai/test": [

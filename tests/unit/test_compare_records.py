@@ -11,7 +11,7 @@ import pytest
 
 from pocketlm.errors import CorruptionError, InputError
 from pocketlm.evaluation.comparison.command import compare, run_blocks
-from pocketlm.evaluation.comparison.compared import compare_pair
+from pocketlm.evaluation.comparison.compared import compare_records
 from pocketlm.evaluation.comparison.record_sources import open_record, open_records
 from pocketlm.evaluation.task_data import find_files, read_task_data, write_task_folder
 from pocketlm.pipeline.artifact import Draft
@@ -83,7 +83,10 @@ def test_a_result_file_is_read_without_its_group_means(result: Path) -> None:
         (lambda d: d["tasks"]["arc_easy"].update(primary="f1"), "the main metric 'f1' is not among its scores .acc"),
         (lambda d: d["tasks"]["arc_easy"]["items"][3].pop("hash"), "item 4 has no id and hash"),
         (lambda d: d["tasks"]["arc_easy"]["items"][3].update(correct=0.5), "item 4 .3. does not say whether"),
-        (lambda d: d["tasks"]["arc_easy"]["items"].append(d["tasks"]["arc_easy"]["items"][0]), "stands twice"),
+        (
+            lambda d: d["tasks"]["arc_easy"]["items"].append(d["tasks"]["arc_easy"]["items"][0]),
+            "item 41 .0. is item 1 once more",
+        ),
         (lambda d: _flip(d["tasks"]["arc_easy"]["items"][0]), "states acc 0.*, but its items give"),
         (lambda d: d["tasks"]["arc_easy"]["scores"].update(acc=0.5), "acc is 0.5, not a score with value"),
         (lambda d: d["tasks"]["arc_easy"]["scores"]["acc"].pop("low"), "not three finite numbers"),
@@ -234,7 +237,7 @@ def test_results_of_the_stock_command_are_read_with_their_samples(tmp_path: Path
     lines = compare([f"stock={tmp_path / 'stock'}", f"again={tmp_path / 'stock'}"], ["last_word_cloze"], None)
     assert any("not paired" in line for line in lines)
     assert "no interval" in alone.unusable["heldout_bits_per_byte"]
-    pair = compare_pair(with_items, alone, ["last_word_cloze", "heldout_bits_per_byte"])
+    (pair,) = compare_records([with_items, alone]).pairs
     assert [item.task for item in pair.refused] == ["heldout_bits_per_byte", "mean"]
     assert "has bits_per_byte without standard error and samples" in pair.refused[0].reason
 

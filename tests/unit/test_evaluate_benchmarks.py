@@ -11,7 +11,7 @@ import pytest
 
 from pocketlm.errors import InputError
 from pocketlm.evaluation.benchmarks.tasks import SIX
-from pocketlm.evaluation.clean import read_flags
+from pocketlm.evaluation.clean import flags_of
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.stage import Inputs
 from pocketlm.stages.evaluate import EvaluateSettings, evaluate, files_identity
@@ -41,22 +41,41 @@ def scanned(folder: Path, name: str, questions: tuple[str, ...] = HELD, benchmar
     return draft.commit({})
 
 
+def trained_on(folder: Path, stage: str, *documents: Artifact, kind: str = "model", **more: Any) -> Artifact:
+    """An artifact whose lineage, in the same folder, leads over tokens to documents."""
+    references = {}
+    for document in documents:
+        draft = draft_in(folder, f"tokens_of_{stage}_{document.stage}", "tokens")
+        draft._manifest["inputs"]["documents"] = document.reference()  # type: ignore[index]
+        references[document.stage] = draft.commit({}).reference()
+    draft = draft_in(folder, stage, kind)
+    draft._manifest["inputs"].update({"tokens": references, **more})  # type: ignore[attr-defined]
+    return draft.commit({})
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("benchmarks")
     write_benchmarks(folder / "data", SIX)
     run = run_folder(folder)
     shutil.rmtree(run / "artifacts" / "curate")
-    scanned(run / "artifacts", "curate")
+    curated = scanned(run / "artifacts", "curate")
+    tokens = draft_in(run / "artifacts", "tokens", "tokens")
+    tokens._manifest["inputs"]["documents"] = curated.reference()  # type: ignore[index]
+    reference = tokens.commit({}).reference()
+    for name in ("base", "tuned"):
+        path = run / "artifacts" / name / "manifest.json"
+        manifest = json.loads(path.read_text())
+        path.write_text(json.dumps({**manifest, "inputs": {"tokens": reference}}))
     return folder, run
 
 
-def inputs_of(run: Path, *more: Artifact) -> Inputs:
+def inputs_of(run: Path) -> Inputs:
     def opened(name: str) -> Artifact:
         return Artifact.open(run / "artifacts" / name)
 
     models = {"base": opened("base"), "tuned": opened("tuned")}
-    return Inputs({"models": models, "documents": opened("curate"), "scanned": {one.stage: one for one in more}})
+    return Inputs({"models": models, "documents": opened("curate")})
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +117,9 @@ def test_the_report_has_benchmarks_behaviour_claims_and_contamination(artifact: 
     for title in ("Benchmarks", "Benchmarks: further metrics", "Behaviour", "Scores without contaminated items"):
         assert title in titles
     (table,) = (block for block in blocks if block.get("title") == "Scores without contaminated items")
-    found = {row["task"]: row for row in table["rows"]}
-    assert found["PIQA"]["found in training text"] == 2
-    assert found["HellaSwag"]["tuned, clean"] == "the same"
+    found = {row["task"]: row for row in table["rows"] if row["model"] == "tuned"}
+    assert found["PIQA"]["found in its training text"] == 2
+    assert found["HellaSwag"]["without them"] == "the same"
     compared = [row["task"] for row in artifact.read_json("comparisons.json")]
     assert compared[:2] == ["six_tasks", "arc_challenge"]
     assert compared.count("behaviour_json") == 1
@@ -150,11 +169,10 @@ def test_what_is_derived_does_not_need_the_files_of_benchmarks(
         (tmp_path / "data" / "piqa" / "validation.jsonl").unlink(missing_ok=True)
 
 
-def test_only_what_every_scan_looked_for_has_clean_scores(world: tuple[Path, Path], tmp_path: Path) -> None:
-    _, run = world
-    first = Artifact.open(run / "artifacts" / "curate")
+def test_only_what_every_scan_of_a_models_text_looked_for_is_known(tmp_path: Path) -> None:
+    first = scanned(tmp_path, "curate")
     other = scanned(tmp_path, "other", ("How do I feed a dog?",), ("piqa", "hellaswag"))
-    flags = read_flags([first, other])
+    flags = flags_of(trained_on(tmp_path, "both", first, other))
     assert flags.kinds == {"cloze", "piqa", "hellaswag"}
     rows = benchmark_rows()["piqa/validation"]
     assert [row["goal"].split()[-1] for row, held in zip(rows, flags.of("piqa", rows) or (), strict=True) if held] == [
@@ -163,7 +181,25 @@ def test_only_what_every_scan_looked_for_has_clean_scores(world: tuple[Path, Pat
         "cow?",
     ]
     assert flags.of("arc_easy", benchmark_rows()["arc_easy/test"]) is None
-    assert read_flags([]).of("piqa", rows) is None
+    assert flags_of(trained_on(tmp_path, "one", first)).kinds == {"cloze", *SIX}
+
+
+def test_of_a_model_with_unknown_text_nothing_is_known(tmp_path: Path) -> None:
+    curated = scanned(tmp_path, "curate")
+    conversations = draft_in(tmp_path, "talk", "conversations")
+    conversations._manifest["settings"]["contamination"] = {"benchmarks": {"piqa": {}}}  # type: ignore[index]
+    reference = conversations.commit({}).reference()
+    assert flags_of(trained_on(tmp_path, "chat", curated, conversations=reference)).kinds == {"piqa"}
+    raw = draft_in(tmp_path, "raw", "documents")
+    fill_documents(raw)
+    assert not flags_of(trained_on(tmp_path, "unscanned", curated, raw.commit({}))).kinds
+    assert not flags_of(trained_on(tmp_path, "alone")).kinds
+    model = trained_on(tmp_path, "known", curated)
+    imported = Artifact(model.path, {**model.manifest, "identity": {"external": "sha"}})
+    assert flags_of(model).kinds
+    assert not flags_of(imported).kinds
+    shutil.rmtree(tmp_path / "tokens_of_known_curate")
+    assert not flags_of(model).kinds
 
 
 def test_the_content_of_the_files_is_the_identity_and_their_place_is_not(tmp_path: Path) -> None:

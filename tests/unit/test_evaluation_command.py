@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from pocketlm.errors import InputError
-from pocketlm.evaluation.benchmarks.tasks import SIX
+from pocketlm.evaluation.benchmarks.tasks import SIX, content_hash
 from pocketlm.evaluation.command import Order, evaluate
 from pocketlm.statistics.splits import split_of
-from tests.benchmark_files import write_benchmarks
+from tests.benchmark_files import benchmark_rows, write_benchmarks
 from tests.evaluation_world import run_folder, trained, write_data, write_tokenizer
 from tests.gguf_files import write_gguf
 
@@ -107,9 +107,32 @@ def test_the_two_splits_by_hash_are_disjoint_and_complete(run: Path, tmp_path: P
         result, _ = written(order, tmp_path / f"{split}.json")
         hashes[split] = [item["hash"] for task in result["tasks"].values() for item in task["items"]]
         assert result["settings"] == {"limit": None, "chat": False, "split": split}
-    assert all(split_of(item) == split for split in ("selection", "report") for item in hashes[split])
+    rows = {"piqa": benchmark_rows()["piqa/validation"], "winogrande": benchmark_rows()["winogrande/validation"]}
+    sides = [split_of(content_hash(task, row)) for task, own in rows.items() for row in own]
+    assert {split: sides.count(split) for split in ("selection", "report")} == {  # type: ignore[comparison-overlap]
+        split: len(hashes[split]) for split in ("selection", "report")
+    }
     assert sorted(hashes["selection"] + hashes["report"]) == sorted(hashes["all"])
     assert 0 < len(hashes["selection"]) < len(hashes["all"]) == 12
+
+
+def test_a_split_does_not_depend_on_ids_columns_or_their_order() -> None:
+    row = benchmark_rows()["arc_easy/test"][0]
+    twin = {"more": 1, **dict(reversed(row.items())), "id": "another"}
+    assert content_hash("arc_easy", row) == content_hash("arc_easy", twin)
+    assert len({content_hash("arc_easy", one) for one in benchmark_rows()["arc_easy/test"]}) == 6
+
+
+def test_names_that_nothing_has_are_not_passed_over(run: Path, tmp_path: Path) -> None:
+    data = str(write_benchmarks(tmp_path / "data", ["piqa"]))
+    for names in (["piqa", "behaviour-facts"], ["behaviours"]):
+        with pytest.raises(InputError, match="there is no task 'behaviour"):
+            evaluate(Order(run, names, data), tmp_path / "o.json")
+    with pytest.raises(InputError, match="did you mean behaviour_facts"):
+        evaluate(Order(run, ["behaviour_fact"], data), tmp_path / "o.json")
+    with pytest.raises(InputError, match="--data hub has none of --tasks all"):
+        evaluate(Order(run, ["all"], "hub"), tmp_path / "o.json")
+    assert not (tmp_path / "o.json").exists()
 
 
 def test_gsm8k_generates_five_shot_and_counts_what_does_not_fit(run: Path, tmp_path: Path) -> None:

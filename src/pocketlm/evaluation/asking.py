@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from pocketlm.errors import InputError
 from pocketlm.evaluation.adapter import PocketLM
 from pocketlm.evaluation.behaviour.run import rows_of_task, score_behaviour
-from pocketlm.evaluation.benchmarks.tasks import benchmark_of, lettered
+from pocketlm.evaluation.benchmarks.tasks import benchmark_of, content_hash
 from pocketlm.evaluation.clean import Flags, mark
 from pocketlm.evaluation.harness import Suite, open_suite
 from pocketlm.evaluation.items import Item
@@ -31,14 +32,12 @@ class Asked:
 
     Attributes:
         data: tasks of the harness, and lettered ones. behaviour: names of behaviour checks.
-        flags: which items training text held.
-        split: which items of the benchmarks, by hash. chat: ask them in the model's chat form.
+        split: which items of the benchmarks, by the hash of their question. chat: ask them in the model's chat form.
         limit: only the first items of each task (of those of the split).
     """
 
     data: TaskData
     behaviour: Sequence[str] = ()
-    flags: Flags = field(default_factory=Flags)
     split: Split = "all"
     chat: bool = False
     limit: int | None = None
@@ -76,6 +75,7 @@ class Questions:
         model: Transformer,
         tokenizer: Tokenizer,
         name: str,
+        flags: Flags,
         progress: Callable[[float], None] | None = None,
         sample: Mapping[str, Sequence[int]] | None = None,
     ) -> Answers:
@@ -83,6 +83,7 @@ class Questions:
 
         Args:
             name: identifies model and tokenizer in the harness's records.
+            flags: which items its training text held, as far as that is known.
             progress: called with the number of items (or the part of one) that were finished.
             sample: task -> which of its questions; all of them unless given.
         """
@@ -105,18 +106,21 @@ class Questions:
             names, limit = self._asked.behaviour, self._asked.limit
             items |= score_behaviour(model, tokenizer, names, limit, progress, sample)
         return Answers(
-            {task: self._marked(task, rows, places.get(task, ())) for task, rows in items.items()}, shortened
+            {task: self._marked(task, rows, places.get(task, ()), flags) for task, rows in items.items()},
+            {task: count for task, count in shortened.items() if count},
         )
 
-    def _marked(self, task: str, items: list[Item], places: Sequence[int]) -> list[Item]:
+    def _marked(self, task: str, items: list[Item], places: Sequence[int], flags: Flags) -> list[Item]:
         rows = self._asked.data.rows.get(task)
-        return items if rows is None else mark(items, self._asked.flags.of(task, [rows[at] for at in places]))
+        return items if rows is None else mark(items, flags.of(task, [rows[at] for at in places]))
 
     def _positions(self, task: str) -> list[int]:
-        places: Sequence[int] = range(len(self._asked.data.rows[task]))
-        if self._asked.split != "all" and benchmark_of(task) is not None and self._suite is not None:
-            hashes = self._suite.hashes(lettered(task) or task)
-            places = [at for at in places if split_of(hashes[at]) == self._asked.split]
+        rows = self._asked.data.rows[task]
+        places: Sequence[int] = range(len(rows))
+        if self._asked.split != "all" and benchmark_of(task) is not None:
+            places = [at for at in places if split_of(content_hash(task, rows[at])) == self._asked.split]
+        if not places:
+            raise InputError(f"task {task} has no item in the split {self._asked.split!r}; leave it out, or ask all")
         return list(places)[: self._asked.limit]
 
 

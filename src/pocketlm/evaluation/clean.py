@@ -9,11 +9,11 @@ themselves (bits per byte), for what holds a part of them was removed whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pocketlm.evaluation.benchmarks.tasks import BLIMP, benchmark_of
+from pocketlm.evaluation.benchmarks.tasks import BLIMP, benchmark_of, content_hash
 from pocketlm.evaluation.task_data import ARITHMETIC, CLOZE, INSTRUCTIONS, family
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ OWN_KINDS = {ARITHMETIC: "arithmetic", INSTRUCTIONS: "instruction", CLOZE: "cloz
 
 @dataclass(frozen=True)
 class Flags:
-    """What the scans of some training texts looked for, and found.
+    """What the scans of a model's training texts looked for, and found.
 
     Attributes:
-        kinds: benchmarks, and kinds of our own items, that every scan looked for.
+        kinds: benchmarks, and kinds of our own items, that every scan looked for; empty when nothing is known.
         held: (kind, id of an item of ours or hash of a benchmark's question) of what was found.
     """
 
@@ -42,26 +42,44 @@ class Flags:
         kind = benchmark_of(task) or OWN_KINDS.get(family(task))
         if kind is None or kind == BLIMP or kind not in self.kinds:
             return None
-        return [(kind, _key(kind, row)) in self.held for row in rows]
+        own = kind in OWN_KINDS.values()
+        return [(kind, str(row["id"]) if own else content_hash(task, row)) in self.held for row in rows]
 
 
-def read_flags(artifacts: Iterable[Artifact]) -> Flags:
-    """What the scans of curated documents found; a kind that one of them did not look for is left out.
+def flags_of(model: Artifact) -> Flags:
+    """What the scans of the very texts that a model was trained on looked for, and found.
 
-    Artifacts that curation did not make are passed over.
+    Nothing is known of a model that was made elsewhere, that was trained on text which no scan saw (a file of one's
+    own, documents that were not curated), or whose lineage does not lie beside it.
     """
-    kinds: list[set[str]] = []
-    held: set[tuple[str, str]] = set()
-    for artifact in artifacts:
-        if CONTAMINATED_ITEMS not in artifact.manifest["files"]:
-            continue
-        looked_for = {"cloze", *artifact.manifest["settings"]["contamination"]["benchmarks"]}
-        if "problems" in artifact.manifest["inputs"]:
-            looked_for |= {"arithmetic", "instruction"}
-        kinds.append(looked_for)
-        for row in artifact.read_jsonl(CONTAMINATED_ITEMS):
-            held |= {(row["kind"], row["id"]), (row["kind"], row["question"])}
-    return Flags(frozenset(set.intersection(*kinds)) if kinds else frozenset(), frozenset(held))
+    from pocketlm.evaluation.models.model_lineage import lineage_of, references
+
+    lineage = {artifact.stage: artifact for artifact in lineage_of(model)}
+    made_of = [(artifact, reference) for artifact in lineage.values() for reference in references(artifact)]
+    if any(reference["stage"] not in lineage for _, reference in made_of):
+        return Flags()
+    if any(artifact.kind == "model" and artifact.external is not None for artifact in lineage.values()):
+        return Flags()
+    tokenized = {reference["stage"] for artifact, reference in made_of if artifact.kind == "tokens"}
+    documents = [one for name, one in lineage.items() if name in tokenized and one.kind == "documents"]
+    if not documents or any(CONTAMINATED_ITEMS not in one.manifest["files"] for one in documents):
+        return Flags()
+    conversations = [artifact for artifact in lineage.values() if artifact.kind == "conversations"]
+    held = {
+        (row["kind"], key)
+        for one in documents
+        for row in one.read_jsonl(CONTAMINATED_ITEMS)
+        for key in (row["id"], row["question"])
+    }
+    return Flags(frozenset.intersection(*map(_looked_for, [*documents, *conversations])), frozenset(held))
+
+
+def _looked_for(scanned: Artifact) -> frozenset[str]:
+    """Kinds of items that the scan of curated documents or of conversations looked for."""
+    inputs = scanned.manifest["inputs"]
+    kinds = set(scanned.manifest["settings"]["contamination"]["benchmarks"])
+    kinds |= {"cloze"} if scanned.kind == "documents" or "documents" in inputs else set()
+    return frozenset(kinds | ({"arithmetic", "instruction"} if "problems" in inputs else set()))
 
 
 def mark(items: Sequence[Item], flags: Sequence[bool] | None) -> list[Item]:
@@ -76,12 +94,3 @@ def clean(items: Sequence[Item]) -> list[Item] | None:
     if not any(item.get("contaminated") for item in items):
         return None
     return [item for item in items if not item["contaminated"]]
-
-
-def _key(kind: str, row: Mapping[str, Any]) -> str:
-    from pocketlm.data.contamination.benchmarks import READERS, Row
-    from pocketlm.data.contamination.contamination_index import question_hash
-
-    if kind not in READERS:
-        return str(row["id"])
-    return question_hash(READERS[kind](Row(kind, row)).item(kind, ""))

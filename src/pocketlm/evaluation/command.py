@@ -72,6 +72,7 @@ def evaluate(order: Order, out: Path) -> list[str]:
     asked = _asked(order, location, available)
 
     from pocketlm.evaluation.asking import open_questions
+    from pocketlm.evaluation.clean import Flags, flags_of
     from pocketlm.evaluation.harness import harness_version
     from pocketlm.evaluation.scores import summarise
     from pocketlm.pipeline.seeds import generator
@@ -79,6 +80,7 @@ def evaluate(order: Order, out: Path) -> list[str]:
 
     model, tokenizer = location.load(prepare(Runtime()))
     digest = location.digest
+    flags = Flags() if location.artifact is None else flags_of(location.artifact)
     progress = Progress()
     progress.start("eval", 1, 1)
     with open_questions(asked) as questions:
@@ -89,7 +91,7 @@ def evaluate(order: Order, out: Path) -> list[str]:
             done += count
             progress.update(done, total, "item", {})
 
-        answers = questions.ask(model, tokenizer, digest, advance)
+        answers = questions.ask(model, tokenizer, digest, flags, advance)
     # A mean over levels is given only when no level is missing from it.
     whole = all(task in asked.data.rows for task in available.rows if family(task) == ARITHMETIC)
     scores = summarise(answers.items, generator(0, "intervals"), whole)
@@ -108,17 +110,15 @@ def evaluate(order: Order, out: Path) -> list[str]:
 
 def _asked(order: Order, location: ModelLocation, available: TaskData) -> Asked:
     from pocketlm.evaluation.asking import Asked
-    from pocketlm.evaluation.clean import read_flags
 
     if not order.tasks:
         raise InputError(f"--tasks is empty; tasks with data here: {', '.join([*available.rows, *available.more])}")
-    behaviour = [name for name in order.tasks if name.startswith("behaviour_")]
-    behaviour += list(BEHAVIOUR) if "behaviour" in order.tasks else []
-    others = [name for name in order.tasks if not name.startswith("behaviour")]
+    behaviour = [name for task in order.tasks for name in (BEHAVIOUR if task == "behaviour" else [task])]
+    behaviour = [name for name in behaviour if name.startswith("behaviour_")]
+    others = [name for name in order.tasks if name != "behaviour" and not name.startswith("behaviour_")]
     return Asked(
         available.select(others),
         tuple(dict.fromkeys(behaviour)),
-        read_flags(location.curated()),
         order.split,
         order.chat,
         order.limit,
@@ -130,9 +130,11 @@ def _available(order: Order, location: ModelLocation) -> TaskData:
     wanted = {name for task in order.tasks for name in (SIX if task == "six" else [task])}
     named = [name for name in BENCHMARKS if any(benchmark_of(task) == name for task in wanted)]
     if order.data == HUB:
+        if not named:
+            raise InputError(f"--data hub has none of --tasks {','.join(order.tasks)}; it has {', '.join(BENCHMARKS)}")
         return read_benchmarks(TaskData({}, more=tuple(BENCHMARKS)), local_files("--data hub", from_hub(named)))
     if order.data is None and location.run is None:
-        if all(task.startswith("behaviour") for task in order.tasks):
+        if all(task == "behaviour" or task.startswith("behaviour_") for task in order.tasks):
             return TaskData({})
         raise InputError(
             f"{location.folder} is not part of a run: say where the tasks' files are with --data DIR (or --data hub)"
@@ -152,6 +154,7 @@ def _tasks(asked: Asked, answers: Answers, scores: Mapping[str, Mapping[str, Any
     from pocketlm.evaluation.scores import rate_name
 
     tasks: dict[str, Any] = {}
+    examples = asked.data.example_hashes()
     for task, values in scores.items():
         entry: dict[str, Any] = {
             "primary": next(iter(values)) if rate_name(task) not in values else rate_name(task),
@@ -162,6 +165,8 @@ def _tasks(asked: Asked, answers: Answers, scores: Mapping[str, Mapping[str, Any
             rows = asked.data.rows.get(task)
             if rows is not None:
                 entry["data_sha256"] = sha256_text(canonical_json(list(rows)))
+            if task in examples:
+                entry["examples_sha256"] = examples[task]
             entry["items"] = answers.items[task]
         tasks[task] = entry
     return tasks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,6 @@ from pocketlm.evaluation.asking import Asked, Split
 from pocketlm.evaluation.benchmarks.files import local_files
 from pocketlm.evaluation.benchmarks.settings import BenchmarkFiles
 from pocketlm.evaluation.benchmarks.tasks import LETTERS
-from pocketlm.evaluation.clean import read_flags
 from pocketlm.evaluation.models.loading import ModelLocation
 from pocketlm.evaluation.task_data import ARITHMETIC, BITS_PER_BYTE, FILES, TaskData, read_benchmarks, read_task_data
 
@@ -55,11 +55,20 @@ def stage_questions(
     limit: int | None,
 ) -> Asked:
     """What a recipe's evaluation asks every model; the arguments are the stage's settings."""
-    documents = inputs["documents"]
-    data = stage_data(documents, inputs.get("problems"), benchmarks)
+    data = stage_data(inputs["documents"], inputs.get("problems"), benchmarks)
     data = data.select([*data.rows, *(f"{name}{LETTERS}" for name in letters)])
-    flags = read_flags([documents, *inputs.many("scanned").values()])
-    return Asked(data, behaviour, flags, split, chat, limit)
+    return Asked(data, behaviour, split, chat, limit)
+
+
+def require_pairs(pairs: Sequence[tuple[str, str]], models: Sequence[str]) -> None:
+    """InputError with the nearest name for a model of `evaluate.comparisons` that is not evaluated."""
+    for name in (name for pair in pairs for name in pair):
+        if name not in models:
+            near = difflib.get_close_matches(name, models, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise InputError(
+                f"evaluate.comparisons: {name!r} is not among the models{hint} Models: {', '.join(models)}"
+            )
 
 
 def open_model(artifact: Artifact, device: torch.device | str) -> tuple[Transformer, Tokenizer]:

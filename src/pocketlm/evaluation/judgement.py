@@ -18,6 +18,7 @@ from pocketlm.pipeline.storage import canonical_json, sha256_text
 if TYPE_CHECKING:
     import numpy as np
 
+    from pocketlm.evaluation.asking import Answers
     from pocketlm.evaluation.items import Item
     from pocketlm.statistics.rates import Estimate
 
@@ -33,24 +34,36 @@ class Judgement:
     comparisons: Sequence[Comparison]
     metrics: Mapping[str, Figure]
     blocks: Sequence[Block]
+    answers: Mapping[str, Answers]
 
-    def results(self, digests: Mapping[str, str], items: Mapping[str, Items]) -> dict[str, Any]:
+    def results(self, digests: Mapping[str, str], examples: Mapping[str, str]) -> dict[str, Any]:
         """Of `results.json`: each model's digest and scores, and each task's number of items and their digest.
 
         `order` is that of the tasks, in which they are resampled.
+
+        Args:
+            digests: of the models. examples: task -> hash of what its few-shot examples are drawn from.
         """
-        first = next(iter(items.values()))
+        first = next(iter(self.answers.values())).items
         return {
             "models": {
                 name: {
                     "digest": digest,
                     "scores": _plain(self.scores[name]),
+                    "shortened": self.answers[name].shortened,
                     **({"clean_scores": _plain(self.clean_scores[name])} if self.clean_scores[name] else {}),
                 }
                 for name, digest in digests.items()
             },
             "order": list(first),
-            "tasks": {task: {"n": len(rows), "sha256": task_digest(rows)} for task, rows in first.items()},
+            "tasks": {
+                task: {
+                    "n": len(rows),
+                    "sha256": task_digest(rows),
+                    **({"examples_sha256": examples[task]} if task in examples else {}),
+                }
+                for task, rows in first.items()
+            },
         }
 
     def comparison_rows(self) -> list[dict[str, Any]]:
@@ -59,7 +72,7 @@ class Judgement:
 
 
 def judge(
-    items: Mapping[str, Items],
+    answers: Mapping[str, Answers],
     weights: Mapping[str, str],
     pairs: Sequence[tuple[str, str]],
     shown_answers: int,
@@ -68,13 +81,14 @@ def judge(
     """Scores of every model and comparisons of the pairs.
 
     Args:
-        items: model -> task -> items; every model was asked the same.
+        answers: of every model; all were asked the same.
         weights: model -> hash of its weights; two models of the same are not compared.
         pairs: (model, other).
         shown_answers: how many generated items are shown with every model's answer.
         generator: purpose -> a fresh random stream; the same for every model and pair, so that equal answers have
             equal intervals.
     """
+    items = {model: one.items for model, one in answers.items()}
     scores = {model: summarise(tasks, generator("intervals")) for model, tasks in items.items()}
     clean_scores = {model: _clean_scores(tasks, generator) for model, tasks in items.items()}
     different = [(first, second) for first, second in pairs if weights[first] != weights[second]]
@@ -91,10 +105,11 @@ def judge(
     if comparisons:
         blocks.append(figures.comparison_table(scores, comparisons))
     blocks += score_tables.clean_blocks(scores, clean_scores, items)
+    blocks += [score_tables.shortened(model, one.shortened) for model, one in answers.items() if one.shortened]
     if shown_answers:
         blocks.append(figures.answer_samples(items, shown_answers))
     metrics = {**figures.metrics(scores, comparisons), **score_tables.clean_metrics(clean_scores)}
-    return Judgement(scores, clean_scores, comparisons, metrics, blocks)
+    return Judgement(scores, clean_scores, comparisons, metrics, blocks, answers)
 
 
 def task_digest(rows: Sequence[Item]) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pocketlm.evaluation import letters
-from pocketlm.evaluation.asking import Asked, open_questions
+from pocketlm.evaluation.asking import Answers, Asked, open_questions
 from pocketlm.evaluation.behaviour.run import differences
 from pocketlm.evaluation.benchmarks.tasks import benchmark_of, lettered
+from pocketlm.evaluation.clean import flags_of
 from pocketlm.evaluation.inputs import open_model
 from pocketlm.evaluation.judgement import judge
 from pocketlm.pipeline.rederivation import alike, compared
@@ -50,9 +51,13 @@ def rederive(
         return Rederived([f"{artifact.path / 'results.json'} names other tasks than its settings and inputs ask for"])
     items = {name: {task: artifact.read_jsonl(f"items/{name}.{task}.jsonl") for task in tasks} for name in models}
     weights = {name: model.manifest["files"][WEIGHTS]["sha256"] for name, model in models.items()}
-    judged = judge(items, weights, comparisons, shown_answers, context.generator)
+    answers = {name: Answers(rows, results["models"][name]["shortened"]) for name, rows in items.items()}
+    judged = judge(answers, weights, comparisons, shown_answers, context.generator)
+    key = "examples_sha256"
+    recorded = {task: entry[key] for task, entry in results["tasks"].items() if key in entry}
+    examples = recorded if absent else asked.data.example_hashes()
     again = {
-        "results.json": judged.results({name: model.digest for name, model in models.items()}, items),
+        "results.json": judged.results({name: model.digest for name, model in models.items()}, examples),
         "comparisons.json": judged.comparison_rows(),
     }
     stated = {
@@ -64,11 +69,11 @@ def rederive(
         for name, content in again.items()
         if not alike(stated[name], content, 1e-9)
     ]
-    for recorded in items.values():
+    for own in items.values():
         for task in asked.behaviour:
-            different += differences(task, recorded[task])
+            different += differences(task, own[task])
         for task in filter(lettered, tasks):
-            different += letters.differences(task, recorded[task])
+            different += letters.differences(task, own[task])
     different += rescored(asked, items, inputs, context)
     sampled = f"{ITEMS_PER_TASK} items of each task scored again by each of {len(models)} models"
     if absent:
@@ -89,7 +94,7 @@ def rescored(asked: Asked, items: Mapping[str, Items], inputs: Inputs, context: 
                 task: sorted(generator.choice(count, min(ITEMS_PER_TASK, count), replace=False).tolist())
                 for task, count in questions.counts.items()
             }
-            again = questions.ask(*open_model(model, device), model.digest, sample=chosen).items
+            again = questions.ask(*open_model(model, device), model.digest, flags_of(model), sample=chosen).items
             for task, places in chosen.items():
                 recorded = items[name].get(task, ())
                 if len(recorded) != questions.counts[task]:

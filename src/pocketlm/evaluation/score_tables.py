@@ -4,7 +4,7 @@ others below it, and scores without the items that training text held."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pocketlm.evaluation import figures
 from pocketlm.evaluation.benchmarks.tasks import BLIMP, benchmark_of, lettered
@@ -46,32 +46,41 @@ def clean_blocks(
     scores: Mapping[str, Scores], clean_scores: Mapping[str, Scores], items: Mapping[str, Items]
 ) -> list[Block]:
     """What the contamination scan says about the scored items, and the scores without those that it found."""
-    first = next(iter(items.values()))
-    looked_for = {task: rows for task, rows in first.items() if rows and "contaminated" in rows[0]}
-    if not looked_for:
-        return []
-    rows: list[dict[str, Any]] = []
-    for task, asked in looked_for.items():
-        held = sum(item["contaminated"] for item in asked)
-        metric = rate_name(task)
-        row = {"task": figures.title(task), "items": len(asked), "found in training text": held}
-        for model in scores:
-            rest = clean_scores[model].get(task)
-            row[f"{model}, all"] = figures.shown(metric, scores[model][task][metric])
-            row[f"{model}, clean"] = figures.shown(metric, rest[metric]) if rest else "the same" if not held else "none"
-        rows.append(row)
-    columns = [
-        "task",
-        "items",
-        "found in training text",
-        *(f"{model}, {part}" for model in scores for part in ("all", "clean")),
+    rows = [
+        {
+            "model": model,
+            "task": figures.title(task),
+            "items": len(asked),
+            "found in its training text": held,
+            "all items": figures.shown(rate_name(task), scores[model][task][rate_name(task)]),
+            "without them": _without(clean_scores[model].get(task, {}), rate_name(task), held),
+        }
+        for model, tasks in items.items()
+        for task, asked in tasks.items()
+        if asked and "contaminated" in asked[0]
+        for held in [sum(item["contaminated"] for item in asked)]
     ]
+    if not rows:
+        return []
+    columns = ["model", "task", "items", "found in its training text", "all items", "without them"]
     note = (
-        "Found: the contamination scan of `curate` found the item in a document, which was then removed or cut. Clean: "
-        "the score on the other items. 95 % intervals in brackets; the two scores share items, so their intervals "
-        "overlap by design."
+        "Found: the scan of the text that the model was trained on found the item in a document, which was then "
+        "removed or cut. 95 % intervals in brackets; the two scores share items, so their intervals overlap by design. "
+        "A model of which some training text is not known has no row."
     )
     return [table("Scores without contaminated items", columns, rows, note)]
+
+
+def _without(rest: Mapping[str, Estimate], metric: str, held: int) -> str:
+    if rest:
+        return figures.shown(metric, rest[metric])
+    return "no item is left" if held else "the same"
+
+
+def shortened(model: str, counts: Mapping[str, int]) -> Block:
+    """What is said of requests that were longer than a model's context."""
+    listed = ", ".join(f"{count:,} of {figures.title(task)}" for task, count in counts.items())
+    return paragraph(f"Longer than the context of {model}, so that they lost their left end: {listed} (requests).")
 
 
 def clean_metrics(clean_scores: Mapping[str, Scores]) -> dict[str, Figure]:

@@ -197,8 +197,11 @@ def _rate(right: Sequence[bool], rows: Sequence[Item]) -> Estimate:
 
 
 def cluster_of(row: Mapping[str, Any]) -> Hashable:
-    """Items that stand or fall together: both orders of an operand pair, the turns of a session; others stand alone."""
-    return tuple(sorted(row["operands"])) if "operands" in row else row.get("session", row["id"])
+    """Items that stand or fall together: both orders of an operand pair, the turns of a session, a question that is
+    there twice (by its hash, where it has one); others stand alone.
+    """
+    alone = row.get("hash", row["id"])
+    return tuple(sorted(row["operands"])) if "operands" in row else row.get("session", alone)
 
 
 def _hashes(rows: Sequence[Item]) -> list[str]:

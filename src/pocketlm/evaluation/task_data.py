@@ -30,6 +30,7 @@ from pocketlm.evaluation.benchmarks.tasks import (
     read_benchmark,
     require_json,
 )
+from pocketlm.pipeline.storage import canonical_json, sha256_text
 
 BITS_PER_BYTE = "heldout_bits_per_byte"
 CLOZE = "last_word_cloze"
@@ -70,6 +71,10 @@ class TaskData:
     rows: Mapping[str, Sequence[Row]]
     examples: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     more: Sequence[str] = ()
+
+    def example_hashes(self) -> dict[str, str]:
+        """Task -> sha256 of the rows that its few-shot examples are drawn from: by other ones prompts differ."""
+        return {name: sha256_text(canonical_json(list(rows))) for name, rows in self.examples.items()}
 
     def select(self, names: Iterable[str]) -> TaskData:
         """Only the named tasks; a name of `GROUPS` stands for its tasks, `NAME_letters` has the rows of NAME.

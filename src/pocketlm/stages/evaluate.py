@@ -1,8 +1,8 @@
 """Stage `evaluate`: every model on the report split, benchmarks and behaviour checks, once, and compared item by item.
 
 In: models in the order of their making; curated documents (heldout.parquet, cloze.jsonl); problems, where models
-answer (report.jsonl and instructions_report.jsonl); further curated documents, whose contamination scans count too.
-Out: `results.json`, `comparisons.json` and `items/MODEL.TASK.jsonl` with every answer.
+answer (report.jsonl and instructions_report.jsonl). Out: `results.json`, `comparisons.json` and
+`items/MODEL.TASK.jsonl` with every answer.
 
 It chooses nothing: whatever is chosen by score was chosen on the selection split. Claims are derived from intervals.
 Models with the same weights are not compared. All models and pairs are resampled alike: equal answers, equal intervals.
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from pocketlm.errors import InputError
 from pocketlm.evaluation.benchmarks.settings import Benchmarks
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
@@ -85,7 +84,6 @@ def recheck(settings: EvaluateSettings, artifact: Artifact, inputs: Inputs, cont
         "models": many("model"),
         "documents": "documents",
         "problems": optional("problems"),
-        "scanned": many("documents", optional=True),
     },
     output="evaluation",
     external=files_identity,
@@ -94,20 +92,21 @@ def recheck(settings: EvaluateSettings, artifact: Artifact, inputs: Inputs, cont
 def evaluate(settings: EvaluateSettings, inputs: Inputs, context: Context) -> Artifact:
     """Score every model on the report split and compare them item by item."""
     from pocketlm.evaluation.asking import open_questions
+    from pocketlm.evaluation.clean import flags_of
     from pocketlm.evaluation.continuations import continuation_samples
     from pocketlm.evaluation.harness import harness_version
-    from pocketlm.evaluation.inputs import open_model
+    from pocketlm.evaluation.inputs import open_model, require_pairs
     from pocketlm.evaluation.judgement import judge
     from pocketlm.evaluation.task_data import BITS_PER_BYTE
     from pocketlm.model.storage import WEIGHTS
     from pocketlm.training.device import prepare
 
     models = inputs.many("models")
-    _check_pairs(settings.comparisons, list(models))
+    require_pairs(settings.comparisons, list(models))
     device = prepare(context.runtime)
     asked = _asked(settings, inputs)
     draft = context.draft("evaluation")
-    items, continuations = {}, []
+    answers, continuations = {}, []
     with open_questions(asked) as questions:
         total, done = len(models) * sum(questions.counts.values()), 0.0
 
@@ -119,17 +118,17 @@ def evaluate(settings: EvaluateSettings, inputs: Inputs, context: Context) -> Ar
         for place, (name, artifact) in enumerate(models.items()):
             context.check_stop()
             model, tokenizer = open_model(artifact, device)
-            items[name] = questions.ask(model, tokenizer, artifact.digest, advance).items
-            for task, rows in items[name].items():
+            answers[name] = questions.ask(model, tokenizer, artifact.digest, flags_of(artifact), advance)
+            for task, rows in answers[name].items.items():
                 draft.write_jsonl(f"items/{name}.{task}.jsonl", rows)
             if place == 0 and settings.shown_continuations:
                 shape = (settings.shown_continuations, settings.continuation_tokens, context.seed("continuations"))
                 texts = asked.data.rows[BITS_PER_BYTE]
                 continuations.append(continuation_samples(name, model, tokenizer, texts, *shape))
     weights = {name: artifact.manifest["files"][WEIGHTS]["sha256"] for name, artifact in models.items()}
-    judged = judge(items, weights, settings.comparisons, settings.shown_answers, context.generator)
-    digests = {name: artifact.digest for name, artifact in models.items()}
-    draft.write_json("results.json", {"lm_eval": harness_version(), **judged.results(digests, items)})
+    judged = judge(answers, weights, settings.comparisons, settings.shown_answers, context.generator)
+    results = judged.results({name: artifact.digest for name, artifact in models.items()}, asked.data.example_hashes())
+    draft.write_json("results.json", {"lm_eval": harness_version(), **results})
     draft.write_json("comparisons.json", judged.comparison_rows())
     return draft.commit(judged.metrics, [*judged.blocks, *continuations])
 
@@ -137,22 +136,5 @@ def evaluate(settings: EvaluateSettings, inputs: Inputs, context: Context) -> Ar
 def _asked(settings: EvaluateSettings, inputs: Inputs) -> Asked:
     from pocketlm.evaluation.inputs import stage_questions
 
-    return stage_questions(
-        inputs,
-        settings.benchmarks,
-        settings.letters,
-        settings.behaviour,
-        settings.split,
-        settings.chat,
-        settings.limit,
-    )
-
-
-def _check_pairs(pairs: tuple[tuple[str, str], ...], models: list[str]) -> None:
-    for name in (name for pair in pairs for name in pair):
-        if name not in models:
-            near = difflib.get_close_matches(name, models, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise InputError(
-                f"evaluate.comparisons: {name!r} is not among the models{hint} Models: {', '.join(models)}"
-            )
+    tasks = settings.benchmarks, settings.letters, settings.behaviour
+    return stage_questions(inputs, *tasks, settings.split, settings.chat, settings.limit)

@@ -20,6 +20,7 @@ from typing import Any
 
 from pocketlm.data.contamination.benchmarks import LETTERED, READERS, SUFFIXES, Row, benchmark_rows
 from pocketlm.errors import InputError
+from pocketlm.pipeline.storage import canonical_json, sha256_text
 
 SIX = ("arc_challenge", "arc_easy", "hellaswag", "lambada_openai", "piqa", "winogrande")
 """The tasks of the L20-Edu paper."""
@@ -190,6 +191,17 @@ def definition(task: str, file: Path, examples: Path | None, cache: Path | None)
         "dataset_kwargs": dataset,
         **splits,
     }
+
+
+def content_hash(task: str, row: Mapping[str, Any]) -> str:
+    """sha256 of what a benchmark's row asks: its question alone where it has one (so that twins under other ids, other
+    column orders and additional columns do not matter), else the whole row."""
+    from pocketlm.data.contamination.contamination_index import question_hash
+
+    name = benchmark_of(task)
+    if name is not None and name in READERS:
+        return question_hash(READERS[name](Row(name, row)).item(name, ""))
+    return sha256_text(canonical_json(row))
 
 
 def _rows(paths: Sequence[Path]) -> Iterator[Row]:

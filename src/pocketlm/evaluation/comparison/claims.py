@@ -5,8 +5,8 @@ Three kinds of sentence, each stronger than the one before:
 - "A scored higher than B": the interval of the difference is clear of zero and p < 0.05;
 - "A is better than B": moreover the same items, paired; nothing about A was chosen by them; and it is known that A's
   training text did not hold them, or the difference also stands without those that it held.
-"The best of the table" needs this against every other model, with p adjusted over all pairs of the table (Holm 1979),
-which covers that the best one was picked after the scores were seen.
+"The best of the table" needs this against every other model. p is always adjusted over all comparisons of the table
+(`compared`), which covers that a pair, a task or the best model was picked after the scores were seen.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from pocketlm.evaluation.comparison.differences import MEAN, SIGNIFICANCE, Diffe
 from pocketlm.evaluation.comparison.records import Record, is_rate
 from pocketlm.evaluation.comparison.words import interval, kind, score, shown_p
 from pocketlm.evaluation.task_data import FILES, family
-from pocketlm.statistics.paired_tests import holm
 from pocketlm.statistics.rates import Estimate, normal_quantile
 
 POWER = 0.8
@@ -55,26 +54,24 @@ class _Doubt:
 
 def claims(comparisons: Comparisons) -> list[Claim]:
     """Every sentence about the compared records, pair by pair, and the one about the whole table."""
-    found = [claim for pair in comparisons.pairs for claim in pair_claims(pair, len(comparisons.tasks))]
+    found = [claim for pair in comparisons.pairs for claim in pair_claims(pair, comparisons)]
     if len(comparisons.records) > 2:
         found += best_of_table(comparisons)
     return found
 
 
-def pair_claims(pair: Pair, tasks: int) -> list[Claim]:
-    """The sentences about one pair: on the mean over tasks, and what single tasks show; without a mean, task by task.
-
-    Args:
-        tasks: how many tasks the mean is to be over.
+def pair_claims(pair: Pair, table: Comparisons) -> list[Claim]:
+    """The sentences about one pair of a table: on the mean over tasks, and what single tasks show; without a mean, task
+    by task.
     """
     first, second = pair.first.name, pair.second.name
     found = []
     if pair.mean is not None:
-        found += _row_claims(pair, pair.mean) + _by_task(pair)
+        found += _row_claims(pair, pair.mean) + _by_task(pair, table.task_comparisons)
     else:
-        if tasks > 1:
+        if len(table.tasks) > 1:
             reasons = tuple(item.reason for item in pair.refused)
-            sentence = f"{first} and {second} differ on the mean of {tasks} tasks"
+            sentence = f"{first} and {second} differ on the mean of {len(table.tasks)} tasks"
             found.append(Claim(sentence, False, reasons, (COMPARABLE,)))
         for row in pair.tasks:
             found += _row_claims(pair, row)
@@ -89,15 +86,13 @@ def best_of_table(comparisons: Comparisons) -> list[Claim]:
         faults = [item.reason for pair in comparisons.pairs for item in pair.refused if item.task != MEAN]
         sentence = f"one of the {count} models is the best of the table"
         return [Claim(sentence, False, tuple(dict.fromkeys(reasons or faults)), (COMPARABLE,))]
-    means = [pair.mean for pair in comparisons.pairs if pair.mean is not None]
-    adjusted = holm([row.p for row in means])
+    means = [(pair, pair.mean) for pair in comparisons.pairs if pair.mean is not None]
     best = max(comparisons.means, key=lambda name: comparisons.means[name].value)
     record = next(record for record in comparisons.records if record.name == best)
     unbeaten, doubts = [], []
-    for pair, mean, p in zip(comparisons.pairs, means, adjusted, strict=True):
+    for pair, row in means:
         if record not in (pair.first, pair.second):
             continue
-        row = replace(mean, adjusted=p)
         wins: Verdict = "better" if pair.first is record else "worse"
         if row.verdict != wins:
             unbeaten.append((pair.second if pair.first is record else pair.first).name)
@@ -195,7 +190,7 @@ def _items_needed(row: Difference) -> str:
     z = normal_quantile()
     factor = ((z + NormalDist().inv_cdf(POWER)) / z * facing / size) ** 2
     if factor <= 1:
-        return "more items, or fewer tasks compared at a time"
+        return "more items, or fewer models and tasks compared at a time"
     return f"about {_rounded(factor)} times as many items ({_rounded(factor * row.n)}), if it is as large as it seems"
 
 
@@ -204,10 +199,14 @@ def _rounded(value: float) -> str:
     return f"{round(value, 1 - int(math.log10(value))):,.0f}" if value >= 10 else f"{value:.1f}"
 
 
-def _by_task(pair: Pair) -> list[Claim]:
-    """One sentence for the tasks that each is ahead on, and one for those that show nothing."""
+def _by_task(pair: Pair, comparisons: int) -> list[Claim]:
+    """One sentence for the tasks that each is ahead on, and one for those that show nothing.
+
+    Args:
+        comparisons: how many p is adjusted over.
+    """
     first, second = pair.first.name, pair.second.name
-    why = (f"p adjusted over {len(pair.tasks)} tasks",)
+    why = (f"p adjusted over {comparisons} comparisons: every pair on every task",)
     words: dict[Verdict, str] = {
         "better": f"{first} scored higher than {second} on",
         "worse": f"{second} scored higher than {first} on",

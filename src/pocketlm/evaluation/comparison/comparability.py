@@ -28,6 +28,8 @@ def why_not(first: Record, second: Record, task: str) -> str:
         return f"{asked} was asked in the chat form and {plain} was not; score both in one form"
     if None not in (one.shots, other.shots) and one.shots != other.shots:
         return f"{first.name} was shown {one.shots} examples and {second.name} {other.shots}; score both alike"
+    if None not in (one.examples, other.examples) and one.examples != other.examples:
+        return f"{first.name} and {second.name} were shown other few-shot examples; score both with the same ones"
     if one.items is not None and other.items is not None:
         return _why_not_the_same_items(first, second, one.items, other.items)
     if one.n != other.n:

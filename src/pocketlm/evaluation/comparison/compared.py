@@ -1,7 +1,8 @@
 """Two or more records against each other: a table, every pair, and what could not be compared.
 
-p is adjusted over the tasks of a pair (Holm 1979); the mean over tasks stands for itself. What cannot be compared is
-refused with the reason, task by task: it is never left out of a mean in silence.
+p is adjusted over the whole table (Holm 1979): its single tasks, of all pairs, are one family, and the means of all
+pairs another. What cannot be compared is refused with the reason, task by task: it is never left out of a mean in
+silence.
 """
 
 from __future__ import annotations
@@ -57,6 +58,11 @@ class Comparisons:
     no_mean: Mapping[str, str]
     pairs: tuple[Pair, ...]
 
+    @property
+    def task_comparisons(self) -> int:
+        """Comparisons on single tasks that were made, over which p is adjusted."""
+        return sum(len(pair.tasks) for pair in self.pairs)
+
 
 def compare_records(records: Sequence[Record], tasks: Sequence[str] = ()) -> Comparisons:
     """Compare two or more records over `tasks`; over every task that one of them has, when left out.
@@ -81,24 +87,34 @@ def compare_records(records: Sequence[Record], tasks: Sequence[str] = ()) -> Com
         for record in records
         if not no_mean[record.name]
     }
-    pairs = tuple(
-        compare_pair(first, second, chosen) for place, first in enumerate(records) for second in records[place + 1 :]
-    )
+    pairs = [_pair(first, second, chosen) for place, first in enumerate(records) for second in records[place + 1 :]]
     if not any(pair.tasks for pair in pairs):
         reasons = dict.fromkeys(item.reason for pair in pairs for item in pair.refused if item.task != MEAN)
         raise InputError(f"nothing can be compared: {'. '.join(reasons)}")
     reasons_of_missing = {name: reason for name, reason in no_mean.items() if reason}
-    return Comparisons(tuple(records), tuple(chosen), means, reasons_of_missing, pairs)
+    return Comparisons(tuple(records), tuple(chosen), means, reasons_of_missing, _adjusted(pairs))
 
 
-def compare_pair(first: Record, second: Record, tasks: Sequence[str]) -> Pair:
-    """Compare two records task by task, and on the mean over all of `tasks` if none of them is refused."""
+def _adjusted(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+    """The pairs with p adjusted over the tasks of all of them, and over their means."""
+    tasks = iter(holm([row.p for pair in pairs for row in pair.tasks]))
+    means = iter(holm([pair.mean.p for pair in pairs if pair.mean is not None]))
+    return tuple(
+        replace(
+            pair,
+            tasks=tuple(replace(row, adjusted=next(tasks)) for row in pair.tasks),
+            mean=None if pair.mean is None else replace(pair.mean, adjusted=next(means)),
+        )
+        for pair in pairs
+    )
+
+
+def _pair(first: Record, second: Record, tasks: Sequence[str]) -> Pair:
+    """Two records task by task, and on the mean over all of `tasks` if none of them is refused; p as it is."""
     faults = {task: why_not(first, second, task) for task in tasks}
     refused = [Refusal(task, fault) for task, fault in faults.items() if fault]
     results = {task: (first.tasks[task], second.tasks[task]) for task, fault in faults.items() if not fault}
-    found = [task_difference(task, *pair) for task, pair in results.items()]
-    adjusted = holm([row.p for row in found])
-    rows = [replace(row, adjusted=p) for row, p in zip(found, adjusted, strict=True)]
+    rows = [task_difference(task, *pair) for task, pair in results.items()]
     mean = None
     if refused:
         refused.append(Refusal(MEAN, f"{', '.join(item.task for item in refused)} cannot be compared"))

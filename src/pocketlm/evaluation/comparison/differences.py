@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
 
-from pocketlm.evaluation.comparison.records import Item, TaskRecord, cluster_of, is_rate, outcome
+from pocketlm.evaluation.comparison.records import Item, TaskRecord, is_rate, outcome
+from pocketlm.evaluation.scores import cluster_of
 from pocketlm.pipeline.seeds import generator
 from pocketlm.statistics.bootstrap import paired_difference, ratio_bootstrap
 from pocketlm.statistics.paired_tests import PairedTest, sign_flip_test
@@ -32,7 +33,7 @@ class Difference:
     Attributes:
         paired: whether it is item by item.
         p: two-sided, of no difference.
-        adjusted: p adjusted over the tasks of the pair; of a mean p itself.
+        adjusted: p adjusted over its family (`compared`); p itself until the whole table is known.
         test: the items (clusters) that favour either; None where there are none to count.
         flags_known: whether the items of either say if training text held them (`contaminated`).
         flagged: items that training text of either held.

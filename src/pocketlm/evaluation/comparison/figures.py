@@ -24,9 +24,9 @@ WIDEST_TABLE = 12
 
 RULE = (
     "Differences of rates are in points. Better or worse is said only when the 95 % interval of a difference is clear "
-    "of zero and p, adjusted over the tasks of a pair (Holm), is below 0.05; the mean stands for itself. For : against "
-    "counts the items that only one of both has right. Rows that are not paired treat the two scores as independent, "
-    "which is conservative."
+    "of zero and p is below 0.05. p is adjusted (Holm) over all pairs and tasks of the table, that of means over the "
+    "means of all pairs. For : against counts the items that only one of both has right. Rows that are not paired "
+    "treat the two scores as independent, which is conservative."
 )
 
 
@@ -63,7 +63,7 @@ def blocks_of(found: Comparisons) -> list[Block]:
 def shown_claims(found: Comparisons) -> list[Claim]:
     """The sentences about the first record against each other one, and about the whole table."""
     about = [pair for pair in found.pairs if pair.first is found.records[0]]
-    sentences = [claim for pair in about for claim in pair_claims(pair, len(found.tasks))]
+    sentences = [claim for pair in about for claim in pair_claims(pair, found)]
     return sentences + (best_of_table(found) if len(found.records) > 2 else [])
 
 

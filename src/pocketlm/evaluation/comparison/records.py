@@ -7,7 +7,7 @@ published table. Only records with items can be paired; the others give a score,
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,7 @@ class TaskRecord:
         scores: metric -> score with its 95 % interval.
         items: every scored item; None when only scores are known.
         shots: solved examples before each question; None when not known.
+        examples: sha256 of the rows that they are drawn from; None when not known.
         derived: what the interval was derived from, where the source states none; empty otherwise.
     """
 
@@ -44,6 +45,7 @@ class TaskRecord:
     items: Sequence[Item] | None = None
     shots: int | None = None
     derived: str = ""
+    examples: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,6 @@ def outcome(item: Item, task: TaskRecord, metric: str) -> bool:
     return bool(item["correct"] if metric == task.primary else item["metrics"][metric])
 
 
-def cluster_of(item: Item) -> Hashable:
-    """Items that stand or fall together: both orders of an operand pair, and an item that a set holds twice."""
-    return tuple(sorted(item["operands"])) if "operands" in item else item["hash"]
-
-
 def estimate_of(figure: Any, n: int, where: str) -> Estimate:
     """A score from its JSON form {"value", "low", "high"}.
 
@@ -104,7 +101,9 @@ def estimate_of(figure: Any, n: int, where: str) -> Estimate:
     slack = 1e-9  # rounding of a bound that is the value itself
     if not low - slack <= value <= high + slack:
         raise InputError(f"{where}: the value {value} lies outside its interval [{low}, {high}]")
-    return Estimate(value, low, high, int(figure.get("n") or n))
+    if not isinstance(count := figure.get("n", n), int):
+        raise InputError(f"{where} is of {count!r} items, which is no number of items")
+    return Estimate(value, low, high, count)
 
 
 def check_items(rows: Any, primary: str, where: str) -> list[dict[str, Any]]:
@@ -115,14 +114,16 @@ def check_items(rows: Any, primary: str, where: str) -> list[dict[str, Any]]:
     """
     if not isinstance(rows, list) or not rows:
         raise InputError(f"{where} has no items")
-    seen = set()
+    seen: dict[tuple[str, str], int] = {}
     for number, row in enumerate(rows, start=1):
         place = f"{where}, item {number}"
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("id", "hash")):
             raise InputError(f"{place} has no id and hash: this is no list of scored items")
-        if (row["id"], row["hash"]) in seen:
-            raise InputError(f"{place} ({row['id']}) stands twice: a doubled item counts double; score the model again")
-        seen.add((row["id"], row["hash"]))
+        if (before := seen.setdefault((row["id"], row["hash"]), number)) != number:
+            raise InputError(
+                f"{place} ({row['id']}) is item {before} once more (same id, same hash): it would count double. Take "
+                "the second one out of the task's data file, then score the model again"
+            )
         if is_rate(primary):
             if not isinstance(row.get("correct"), bool):
                 raise InputError(f"{place} ({row['id']}) does not say whether it is correct")
@@ -133,6 +134,12 @@ def check_items(rows: Any, primary: str, where: str) -> list[dict[str, Any]]:
     return rows
 
 
+def check_count(n: int, items: Sequence[Item], where: str) -> None:
+    """InputError when there are not as many items as stated."""
+    if n != len(items):
+        raise InputError(f"{where} states {n} items and holds {len(items)}: the file was altered")
+
+
 def check_score(task: TaskRecord, where: str) -> TaskRecord:
     """The task itself, if its main score is that of its items.
 
@@ -141,8 +148,7 @@ def check_score(task: TaskRecord, where: str) -> TaskRecord:
     """
     if not task.items:
         return task
-    if task.n != len(task.items):
-        raise InputError(f"{where} states {task.n} items and holds {len(task.items)}: the file was altered")
+    check_count(task.n, task.items, where)
     if is_rate(task.primary):
         found = sum(outcome(item, task, task.primary) for item in task.items) / task.n
     elif task.primary == "bits_per_byte":

@@ -1,7 +1,7 @@
 """Records from what pocketlm wrote itself: the result file of `pocketlm eval`, and a run's evaluation artifact.
 
-An artifact is re-hashed when it is opened. A result file has no hashes; of it the main scores are recomputed from the
-items that it holds.
+An artifact is re-hashed when it is opened; a result file has no hashes. Of both, scores are derived from the items, and
+others that are stated are refused; so are other intervals in a result file.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from pocketlm.errors import InputError
+from pocketlm.evaluation.comparison.derived import checked_scores
 from pocketlm.evaluation.comparison.records import (
     ABSOLUTE_METRICS,
     Record,
     TaskRecord,
+    check_count,
     check_items,
-    check_score,
     estimate_of,
-    is_rate,
 )
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.validation import suggest
@@ -60,7 +60,7 @@ def result_file_record(document: Mapping[str, Any], path: Path) -> Record:
     """The record in a result file of `pocketlm eval`.
 
     Raises:
-        InputError: another format, a task without the fields of one, a score that its items do not give.
+        InputError: another format, a task without the fields of one, a score or interval that its items do not give.
     """
     if document.get("format") != FORMAT:
         stated = document.get("format", "none")
@@ -74,7 +74,7 @@ def result_file_record(document: Mapping[str, Any], path: Path) -> Record:
         if not isinstance(entry, Mapping) or not isinstance(entry.get("scores"), Mapping):
             raise InputError(f"{where} has no scores")
         if "items" in entry:  # the others are means over groups
-            tasks[name] = _task(name, entry["scores"], entry.get("primary"), entry["items"], entry.get("n"), where)
+            tasks[name] = _task(name, entry, where)
     if not tasks:
         raise InputError(f"{path} holds no task with items")
     known = {"lm_eval": document.get("lm_eval"), **settings}
@@ -87,7 +87,7 @@ def evaluation_records(folder: Path) -> dict[str, Record]:
 
     Raises:
         CorruptionError: the files are not those of the manifest.
-        InputError: it is an artifact of another kind.
+        InputError: it is an artifact of another kind, or states a score that its items do not give.
     """
     artifact = Artifact.open(folder)
     if artifact.kind != "evaluation":
@@ -102,7 +102,8 @@ def evaluation_records(folder: Path) -> dict[str, Record]:
             name = f"items/{model}.{task}.jsonl"
             if name in artifact.manifest["files"]:
                 rows = artifact.read_jsonl(name)
-                tasks[task] = _task(task, scores, None, rows, len(rows), str(folder / name))
+                stated = {**results["tasks"].get(task, {}), "n": len(rows), "scores": scores, "items": rows}
+                tasks[task] = _task(task, stated, str(folder / name), hashed=True)
         origin = f"evaluation {artifact.digest[:12]} of {folder}"
         records[model] = Record(model, entry["digest"], tasks, settings, origin)
     return records
@@ -123,17 +124,19 @@ def model_record(records: Mapping[str, Record], model: str | None, final: str | 
     return records[chosen]
 
 
-def _task(name: str, scores: Any, primary: Any, items: Any, n: Any, where: str) -> TaskRecord:
+def _task(name: str, entry: Mapping[str, Any], where: str, hashed: bool = False) -> TaskRecord:
+    n, scores = entry.get("n"), entry.get("scores")
     if not isinstance(n, int) or not isinstance(scores, Mapping):
         raise InputError(f"{where} has no count of items or no scores")
     figures = {metric: estimate_of(value, n, f"{where}: {metric}") for metric, value in scores.items()}
-    primary = primary or main_metric(name, list(figures), where)
+    primary = entry.get("primary") or main_metric(name, list(figures), where)
     if primary not in figures:
         raise InputError(f"{where}: the main metric {primary!r} is not among its scores ({', '.join(figures)})")
-    if is_rate(primary) and not 0 <= figures[primary].value <= 1:
-        raise InputError(f"{where}: {primary} is {figures[primary].value}, which is no share of items")
-    rows = check_items(items, primary, where)
-    return check_score(TaskRecord(n, primary, figures, rows, UPSTREAM_SHOTS.get(name, 0)), where)
+    rows = check_items(entry["items"], primary, where)
+    check_count(n, rows, where)
+    derived = checked_scores(name, primary, figures, rows, where, hashed)
+    shots = UPSTREAM_SHOTS.get(name, 0)
+    return TaskRecord(n, primary, derived, rows, shots, examples=entry.get("examples_sha256"))
 
 
 def main_metric(task: str, metrics: list[str], where: str) -> str:

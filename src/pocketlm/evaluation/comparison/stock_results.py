@@ -124,8 +124,9 @@ def _estimate(
 def _items(task: str, primary: str, path: Path) -> list[dict[str, Any]] | None:
     """The samples as items; None where the main metric is no right or wrong of single items."""
     documents: dict[int, dict[str, Any]] = {}
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
+    # Only \n ends a line: what else may end one (U+2028, U+0085) stands inside texts.
+    for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), start=1):
+        try:
             sample = json.loads(line)
             item = documents.setdefault(
                 sample["doc_id"], {"id": str(sample["doc_id"]), "hash": sample["doc_hash"], "metrics": {}}
@@ -136,8 +137,8 @@ def _items(task: str, primary: str, path: Path) -> list[dict[str, Any]] | None:
                     item["log_likelihood"], item["bytes"] = value
                 elif value in (0, 1):
                     item["metrics"][_metric(task, metric, sample["filter"])] = bool(value)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: line {len(documents) + 1} is no sample of lm_eval ({error})") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: line {number} is no sample of lm_eval ({error})") from None
     items = list(documents.values())
     if is_rate(primary):
         if not all(primary in item["metrics"] for item in items):

@@ -72,10 +72,6 @@ class ModelLocation:
         evaluation = next((item for item in self._run_artifacts() if item.kind == "evaluation"), None)
         return documents, evaluation
 
-    def curated(self) -> list[Artifact]:
-        """Every artifact of documents in the run that the model is part of."""
-        return [artifact for artifact in self._run_artifacts() if artifact.kind == "documents"]
-
     def _run_artifacts(self) -> list[Artifact]:
         folders = [self.run / ARTIFACTS / name for name in _folders(self.run / ARTIFACTS)] if self.run else []
         return [Artifact.open(folder, verify=False) for folder in folders if (folder / MANIFEST).is_file()]
