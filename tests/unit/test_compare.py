@@ -98,7 +98,10 @@ def test_turns_of_a_session_stand_or_fall_together() -> None:
 def test_p_is_adjusted_over_all_pairs_and_tasks_of_the_table_and_over_all_means() -> None:
     shares = {"a": (0.5, 0.5, 0.52), "b": (0.62, 0.5, 0.5), "c": (0.55, 0.6, 0.45)}
     records = [
-        record(name, {t: items(t, answers(250, share, 10 * n + i)) for n, (t, share) in enumerate(zip("tuv", own))})
+        record(
+            name,
+            {t: items(t, answers(250, share, 10 * n + i)) for n, (t, share) in enumerate(zip("tuv", own, strict=True))},
+        )
         for i, (name, own) in enumerate(shares.items())
     ]
     pairs = compare_records(records).pairs

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pocketlm.errors import CorruptionError, InputError
 from pocketlm.evaluation.comparison.command import compare, run_blocks
 from pocketlm.evaluation.comparison.compared import compare_records
 from pocketlm.evaluation.comparison.record_sources import open_record, open_records
+from pocketlm.evaluation.scores import summarise
 from pocketlm.evaluation.task_data import find_files, read_task_data, write_task_folder
 from pocketlm.pipeline.artifact import Draft
 from pocketlm.pipeline.storage import write_json_atomic
+from pocketlm.statistics.rates import clustered_rate, wilson
 from tests.comparison_world import answers, document, items, write
 from tests.evaluation_world import write_data
 
@@ -88,6 +92,16 @@ def test_a_result_file_is_read_without_its_group_means(result: Path) -> None:
             "item 41 .0. is item 1 once more",
         ),
         (lambda d: _flip(d["tasks"]["arc_easy"]["items"][0]), "states acc 0.*, but its items give"),
+        (lambda d: d["tasks"]["arc_easy"]["items"][0].update(metrics={"acc": 0.5}), "item 1 .0.: .* is not right or"),
+        (lambda d: d["tasks"]["arc_easy"]["items"][7].pop("metrics"), "its items are none of such a task"),
+        (lambda d: d["tasks"]["arc_easy"]["items"][0].update(metrics={}), "its items do not say acc, only acc_norm"),
+        (lambda d: _contradict(d["tasks"]["arc_easy"]["items"][0]), "item 1 .0. contradicts itself"),
+        (
+            lambda d: _narrow(d["tasks"]["arc_easy"]["scores"]["acc"]),
+            r"states acc .*\[.*of 40 items, but its items give",
+        ),
+        (lambda d: d["tasks"]["arc_easy"]["scores"]["acc"].update(n=4000), "of 4000 items, but its items give"),
+        (lambda d: d["tasks"]["arc_easy"]["scores"]["acc"].update(n="40"), "is of '40' items, which is no number"),
         (lambda d: d["tasks"]["arc_easy"]["scores"].update(acc=0.5), "acc is 0.5, not a score with value"),
         (lambda d: d["tasks"]["arc_easy"]["scores"]["acc"].pop("low"), "not three finite numbers"),
         (lambda d: d["tasks"]["arc_easy"]["scores"]["acc"].update(low=0.9), "lies outside its interval"),
@@ -105,7 +119,89 @@ def test_an_altered_result_file_is_refused(result: Path, damage: Callable[[dict[
 
 
 def _flip(item: dict[str, Any]) -> None:
+    item["correct"] = item["metrics"]["acc"] = not item["correct"]
+
+
+def _contradict(item: dict[str, Any]) -> None:
     item["correct"] = not item["correct"]
+
+
+def _narrow(figure: dict[str, Any]) -> None:
+    """An interval of nearly no width, as if of millions of items."""
+    figure.update(low=figure["value"] - 1e-6, high=figure["value"] + 1e-6)
+
+
+def test_stated_intervals_must_be_those_of_the_clusters_and_of_the_documents(tmp_path: Path) -> None:
+    """What `pocketlm eval` would write is read; the interval of single items, or a narrower one, is refused."""
+    sums = [{**row, "operands": [n // 2, 99]} for n, row in enumerate(items("s", [n // 2 % 2 == 0 for n in range(60)]))]
+    texts = [{"id": f"{n}", "hash": f"{n}", "bytes": 90 + n, "log_likelihood": -60.0 - n % 7} for n in range(30)]
+    rows = {"arithmetic_level_1": sums, "heldout_bits_per_byte": texts}
+    primary = {"arithmetic_level_1": "exact_match", "heldout_bits_per_byte": "bits_per_byte"}
+    scores = summarise(rows, np.random.default_rng(8), whole=False)
+
+    def written(changed: str = "", **bounds: float) -> str:
+        tasks = {
+            task: {
+                "n": len(rows[task]),
+                "primary": metric,
+                "scores": {metric: {**asdict(scores[task][metric]), **(bounds if task == changed else {})}},
+                "items": rows[task],
+            }
+            for task, metric in primary.items()
+        }
+        return str(write(tmp_path / "own.json", {**document("own", {}), "tasks": tasks}))
+
+    read = open_record(written()).tasks["heldout_bits_per_byte"].scores["bits_per_byte"]
+    assert (read.low, read.high) == (scores["heldout_bits_per_byte"]["bits_per_byte"].low, read.high)
+    alone = wilson(sum(row["correct"] for row in sums), len(sums))
+    with pytest.raises(InputError, match="states exact_match 0.5 .*, but its items give exact_match 0.5"):
+        open_record(written("arithmetic_level_1", low=alone.low, high=alone.high))
+    with pytest.raises(InputError, match="states bits_per_byte .*, but its items give bits_per_byte"):
+        open_record(written("heldout_bits_per_byte", low=read.value - 1e-6, high=read.value + 1e-6))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "refused"), [("a", "b", True), ("a", "a", False), ("a", None, False), (None, None, False)]
+)
+def test_other_few_shot_examples_are_other_questions(
+    tmp_path: Path, ours: str | None, theirs: str | None, refused: bool
+) -> None:
+    rows = [{**row, "metrics": {"strict": row["correct"]}} for row in items("gsm8k", answers(30, 0.5, 1))]
+    figure = {"strict": asdict(wilson(sum(row["correct"] for row in rows), 30))}
+    for name, examples in (("one", ours), ("two", theirs)):
+        entry = {"n": 30, "primary": "strict", "scores": figure, "items": rows}
+        stated = {} if examples is None else {"examples_sha256": examples}
+        write(tmp_path / f"{name}.json", {**document(name, {}), "tasks": {"gsm8k": {**entry, **stated}}})
+    records = open_records([str(tmp_path / "one.json"), str(tmp_path / "two.json")])
+    if refused:
+        with pytest.raises(InputError, match="one and two were shown other few-shot examples"):
+            compare_records(records)
+    else:
+        assert compare_records(records).pairs[0].tasks[0].paired
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\u0085"])
+def test_signs_that_end_lines_elsewhere_may_stand_in_a_stock_sample(tmp_path: Path, sign: str) -> None:
+    rows = [
+        {
+            "doc_id": n,
+            "doc": f"a{sign}b",
+            "doc_hash": f"h{n}",
+            "filter": "none",
+            "metrics": ["acc"],
+            "acc": float(n % 2),
+        }
+        for n in range(4)
+    ]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    content = {"results": {"t": {"acc,none": 0.5, "acc_stderr,none": 0.2}}, "n-samples": {"t": {"effective": 4}}}
+    write(tmp_path / "results_now.json", content)
+    samples = tmp_path / "samples_t_now.jsonl"
+    samples.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    assert len(open_record(str(tmp_path)).tasks["t"].items or ()) == 4
+    samples.write_text("\n".join([*lines[:2], "{"]), encoding="utf-8")
+    with pytest.raises(InputError, match="line 3 is no sample of lm_eval"):
+        open_record(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -148,6 +244,15 @@ def test_fewer_bits_are_better_and_no_mean_mixes_them_with_rates(tmp_path: Path)
     assert bits["difference"]["value"] < 0
     assert bits["verdict"] == "better"
     assert any("heldout_bits_per_byte is no rate" in line for line in lines)
+
+
+def test_an_evaluation_of_another_version_gets_the_intervals_of_this_one(tmp_path: Path) -> None:
+    """Its files are what they were; it stated the interval of single items, where sums come in two orders."""
+    task = open_record(str(run_with(tmp_path / "run", {"tuned": 0.7}))).tasks["arithmetic_level_1"]
+    assert task.items is not None
+    right = [item["correct"] for item in task.items]
+    clustered = clustered_rate(right, [tuple(item["operands"]) for item in task.items])
+    assert task.scores["exact_match"] == clustered != wilson(sum(right), len(right))
 
 
 def test_an_altered_evaluation_is_found_by_its_hash(tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ def test_every_model_and_task_is_recorded_item_by_item(artifact: Artifact) -> No
 def test_the_report_gets_tables_claims_samples_and_a_chart(artifact: Artifact) -> None:
     blocks = artifact.read_json("figures.json")["blocks"]
     kinds = [block["kind"] for block in blocks]
-    assert kinds == ["table", "bar_chart", "paragraph", "table", "samples", "samples"]
+    assert kinds == ["table", "bar_chart", "paragraph", "table", "table", "samples", "samples"]
+    assert {row["task"] for row in blocks[4]["rows"]} == {"last-word cloze"}, "passages longer than the tiny context"
     comparisons = artifact.read_json("comparisons.json")
     verdicts = {(row["task"], row["verdict"]) for row in comparisons}
     assert ("heldout_bits_per_byte", "better") in verdicts
@@ -70,7 +71,7 @@ def test_models_of_equal_weights_score_alike_and_are_not_compared(run: Path, tmp
     first, second = made.read_json("results.json")["models"].values()
     assert first["scores"] == second["scores"]
     blocks = made.read_json("figures.json")["blocks"]
-    assert [block["kind"] for block in blocks] == ["table", "bar_chart", "paragraph"]
+    assert [block["kind"] for block in blocks] == ["table", "bar_chart", "paragraph", "table"]
     assert blocks[2]["text"].startswith("kept kept tuned unchanged")
 
 

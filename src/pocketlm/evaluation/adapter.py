@@ -127,12 +127,13 @@ class PocketLM(TemplateLM):
         return self._loglikelihood_tokens(pairs, items)
 
     def _context_and_targets(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Split as the harness does; before an empty context stands the document border."""
+        """Split as the harness does; before an empty context stands what opens a text."""
         if context:
             context_ids, target_ids = self._encode_pair(context, continuation)
             return context_ids, target_ids
         ids = self.tok_encode(continuation)
-        return (ids[:1], ids[1:]) if ids[:1] == [self.prefix_token_id] else ([self.prefix_token_id], ids)
+        opening = self._own_tokenizer.text_start
+        return (ids[:1], ids[1:]) if ids[:1] == [opening] else ([opening], ids)
 
     def _loglikelihood_tokens(
         self,
@@ -188,6 +189,10 @@ class PocketLM(TemplateLM):
     def _note_cut(self, request: Instance, cut: bool) -> None:
         if cut:
             self.truncated[str(request.task_name)] += 1
+
+    def require_possible(self, task: str, options: dict[str, Any]) -> None:
+        """InputError where a task's answers cannot be generated as it wants: sampling, or no room in the context."""
+        self._stopping(task, options)
 
     def _advance(self, items: float) -> None:
         if self._progress is not None:

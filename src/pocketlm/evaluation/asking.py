@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Literal
 from pocketlm.errors import InputError
 from pocketlm.evaluation.adapter import PocketLM
 from pocketlm.evaluation.behaviour.run import rows_of_task, score_behaviour
-from pocketlm.evaluation.benchmarks.tasks import benchmark_of, content_hash
+from pocketlm.evaluation.benchmarks.tasks import benchmark_of, content_hash, lettered
 from pocketlm.evaluation.clean import Flags, mark
 from pocketlm.evaluation.harness import Suite, open_suite
 from pocketlm.evaluation.items import Item
 from pocketlm.evaluation.letters import lettered_tasks
 from pocketlm.evaluation.task_data import TaskData
+from pocketlm.pipeline.storage import canonical_json, sha256_text
 from pocketlm.statistics.splits import split_of
 
 if TYPE_CHECKING:
@@ -70,6 +71,15 @@ class Questions:
         self.counts = {task: len(places) for task, places in self._chosen.items()}
         self.counts |= {name: len(rows_of_task(name)[: asked.limit]) for name in asked.behaviour}
 
+    def hashes(self, task: str) -> list[str]:
+        """Of the items of a task that a model is asked, in order, as the harness's logs have them."""
+        if task not in self._chosen:
+            return [sha256_text(canonical_json(row)) for row in rows_of_task(task)[: self._asked.limit]]
+        if self._suite is None:
+            raise ValueError(f"{task} is no task of the harness")
+        hashes = self._suite.hashes(lettered(task) or task)
+        return [hashes[at] for at in self._chosen[task]]
+
     def ask(
         self,
         model: Transformer,
@@ -94,6 +104,9 @@ class Questions:
         shortened: dict[str, int] = {}
         if self._suite is not None:
             adapter = PocketLM(model, tokenizer, name, progress=progress)
+            for task, options in self._suite.generation_options().items():
+                if places.get(task):
+                    adapter.require_possible(task, options)  # before an hour of other tasks
             found = dict(self._suite.evaluate(adapter, chosen=places, chat=self._asked.chat).items)
             shortened = dict(adapter.truncated)
             for task, one in self._lettered.items():

@@ -51,6 +51,11 @@ class Suite:
 
         return [hash_string(described(doc)) for doc in self._tasks[task].eval_docs]
 
+    def generation_options(self) -> dict[str, dict[str, Any]]:
+        """Task -> how it wants its answers generated, of those that generate."""
+        tasks = self._tasks.items()
+        return {name: task.config.generation_kwargs for name, task in tasks if task.OUTPUT_TYPE == "generate_until"}
+
     def evaluate(
         self,
         model: LM,

@@ -12,7 +12,8 @@ from pocketlm.evaluation.task_data import BITS_PER_BYTE, CLOZE
 Item = dict[str, Any]
 """{"id", "hash", ...}: the hash is the harness's `doc_hash`, so that logs of the stock command match by it.
 Bits per byte: "log_likelihood", "bytes". One right continuation (cloze, LAMBADA): "log_likelihood", "correct".
-Multiple choice: "log_likelihoods", "gold", "metrics" (each rate of the task), "correct" (the task's primary one).
+Multiple choice: "log_likelihoods", "lengths" (characters of each choice, for acc_norm), "gold",
+"metrics" (each rate of the task), "correct" (the task's primary one).
 Lettered options: "log_likelihoods_by_order" (a list an order), "gold", "metrics" ("given", "debiased"), "correct".
 Generation: "prompt", "answer", "output", "correct"; for our own "level", and for arithmetic "operands"; for GSM8K
 "metrics" with "strict" and "flexible", by how the number is read out of the answer."""
@@ -47,6 +48,7 @@ def item_of(name: str, task: Any, logged: Sequence[Mapping[str, Any]]) -> Item:
         return {
             **item,
             "log_likelihoods": likelihoods,
+            "lengths": [len(choice) for choice in task.doc_to_choice(doc)],
             "gold": gold,
             "metrics": rates,
             "correct": rates[primary_metric(name)],

@@ -105,7 +105,7 @@ def judge(
     if comparisons:
         blocks.append(figures.comparison_table(scores, comparisons))
     blocks += score_tables.clean_blocks(scores, clean_scores, items)
-    blocks += [score_tables.shortened(model, one.shortened) for model, one in answers.items() if one.shortened]
+    blocks += score_tables.shortened_blocks({model: one.shortened for model, one in answers.items()})
     if shown_answers:
         blocks.append(figures.answer_samples(items, shown_answers))
     metrics = {**figures.metrics(scores, comparisons), **score_tables.clean_metrics(clean_scores)}

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pocketlm.evaluation import letters
 from pocketlm.evaluation.asking import Answers, Asked, open_questions
-from pocketlm.evaluation.behaviour.run import differences
-from pocketlm.evaluation.benchmarks.tasks import benchmark_of, lettered
+from pocketlm.evaluation.benchmarks.tasks import benchmark_of
 from pocketlm.evaluation.clean import flags_of
+from pocketlm.evaluation.evidence import contradictions
 from pocketlm.evaluation.inputs import open_model
 from pocketlm.evaluation.judgement import judge
 from pocketlm.pipeline.rederivation import alike, compared
@@ -69,11 +69,8 @@ def rederive(
         for name, content in again.items()
         if not alike(stated[name], content, 1e-9)
     ]
-    for own in items.values():
-        for task in asked.behaviour:
-            different += differences(task, own[task])
-        for task in filter(lettered, tasks):
-            different += letters.differences(task, own[task])
+    for model, own in items.items():
+        different += [f"{model} on {line}" for task in tasks for line in contradictions(task, own[task])]
     different += rescored(asked, items, inputs, context)
     sampled = f"{ITEMS_PER_TASK} items of each task scored again by each of {len(models)} models"
     if absent:
@@ -97,6 +94,9 @@ def rescored(asked: Asked, items: Mapping[str, Items], inputs: Inputs, context: 
             again = questions.ask(*open_model(model, device), model.digest, flags_of(model), sample=chosen).items
             for task, places in chosen.items():
                 recorded = items[name].get(task, ())
+                if [item["hash"] for item in recorded] != questions.hashes(task):
+                    problems.append(f"{name} on {task}: the recorded items are not those that are asked")
+                    continue
                 if len(recorded) != questions.counts[task]:
                     counts = f"{len(recorded)} items are recorded, {questions.counts[task]} are asked"
                     problems.append(f"{name} on {task}: {counts}")

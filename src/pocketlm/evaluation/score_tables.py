@@ -77,10 +77,15 @@ def _without(rest: Mapping[str, Estimate], metric: str, held: int) -> str:
     return "no item is left" if held else "the same"
 
 
-def shortened(model: str, counts: Mapping[str, int]) -> Block:
-    """What is said of requests that were longer than a model's context."""
-    listed = ", ".join(f"{count:,} of {figures.title(task)}" for task, count in counts.items())
-    return paragraph(f"Longer than the context of {model}, so that they lost their left end: {listed} (requests).")
+def shortened_blocks(counts: Mapping[str, Mapping[str, int]]) -> list[Block]:
+    """Requests that were longer than a model's context: model -> task -> how many."""
+    rows = [
+        {"model": model, "task": figures.title(task), "requests": count}
+        for model, tasks in counts.items()
+        for task, count in tasks.items()
+    ]
+    note = "Longer than the model's context, so that they lost their left end, as in lm-evaluation-harness."
+    return [table("Requests that did not fit", ["model", "task", "requests"], rows, note)] if rows else []
 
 
 def clean_metrics(clean_scores: Mapping[str, Scores]) -> dict[str, Figure]:

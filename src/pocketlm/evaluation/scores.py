@@ -32,6 +32,8 @@ MACRO = "arithmetic"
 SIX_TASKS = "six_tasks"
 """The average of the primary metrics of the paper's six tasks."""
 BLIMP_TASKS = 67
+LARGEST_NATS = 700.0
+"""Of which a perplexity can still be written as a number."""
 
 SIGNIFICANCE = 0.05
 
@@ -137,7 +139,8 @@ def _task_scores(task: str, rows: Sequence[Item], generator: np.random.Generator
         scores.setdefault(metric, _rate([row["metrics"][metric] for row in rows], rows))
     if "log_likelihood" in rows[0]:
         nats = ratio_bootstrap([-row["log_likelihood"] for row in rows], [1.0] * len(rows), generator)
-        scores["perplexity"] = Estimate(math.exp(nats.value), math.exp(nats.low), math.exp(nats.high), nats.n)
+        value, low, high = (math.exp(min(nat, LARGEST_NATS)) for nat in (nats.value, nats.low, nats.high))
+        scores["perplexity"] = Estimate(value, low, high, nats.n)
     return scores
 
 

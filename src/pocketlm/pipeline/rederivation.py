@@ -26,21 +26,43 @@ def compared(
     differences: Sequence[str] = (),
     sampled: str = "",
     resting: Mapping[str, str] | None = None,
+    resting_blocks: Mapping[str, str] | None = None,
 ) -> Rederived:
     """Figures and blocks that were made again, beside those that the artifact states.
 
     Args:
-        figures, blocks: made again. A block is looked for by its kind and title.
+        figures, blocks: made again. Each block answers for one of those that are stated.
         tolerance: relative, of numbers that are not whole.
-        differences, sampled, resting: what else is to be said.
+        differences, sampled, resting, resting_blocks: what else is to be said.
     """
     found = [*differences, *differing(artifact.metrics, figures, tolerance)]
-    if blocks:
-        stated = [_unordered(block) for block in artifact.read_json(FIGURES)["blocks"]]
-        for block in map(_unordered, blocks):
-            if not any(alike(block, other, tolerance) for other in stated):
-                found.append(f"{artifact.stage}: the report's {_called(block)} is not what the stored evidence gives")
-    return Rederived(found, list(figures), sampled, resting or {})
+    places: list[int] = []
+    stated = [_unordered(block) for block in stated_blocks(artifact)] if blocks else []
+    for block in map(_unordered, blocks):
+        free = [place for place in range(len(stated)) if place not in places]
+        same = next((place for place in free if alike(block, stated[place], tolerance)), None)
+        if same is None:
+            found.append(f"{artifact.stage}: the report's {called(block)} is not what the stored evidence gives")
+            same = next((place for place in free if block_name(stated[place]) == block_name(block)), None)
+        places += [] if same is None else [same]
+    return Rederived(found, list(figures), sampled, resting or {}, places, resting_blocks or {})
+
+
+def stated_blocks(artifact: Artifact) -> list[Block]:
+    """The blocks of the report that an artifact brings."""
+    blocks: list[Block] = artifact.read_json(FIGURES)["blocks"]
+    return blocks
+
+
+def block_name(block: Block) -> str:
+    """Kind and title of a block; of a paragraph, kind and text."""
+    return f"{block['kind']} {block.get('title') or block.get('text', '')}"
+
+
+def called(block: Block) -> str:
+    """A block as a line of the verdict names it."""
+    title = block.get("title")
+    return f"{block['kind'].replace('_', ' ')} {title!r}" if title else f"{block['kind']} {block['text'][:60]!r}..."
 
 
 def differing(stated: Mapping[str, Any], again: Mapping[str, Any], tolerance: float = ROUNDING) -> list[str]:
@@ -59,7 +81,10 @@ def joined(*parts: Rederived) -> Rederived:
     figures = list(dict.fromkeys(name for part in parts for name in part.figures))
     resting = {name: why for part in parts for name, why in part.resting.items() if name not in figures}
     sampled = "; ".join(part.sampled for part in parts if part.sampled)
-    return Rederived([line for part in parts for line in part.differences], figures, sampled, resting)
+    differences = [line for part in parts for line in part.differences]
+    places = sorted({place for part in parts for place in part.blocks})
+    blocks = {name: why for part in parts for name, why in part.resting_blocks.items()}
+    return Rederived(differences, figures, sampled, resting, places, blocks)
 
 
 def alike(one: Any, other: Any, tolerance: float) -> bool:
@@ -90,8 +115,3 @@ def _unordered(block: Block) -> Any:
 def _shown(figure: Any) -> str:
     value = as_figure(figure)
     return str(value["value"] if value.keys() == {"value"} else value)
-
-
-def _called(block: Block) -> str:
-    title = block.get("title")
-    return f"{block['kind'].replace('_', ' ')} {title!r}" if title else f"{block['kind']} {block['text'][:60]!r}..."

@@ -84,12 +84,17 @@ class Rederived:
         figures: names of those of its metrics that were computed again from stored evidence, equal or not.
         sampled: words on work that was done again by sample; empty when none was.
         resting: why other metrics rest on hashes alone: name, or beginning of a name with `*` -> the reason.
+        blocks: places, among the blocks that it states, of those that were made again, equal or not.
+        resting_blocks: why other blocks rest on hashes alone: `table Title`, `paragraph Its first words*`, ... -> the
+            reason. A paragraph that is neither here nor made again is a difference, for it claims something.
     """
 
     differences: Sequence[str]
     figures: Collection[str] = ()
     sampled: str = ""
     resting: Mapping[str, str] = field(default_factory=dict)
+    blocks: Collection[int] = ()
+    resting_blocks: Mapping[str, str] = field(default_factory=dict)
 
 
 StageFunction = Callable[[Any, Inputs, Any], Artifact]

@@ -216,7 +216,8 @@ def _recheck_stages(folder: Path, recipe: Recipe) -> Iterator[Check]:
                     found = f"its evidence cannot be checked ({type(error).__name__}: {error})"
                     result = Rederived((found,), resting={"*": "its evidence cannot be checked"})
         coverage = coverage_of(entry.name, artifact, result)
-        yield Check(f"figures of {entry.name}", len(coverage.derived), tuple(result.differences), coverage)
+        found_here = (*result.differences, *coverage.unfounded)
+        yield Check(f"figures of {entry.name}", len(coverage.derived), found_here, coverage)
 
 
 def _no_draft(kind: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,15 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     source, variables, origin = template_of(folder)
     if source is not None and source != CHAT_TEMPLATE:
         tokenizer.chat_template = ChatTemplate(source, variables, tokenizer, origin)
+    set_text_start(tokenizer, variables)
     return tokenizer
+
+
+def set_text_start(tokenizer: Tokenizer, variables: Mapping[str, str]) -> None:
+    """Take over which token opens a text, where the special tokens by name say so and the tokenizer knows it."""
+    number = tokenizer.special_id(variables.get("bos_token", ""))
+    if number is not None:
+        tokenizer.text_start = number
 
 
 def template_of(folder: Path) -> tuple[str | None, dict[str, str], str]:

@@ -57,6 +57,8 @@ class Tokenizer:
         vocabulary: number of token ids, special tokens included.
         end_of_text, im_start, im_end: ids of the special tokens.
         chat_template: a chat form other than ChatML, where the tokenizer brings one (`chat_template.py`).
+        text_start: id of what lm-evaluation-harness puts before a continuation without context: the document border,
+            unless the model's folder names another token as its first (`bos_token`).
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, origin: str = "tokenizer") -> None:
@@ -78,6 +80,7 @@ class Tokenizer:
             )
         self.end_of_text, self.im_start, self.im_end = (vocabulary[token] for token in SPECIAL_TOKENS)
         self.chat_template: ChatTemplate | None = None
+        self.text_start = self.end_of_text
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -103,6 +106,11 @@ class Tokenizer:
     def turn_end(self) -> int:
         """The token that closes an assistant's turn: <|im_end|>, unless the chat form has another."""
         return self.im_end if self.chat_template is None else self.chat_template.turn_end
+
+    def special_id(self, token: str) -> int | None:
+        """Id of a token by its spelling; None when there is none."""
+        number: int | None = self._backend.token_to_id(token)
+        return number
 
     def definition(self) -> dict[str, Any]:
         """The content of tokenizer.json."""

@@ -94,8 +94,9 @@ def load_gguf_file(weights: Path, tokenizer_file: Path | None) -> tuple[Transfor
     """
     import tokenizers
 
+    from pocketlm.data.tokens.chat_template_files import set_text_start
     from pocketlm.data.tokens.tokenizer import Tokenizer
-    from pocketlm.model.formats.gguf import gguf_tokens, load_gguf
+    from pocketlm.model.formats.gguf import gguf_chat_template, gguf_tokens, load_gguf
     from pocketlm.model.formats.gguf_tokenizer import gguf_tokenizer
 
     model = load_gguf(weights)
@@ -109,6 +110,7 @@ def load_gguf_file(weights: Path, tokenizer_file: Path | None) -> tuple[Transfor
                 f"tokenizer: token {number} of the GGUF file is {token!r}, but {tokenizer_file} "
                 f"{f'gives it the id {ids[token]}' if token in ids else 'does not know it'}: it is another tokenizer"
             )
+    set_text_start(tokenizer, gguf_chat_template(weights)[1])
     _note_padding(model, tokenizer)
     return model, tokenizer
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from pocketlm.data.tokens.chat import CHAT_TEMPLATE
 from pocketlm.data.tokens.chat_template import ChatTemplate
+from pocketlm.data.tokens.chat_template_files import set_text_start
 from pocketlm.data.tokens.tokenizer import SPLIT_PATTERN, Tokenizer
 from pocketlm.errors import CorruptionError, InputError
 from pocketlm.model.formats.gguf import gguf_chat_template
@@ -50,6 +51,7 @@ def gguf_tokenizer(path: Path) -> Tokenizer:
     source, special = gguf_chat_template(path)
     if source not in (None, CHAT_TEMPLATE):
         tokenizer.chat_template = ChatTemplate(str(source), special, tokenizer, str(path))
+    set_text_start(tokenizer, special)
     return tokenizer
 
 
