@@ -10,7 +10,7 @@ from typing import Any
 from bench import forging
 from bench.tamper_kinds import SESSION, second_session
 from pocketlm.pipeline.artifact import FIGURES, Artifact
-from pocketlm.pipeline.ledger import LEDGER, read_ledger
+from pocketlm.pipeline.ledger import LEDGER, Ledger, read_ledger
 from pocketlm.pipeline.storage import json_bytes
 
 
@@ -78,6 +78,22 @@ def halved_seconds(run: Path) -> None:
     forging.publish(run)
 
 
+def made_up_session(run: Path) -> str:
+    """The true seal stays in the ledger; a session after it says that every stage took a hundredth of the time."""
+    lines = read_ledger(run / LEDGER)
+    sealed = lines[-1]
+    started = [line["body"] for line in lines if line["event"] == "run_started"][-1]
+    ledger = Ledger(run)
+    ledger.append("run_started", {**started, "environment": {**started["environment"], "cpu": "a small one"}})
+    for line in lines:
+        if line["event"] == "stage_committed" and line["body"]["seconds"]:
+            ledger.append("stage_committed", {**line["body"], "seconds": round(line["body"]["seconds"] / 100, 3)})
+    ledger.append("run_finished", {"stages": list(sealed["body"]["artifacts"])})
+    ledger.append("seal", sealed["body"])
+    forging.publish(run)
+    return str(sealed["hash"])
+
+
 def older_seal_published(run: Path) -> str:
     """The newest session is cut off, and the report made again: an honest run, but an older one."""
     second_session(run)
@@ -92,6 +108,7 @@ FORGERIES: dict[str, Callable[[Path], str | None]] = {
     "a stage's token count halved": lambda run: forging.forge(run, {"sft": halved_tokens}),
     "one model's answers made right": lambda run: forging.forge(run, {"evaluate": right_answers}),
     "seconds halved": halved_seconds,
+    "made-up session appended": made_up_session,
     "newest session cut off": older_seal_published,
 }
 """What a forger does with everything; the seal to hold it against, or None for that of the run."""

@@ -11,7 +11,8 @@ import numpy as np
 
 from pocketlm.evaluation.comparison.records import Record
 from pocketlm.evaluation.comparison.result_files import result_file_record
-from pocketlm.statistics.rates import wilson
+from pocketlm.evaluation.scores import cluster_of
+from pocketlm.statistics.rates import clustered_rate
 
 SETTINGS = {"limit": None, "chat": False, "split": "report"}
 
@@ -30,7 +31,7 @@ def document(name: str, tasks: Mapping[str, Sequence[Mapping[str, Any]]], **sett
     """The content of a result file: accuracy of every task from its items, and a group's mean without items."""
     entries: dict[str, Any] = {"six_tasks": {"primary": "accuracy", "scores": {}}}
     for task, rows in tasks.items():
-        estimate = wilson(sum(row["correct"] for row in rows), len(rows))
+        estimate = clustered_rate([row["correct"] for row in rows], [cluster_of(row) for row in rows])
         figure = {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": len(rows)}
         entries[task] = {"n": len(rows), "primary": "acc", "scores": {"acc": figure}, "items": list(rows)}
     version = settings.pop("lm_eval", "0.4.13")

@@ -101,17 +101,23 @@ def why(
 @app.command()
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="RUN")],
-    seal: Annotated[str | None, typer.Option(help="The seal that the run printed.", metavar="HASH")] = None,
+    seal: Annotated[str | None, typer.Option(help="The seal that the run printed last.", metavar="HASH")] = None,
+    sample: Annotated[int | None, typer.Option(help="Do the same work again as that verification.")] = None,
 ) -> None:
     """Re-hash everything, derive the figures again, re-score a sample. Exit code 1 on any difference."""
     from pocketlm.commands import verify_folder
     from pocketlm.pipeline.coverage import coverage_lines
+    from pocketlm.pipeline.verification import fresh_sample
 
+    drawn = fresh_sample() if sample is None else sample
+    print(f"sample {drawn} (--sample {drawn} does the same work again)")
     problems, coverages = 0, []
-    for check in verify_folder(folder, seal):
+    for check in verify_folder(folder, seal, drawn):
         print(f"{'FAIL' if check.problems else 'ok  '} {check.name} ({check.examined:,})", flush=True)
         for problem in check.problems:
             print(f"     {problem}")
+        for note in check.notes:
+            print(f"     note: {note}")
         problems += len(check.problems)
         coverages += [check.coverage] if check.coverage is not None else []
     for line in coverage_lines(coverages) if coverages else ():

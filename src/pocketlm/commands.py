@@ -155,9 +155,9 @@ def explain_stage(folder: Path, stage: str, overrides: Sequence[str]) -> Explana
     return explain(load_recipe(path, registry(), overrides), folder, stage)
 
 
-def verify_folder(folder: Path, seal: str | None) -> Iterator[Check]:
+def verify_folder(folder: Path, seal: str | None, sample: int | None = None) -> Iterator[Check]:
     """The checks of `pocketlm verify`, each as soon as it is done."""
-    return checks_of_run(folder, registry(), derive_report, seal)
+    return checks_of_run(folder, registry(), derive_report, seal, sample)
 
 
 def audit_sample(folder: Path, count: int, seed: int, out: Path | None) -> tuple[list[str], int]:

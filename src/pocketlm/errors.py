@@ -15,6 +15,10 @@ class InputError(PocketError):
     """Bad settings, bad data, a missing path: the user can mend it."""
 
 
+class DeviceError(InputError):
+    """The recipe asks for a device that is not here."""
+
+
 class CorruptionError(InputError):
     """A file does not hold the bytes that its manifest promises. The message names the file."""
 

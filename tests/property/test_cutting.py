@@ -10,6 +10,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pocketlm.data.curation.audit import what_is_left
 from pocketlm.data.duplicates.cutting import cut_ranges
 from pocketlm.data.text import Text
 
@@ -80,3 +81,25 @@ def test_a_cut_paragraph_leaves_one_empty_line_and_code_keeps_its_indentation() 
     start = np.array([match.start() for match in re.finditer(b"Two[.]", text.data.tobytes())])
     result = cut_ranges(text, start, start + 4).to_pylist()
     assert result == ["One.\n\n    code = 3\n    more", "    code", "a b"]
+
+
+@settings(deadline=None, max_examples=300)
+@given(TEXTS, st.data())
+def test_an_audit_takes_every_cut_for_what_is_left(texts: list[str], data: st.DataObject) -> None:
+    """Wherever ranges begin and end: between words, inside them, inside of characters."""
+    text = Text.from_arrow(pa.array(texts, pa.large_string()))
+    starts, ends = [], []
+    for first, last in pairwise(text.offsets.tolist()):
+        for start, end in data.draw(st.lists(st.tuples(*[st.integers(first, last)] * 2), max_size=4)):
+            starts.append(min(start, end))
+            ends.append(max(start, end))
+    left = cut_ranges(text, np.array(starts, np.int64), np.array(ends, np.int64)).to_pylist()
+    assert all(map(what_is_left, left, texts))
+
+
+def test_a_text_that_was_not_given_is_not_what_is_left() -> None:
+    given_text = "It is not known whether this is safe. " * 5 + "Nobody has tried it on a cold day in the north."
+    assert what_is_left("It is not known whet on a cold day in the north.", given_text)
+    for other in ("It is known to be safe, says the maker.", given_text.replace("not", "well"), given_text + " Yes."):
+        assert not what_is_left(other, given_text)
+    assert not what_is_left("north in the day cold", given_text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pocketlm.pipeline.rederivation import alike, compared, joined
 from pocketlm.pipeline.stage import Rederived
 from pocketlm.pipeline.verification import Check, checks_of_run
 from pocketlm.stages import registry
+from pocketlm.training.recheck import rescored
 from tests import whole_run
 from tests.posttraining_world import artifact as committed
 
@@ -119,6 +121,10 @@ def other_score(rows: list[Any]) -> None:
     rows[0]["loss"] *= 0.9
 
 
+def no_number(rows: list[Any]) -> None:
+    rows[0]["gradient_norm"] = float("nan")
+
+
 def without_a_key(rows: list[Any]) -> None:
     del rows[0]["step"]
 
@@ -164,6 +170,7 @@ FORGERIES = {
     "pretrain: score": ("pretrain", raised("heldout.bits_per_byte.model"), "heldout.bits_per_byte.model: stated"),
     "pretrain: first loss": ("pretrain", rows_changed("log.jsonl", other_loss), "loss is"),
     "pretrain: rate": ("pretrain", rows_changed("log.jsonl", other_rate), "the settings give"),
+    "pretrain: NaN": ("pretrain", rows_changed("log.jsonl", no_number), "log.jsonl holds NaN"),
     "pretrain: form": ("pretrain", rows_changed("log.jsonl", without_a_key), "cannot be checked (KeyError"),
     "sft: score of the start": ("sft", rows_changed("validation.jsonl", other_score), "the start: loss is"),
     "sft: weights": ("sft", other_weights, "figures of sft"),
@@ -184,6 +191,13 @@ def test_a_consistent_rewrite_is_found_by_the_seal_and_where_evidence_contradict
     assert any(line in one for one in found), found
     assert all(one.startswith("figures of") for one in found), found  # all that is hashed fits
     assert "no line of the ledger has the seal" in first_problems(copy, seal)[0]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, 1.1])
+def test_what_is_no_number_is_never_near_enough(value: float | None) -> None:
+    assert rescored({"loss": value}, {"loss": 1.0}, "row")
+    assert rescored({"loss": 1.0}, {"loss": value}, "row")
+    assert rescored({"loss": 1.0 + 1e-7}, {"loss": 1.0}, "row") == []
 
 
 def test_a_figure_stated_in_one_place_only_is_found(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,14 +79,14 @@ def rederive(
 
 
 def rescored(asked: Asked, items: Mapping[str, Items], inputs: Inputs, context: Context) -> list[str]:
-    """One line for each sampled item whose score is not the recorded one; the sample follows from the recipe's seed."""
+    """One line for each sampled item whose score is not the recorded one; each verification draws others."""
     from pocketlm.training.device import prepare
 
     device = prepare(context.runtime)
     problems: list[str] = []
     with open_questions(asked) as questions:
         for place, (name, model) in enumerate(inputs.many("models").items()):
-            generator = context.generator("recheck", place)
+            generator = context.sample_generator("items", place)
             chosen = {
                 task: sorted(generator.choice(count, min(ITEMS_PER_TASK, count), replace=False).tolist())
                 for task, count in questions.counts.items()

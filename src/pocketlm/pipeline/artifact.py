@@ -71,11 +71,20 @@ class Artifact:
         return self.path / name
 
     def read_json(self, name: str) -> Any:
-        return json.loads(self.file(name).read_text(encoding="utf-8"))
+        return self._decoder(name).decode(self.file(name).read_text(encoding="utf-8"))
 
     def read_jsonl(self, name: str) -> list[Any]:
+        decode = self._decoder(name).decode
         with open(self.file(name), encoding="utf-8") as stream:
-            return [json.loads(line) for line in stream if line.strip()]
+            return [decode(line) for line in stream if line.strip()]
+
+    def _decoder(self, name: str) -> json.JSONDecoder:
+        """Of JSON as drafts write it: NaN and infinity, with which every comparison fails silently, are refused."""
+
+        def refuse(constant: str) -> None:
+            raise CorruptionError(f"{self.path / name} holds {constant}, which no stage writes")
+
+        return json.JSONDecoder(parse_constant=refuse)
 
     def reference(self) -> dict[str, str]:
         """What a dependent manifest records of this artifact."""

@@ -71,12 +71,14 @@ class Context:
         record: Callable[[str, Mapping[str, Any]], object],
         progress: Progress,
         stop: StopRequest,
+        sample: int | None = None,
     ) -> None:
         self.stage = stage
         self.runtime = runtime
         self.work = work
         """Scratch folder of this stage and fingerprint; it survives a kill and is removed after the commit."""
         self._root_seed = root_seed
+        self._sample_seed = root_seed if sample is None else sample
         self._make_draft = make_draft
         self._record = record
         self._progress = progress
@@ -95,6 +97,11 @@ class Context:
     def generator(self, purpose: str, *indices: int) -> numpy.random.Generator:
         """A numpy generator for a purpose, derived like `seed`."""
         return generator(self._root_seed, purpose, *indices)
+
+    def sample_generator(self, purpose: str, *indices: int) -> numpy.random.Generator:
+        """A numpy generator for choosing what a recheck does again: of another seed than the recipe's in every
+        `pocketlm verify`, so that nobody knows beforehand what will not be looked at."""
+        return generator(self._sample_seed, f"recheck {purpose}", *indices)
 
     def progress(self, done: float, total: float, unit: str = "step", **figures: float) -> None:
         """Report progress; call freely. `tokens=` is cumulative and shown as a rate."""

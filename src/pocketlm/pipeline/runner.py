@@ -218,7 +218,7 @@ class Runner:
         self, entry: StageEntry, identity: dict[str, Any], artifacts: Mapping[str, Artifact], reasons: list[str]
     ) -> Artifact:
         fingerprint = fingerprint_of(identity)
-        work = self.folder / WORK / f"{entry.name}-{fingerprint[:16]}"
+        work = self.folder / WORK / work_name(entry.name, fingerprint)
         work.mkdir(parents=True, exist_ok=True)
         inputs = inputs_of(entry, artifacts)
         drafts: list[Draft] = []
@@ -321,6 +321,11 @@ class Runner:
             work.rmdir()
         self._publish(self.folder, seal)
         return seal
+
+
+def work_name(stage: str, fingerprint: str) -> str:
+    """The name of a stage's scratch folder under `work/`."""
+    return f"{stage}-{fingerprint[:16]}"
 
 
 def resolve_runtime(runtime: Runtime) -> Runtime:

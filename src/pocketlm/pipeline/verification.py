@@ -2,32 +2,36 @@
 
 Checks come one after the other, cheap ones first, and each stage says which of its figures stored evidence gives again.
 What no check can find without `--seal HASH`: a consistent rewrite of everything, with all that the figures rest on, by
-someone who recomputes the whole chain.
+someone who recomputes the whole chain. Work that is done again by sample is drawn afresh each time, for who knows the
+draw would spare it.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pocketlm.errors import InputError
+from pocketlm.errors import DeviceError, InputError
 from pocketlm.pipeline.artifact import FIGURES, Artifact
 from pocketlm.pipeline.context import Context, StopRequest
 from pocketlm.pipeline.coverage import Coverage, coverage_of
 from pocketlm.pipeline.fingerprint import differences, fingerprint_of
 from pocketlm.pipeline.identity import identity_of, inputs_of, references_of
 from pocketlm.pipeline.ledger import LEDGER, check_ledger
-from pocketlm.pipeline.lock import LOCK, refuse_held
+from pocketlm.pipeline.lock import refuse_held
 from pocketlm.pipeline.progress import Progress
-from pocketlm.pipeline.recipe import Recipe, Registry, load_recipe
-from pocketlm.pipeline.runner import ARTIFACTS, RECIPE, WORK, resolve_runtime
+from pocketlm.pipeline.recipe import Recipe, Registry, StageEntry, load_recipe
+from pocketlm.pipeline.runner import ARTIFACTS, RECIPE, resolve_runtime
+from pocketlm.pipeline.settings import Runtime
 from pocketlm.pipeline.stage import Rederived
 from pocketlm.pipeline.storage import MANIFEST, folder_problems, read_manifest, sha256_file
+from pocketlm.pipeline.strays import left_work, stray_problems
 
 Derive = Callable[[Path, str], Mapping[str, bytes]]
 
@@ -36,13 +40,14 @@ Derive = Callable[[Path, str], Mapping[str, bytes]]
 class Check:
     """One line of the verdict: what was checked, how much of it, and what was wrong.
 
-    `coverage`, of a stage: which of its figures were derived again.
+    `coverage`, of a stage: which of its figures were derived again. `notes`: what is no difference and must be said.
     """
 
     name: str
     examined: int
     problems: tuple[str, ...]
     coverage: Coverage | None = None
+    notes: tuple[str, ...] = ()
 
 
 def verify_run(folder: Path, registry: Registry, derive: Derive, seal: str | None = None) -> list[Check]:
@@ -50,10 +55,20 @@ def verify_run(folder: Path, registry: Registry, derive: Derive, seal: str | Non
     return list(checks_of_run(folder, registry, derive, seal))
 
 
-def checks_of_run(folder: Path, registry: Registry, derive: Derive, seal: str | None = None) -> Iterator[Check]:
+def fresh_sample() -> int:
+    """A number that nobody can know beforehand."""
+    return secrets.randbits(32)
+
+
+def checks_of_run(
+    folder: Path, registry: Registry, derive: Derive, seal: str | None = None, sample: int | None = None
+) -> Iterator[Check]:
     """The checks of a run folder, each as soon as it is done; they end where the rest would have no ground.
 
-    `derive(folder, seal)` re-makes the files that are derived from the sealed ones.
+    Args:
+        derive: (folder, seal) -> the files that are derived from the sealed ones, made anew.
+        seal: that of the ledger's last line; no other covers all that the report is made of.
+        sample: seed of the draws of what is done again; None draws one.
 
     Raises:
         InputError: it is no run folder. HeldError: a process works on it.
@@ -61,6 +76,14 @@ def checks_of_run(folder: Path, registry: Registry, derive: Derive, seal: str | 
     if not (folder / LEDGER).exists() and not (folder / RECIPE).exists():
         raise InputError(f"{folder} is not a run folder: it has no {LEDGER} and no {RECIPE}")
     refuse_held(folder)
+    try:
+        yield from _checks(folder, registry, derive, seal, fresh_sample() if sample is None else sample)
+    except Exception as error:  # records that were forged need not have any form
+        told = f"{type(error).__name__}: {error}"
+        yield Check("form", 1, (f"{folder} holds what no run writes ({told}); what comes after was not checked",))
+
+
+def _checks(folder: Path, registry: Registry, derive: Derive, seal: str | None, sample: int) -> Iterator[Check]:
     problems, lines = check_ledger(folder / LEDGER)
     yield Check("ledger chain", len(lines), tuple(problems))
     if problems:
@@ -74,7 +97,7 @@ def checks_of_run(folder: Path, registry: Registry, derive: Derive, seal: str | 
     for check in (
         _check_recipe(folder, body),
         _check_artifacts(folder, body, before),
-        _check_stray_files(folder, body),
+        _check_stray_files(folder, body, lines),
     ):
         yield check
         found = found or bool(check.problems)
@@ -83,8 +106,11 @@ def checks_of_run(folder: Path, registry: Registry, derive: Derive, seal: str | 
     yield _check_figures(folder, body, before)
     yield _check_derived(folder, derive(folder, lines[-1]["hash"]))
     recipe = load_recipe(folder / RECIPE, registry)
+    if missing := set(recipe.stages).symmetric_difference(body["artifacts"]):
+        yield Check("stages", 1, (f"{RECIPE} and the seal do not name the same stages: {', '.join(sorted(missing))}",))
+        return
     yield _check_fingerprints(folder, recipe)
-    yield from _recheck_stages(folder, recipe)
+    yield from _recheck_stages(folder, recipe, sample)
 
 
 def _sealed(lines: list[dict[str, Any]], seal: str | None) -> tuple[dict[str, Any] | None, list[str]]:
@@ -96,7 +122,12 @@ def _sealed(lines: list[dict[str, Any]], seal: str | None) -> tuple[dict[str, An
     matching = [line for line in seals if line["hash"] == seal]
     if not matching:
         return None, [f"no line of the ledger has the seal {seal}: this is not the run that was sealed"]
-    return matching[-1], []
+    if after := len(lines) - 1 - matching[-1]["sequence"]:
+        return None, [
+            f"{after} lines stand after this seal in the ledger: they are not covered by it, and the report is made of "
+            "them too; give the newest seal, or restore the folder that had this one"
+        ]
+    return lines[-1], []
 
 
 def _check_recipe(folder: Path, body: Mapping[str, Any]) -> Check:
@@ -128,17 +159,10 @@ def _check_artifacts(folder: Path, body: Mapping[str, Any], lines: list[dict[str
     return Check("artifact files", files, tuple(problems))
 
 
-def _check_stray_files(folder: Path, body: Mapping[str, Any]) -> Check:
-    """Files that nothing accounts for: a reader could mistake them for results."""
-    known = {RECIPE, LEDGER, LOCK, ARTIFACTS, WORK, "report.html", "report.json", "lineage.prov.json"}
-    strays = [path for path in sorted(folder.iterdir()) if path.name not in known]
-    lock = folder / LOCK
-    if lock.exists() and lock.stat().st_size:
-        strays.append(lock)
-    artifacts = folder / ARTIFACTS
-    if artifacts.is_dir():
-        strays += [path for path in sorted(artifacts.iterdir()) if path.name not in body["artifacts"]]
-    return Check("stray files", len(known), tuple(f"{path} belongs to no stage of this run" for path in strays))
+def _check_stray_files(folder: Path, body: Mapping[str, Any], lines: list[dict[str, Any]]) -> Check:
+    problems = stray_problems(folder, body["artifacts"], lines)
+    left = left_work(folder)
+    return Check("stray files", 1, tuple(problems), notes=(left,) if left else ())
 
 
 def _check_figures(folder: Path, body: Mapping[str, Any], lines: list[dict[str, Any]]) -> Check:
@@ -190,34 +214,49 @@ def _check_fingerprints(folder: Path, recipe: Recipe) -> Check:
     return Check("fingerprints and inputs", len(artifacts), tuple(problems))
 
 
-def _recheck_stages(folder: Path, recipe: Recipe) -> Iterator[Check]:
+def _recheck_stages(folder: Path, recipe: Recipe, sample: int) -> Iterator[Check]:
     """Let each stage derive its own figures again from what it and its inputs hold."""
     artifacts = {name: Artifact.open(folder / ARTIFACTS / name, verify=False) for name in recipe.stages}
+    # a few steps and scores: compiling would take longer than it saves
+    runtime = resolve_runtime(recipe.runtime).model_copy(update={"compile": False})
     for entry in recipe.stages.values():
-        artifact, recheck = artifacts[entry.name], entry.definition.recheck
-        if recheck is None:
-            result = Rederived(())
-        else:
-            with tempfile.TemporaryDirectory() as scratch:
-                context = Context(
-                    entry.name,
-                    recipe.seed_of(entry),
-                    # a few steps and scores: compiling would take longer than it saves
-                    resolve_runtime(recipe.runtime).model_copy(update={"compile": False}),
-                    Path(scratch) / entry.name,
-                    _no_draft,
-                    lambda kind, body: None,
-                    Progress(io.StringIO()),
-                    StopRequest(),
-                )
-                try:
-                    result = recheck(entry.settings, artifact, inputs_of(entry, artifacts), context)
-                except Exception as error:  # evidence that was forged need not have any form
-                    found = f"its evidence cannot be checked ({type(error).__name__}: {error})"
-                    result = Rederived((found,), resting={"*": "its evidence cannot be checked"})
+        artifact, notes = artifacts[entry.name], ()
+        try:
+            result = _rechecked(recipe, entry, artifacts, runtime, sample)
+        except DeviceError as error:
+            runtime = runtime.model_copy(update={"device": "auto"})
+            notes = (f"{error}. Here and from now on work is done again on what this machine has",)
+            result = _rechecked(recipe, entry, artifacts, runtime, sample)
         coverage = coverage_of(entry.name, artifact, result)
-        found_here = (*result.differences, *coverage.unfounded)
-        yield Check(f"figures of {entry.name}", len(coverage.derived), found_here, coverage)
+        yield Check(f"figures of {entry.name}", len(coverage.derived), tuple(result.differences), coverage, notes)
+
+
+def _rechecked(
+    recipe: Recipe, entry: StageEntry, artifacts: Mapping[str, Artifact], runtime: Runtime, sample: int
+) -> Rederived:
+    """What a stage's own recheck finds. Raises DeviceError."""
+    if entry.definition.recheck is None:
+        return Rederived(())
+    with tempfile.TemporaryDirectory() as scratch:
+        context = Context(
+            entry.name,
+            recipe.seed_of(entry),
+            runtime,
+            Path(scratch) / entry.name,
+            _no_draft,
+            lambda kind, body: None,
+            Progress(io.StringIO()),
+            StopRequest(),
+            sample,
+        )
+        inputs = inputs_of(entry, artifacts)
+        try:
+            return entry.definition.recheck(entry.settings, artifacts[entry.name], inputs, context)
+        except DeviceError:
+            raise
+        except Exception as error:  # evidence that was forged need not have any form
+            found = f"its evidence cannot be checked ({type(error).__name__}: {error})"
+            return Rederived((found,), resting={"*": "its evidence cannot be checked"})
 
 
 def _no_draft(kind: str) -> Any:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from pocketlm.model.storage import load_model
-from pocketlm.training.recheck import affordable_tokens, logged, off_schedule, repeat_first_steps, rescored
+from pocketlm.pipeline.rederivation import ROUNDING
+from pocketlm.training.recheck import (
+    affordable_tokens,
+    ended_between_rows,
+    logged,
+    off_schedule,
+    repeat_first_steps,
+    rescored,
+)
 
 if TYPE_CHECKING:
     from pocketlm.model.transformer import Transformer
@@ -18,6 +28,9 @@ READ_BEFORE_ANSWER = 32
 """Tokens of a selection problem's prompt, about: what a score costs is only estimated."""
 SHARES_APART = 0.01
 """Exact match: an answer that hangs on a rounding may come out differently elsewhere."""
+SCORES = ("selection.*", "held_out.*")
+TOKENS = ("optimized_tokens", "sampled_tokens")
+BETWEEN_ROWS = "early stopping ended the run between two rows of the log"
 NO_SAMPLES = "needs its samples again: they are not kept"
 
 Score = Callable[["Transformer"], Mapping[str, float]]
@@ -29,43 +42,77 @@ class CheckedRun:
 
     Attributes:
         curve: the scores, that of the start first. result: what the trainer reported.
+        resting: figures that log and scores state, but that nothing gives again here -> the reason.
     """
 
     result: TrainResult
     curve: list[dict[str, Any]]
     differences: list[str]
     sampled: str
+    resting: Mapping[str, str]
+
+    def derived(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Metrics without those that rest."""
+        return {
+            name: value
+            for name, value in metrics.items()
+            if not any(fnmatchcase(name, pattern) for pattern in self.resting)
+        }
 
 
-def check_run(artifact: Artifact, trainer: Trainer, score: Score, answers: int) -> CheckedRun:
+def check_run(
+    artifact: Artifact, trainer: Trainer, score: Score, answers: int, levels: Sequence[str] = ()
+) -> CheckedRun:
     """Hold a run against its log: schedule, first steps, the score of the start and that of the kept weights.
 
     Args:
         trainer: before its first step. score: as its validation does; may read or write no file.
-        answers: tokens that a score takes, about.
+        answers: tokens that a score takes, about. levels: that of each problem of the selection split.
     """
     curve = artifact.read_jsonl("validation.jsonl")
     result = logged(artifact, curve[1:])
     lines, words = off_schedule(trainer, result.rows), []
     chosen = next((row for row in curve[1:] if row["step"] == result.best_step), curve[0])
-    if answers <= affordable_tokens(trainer.model, trainer.device):
+    resting = scored_resting(trainer.model, answers)
+    if not resting:
         kept = load_model(artifact.path, trainer.device)
-        lines += score_differs(curve[0], score(trainer.model), "the start")
-        lines += score_differs(chosen, score(kept), f"the weights of step {chosen['step']}")
+        lines += score_differs(curve[0], score(trainer.model), "the start", levels)
+        lines += score_differs(chosen, score(kept), f"the weights of step {chosen['step']}", levels)
         words.append("start and kept weights scored again on the selection split")
     repeated = repeat_first_steps(trainer, result.rows)
     lines += repeated.differences
-    return CheckedRun(result, curve, lines, "; ".join([repeated.words, *words]))
+    if ended_between_rows(artifact, curve[1:]):
+        resting |= dict.fromkeys(TOKENS, BETWEEN_ROWS)
+    return CheckedRun(result, curve, lines, "; ".join([repeated.words, *words]), resting)
 
 
-def score_differs(recorded: Mapping[str, Any], again: Mapping[str, float], what: str) -> list[str]:
-    """Shares may differ by a point, for an answer can hang on a rounding; losses by what a device rounds."""
+def scored_resting(model: Transformer, answers: int) -> dict[str, str]:
+    """Figures that rest, with the reason, where `answers` tokens are too many to score again; else none."""
+    if answers <= affordable_tokens(model, model.head_weight_VD.device):
+        return {}
+    flop = 2 * answers * model.settings.parameter_count()
+    return dict.fromkeys(SCORES, f"scoring again would take {flop:.2g} FLOP")
+
+
+def score_differs(
+    recorded: Mapping[str, Any], again: Mapping[str, float], what: str, levels: Sequence[str] = ()
+) -> list[str]:
+    """Shares may differ by a point or one answer, which can hang on a rounding; losses by what a device rounds.
+
+    Args:
+        levels: that of each problem; every level weighs the same in the mean.
+    """
+    counts = Counter(levels)
+    one_answer = {f"level_{level}": 1 / count for level, count in counts.items()}
+    mean = max(one_answer.values(), default=0.0) / max(1, len(counts))
     shares = {name for name in again if name in ("exact_match", "value") or name.startswith(("level_", "pass@"))}
     if recorded.get("value") == recorded.get("loss"):
         shares.discard("value")
     lines = rescored(recorded, {name: value for name, value in again.items() if name not in shares}, what)
     for name in sorted(shares):
-        if recorded.get(name) is None or abs(recorded[name] - again[name]) > SHARES_APART:
+        if recorded.get(name) is None or not abs(recorded[name] - again[name]) <= max(
+            SHARES_APART, one_answer.get(name, mean) + ROUNDING
+        ):
             lines.append(f"{what}: {name} is {recorded.get(name)}, scored again {again[name]}")
     return lines
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.figures import paragraph, table
 from pocketlm.pipeline.settings import Settings
 from pocketlm.pipeline.stage import Inputs, Rederived, optional, stage
 
@@ -28,8 +27,11 @@ class ExportSettings(Settings):
 def recheck(settings: ExportSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
     """Hold the exported weights against the model's, and load the folder in transformers again."""
     from pocketlm.evaluation.models.export_recheck import recheck_export
+    from pocketlm.evaluation.models.model_card import provenance_of
 
-    return recheck_export(artifact, inputs["model"])
+    source = inputs["model"]
+    provenance = provenance_of(settings.title, source, inputs.get("documents"), inputs.get("evaluation"))
+    return recheck_export(artifact, source, provenance)
 
 
 @stage(
@@ -41,7 +43,7 @@ def recheck(settings: ExportSettings, artifact: Artifact, inputs: Inputs, contex
 def export(settings: ExportSettings, inputs: Inputs, context: Context) -> Artifact:
     """Write the Hugging Face folder and check it against transformers."""
     from pocketlm.evaluation.inputs import open_model
-    from pocketlm.evaluation.models.hugging_face import check_agreement, write_folder
+    from pocketlm.evaluation.models.hugging_face import check_agreement, folder_blocks, write_folder
     from pocketlm.evaluation.models.model_card import provenance_of
     from pocketlm.training.device import prepare
 
@@ -52,18 +54,13 @@ def export(settings: ExportSettings, inputs: Inputs, context: Context) -> Artifa
     provenance = provenance_of(settings.title, artifact, inputs.get("documents"), inputs.get("evaluation"))
     write_folder(draft.path, model, tokenizer, artifact.path, provenance)
     agreement = check_agreement(draft.path, model, tokenizer)
-    files = sorted(path.name for path in draft.path.iterdir())
-    rows = [{"file": name, "bytes": (draft.path / name).stat().st_size} for name in files]
+    files = {path.name: path.stat().st_size for path in draft.path.iterdir()}
     metrics = {
         "parameters": model.settings.parameter_count(),
         "logit_difference": agreement.logit_difference,
         "same_greedy_text": "yes" if agreement.same_text else "no",
     }
-    text = (
-        f"Loaded in transformers, the folder gives the same greedy text; the largest difference of a logit is "
-        f"{agreement.logit_difference:.2g} (fp32)."
-    )
-    return draft.commit(metrics, [paragraph(text), table("Files of the Hugging Face folder", ["file", "bytes"], rows)])
+    return draft.commit(metrics, folder_blocks(agreement.logit_difference, files))
 
 
 def export_hugging_face(model: Path, folder: Path) -> None:

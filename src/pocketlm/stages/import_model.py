@@ -79,7 +79,7 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
     from pocketlm.data.tokens.chat import CHAT_TEMPLATE
     from pocketlm.data.tokens.chat_template_files import template_of
     from pocketlm.data.tokens.tokenizer import tokenizer_config
-    from pocketlm.evaluation.models.imported_model import require_fit, shape_metrics, shortened
+    from pocketlm.evaluation.models.imported_model import padding_block, require_fit, shape_metrics, shortened
     from pocketlm.evaluation.models.loading import load, load_gguf_file
     from pocketlm.model.formats.gguf import gguf_chat_template, gguf_number_types
     from pocketlm.model.storage import save_model
@@ -112,9 +112,7 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
         blocks.append(paragraph(f"Tensors by type: {types}. They are fp32 now; what rounding took is not given back."))
     shape = model.settings
     metrics = shape_metrics(shape, "its own" if own else "ChatML")
-    if padding := shape.vocabulary - shape.known_tokens:
-        text = f"The embedding has {padding:,} rows more than the tokenizer has tokens. They are kept and never drawn."
-        blocks.append(paragraph(text))
+    blocks += padding_block(shape)
     return draft.commit(metrics, blocks)
 
 

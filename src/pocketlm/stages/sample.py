@@ -39,7 +39,7 @@ def recheck(settings: SampleSettings, artifact: Artifact, inputs: Inputs, contex
     from pocketlm.posttraining.rollouts.profile_recheck import recheck_samples
 
     limits = settings.group_size, settings.minimum_live_groups, settings.minimum_success
-    return recheck_samples(artifact, inputs["problems"], settings.reward, *limits)
+    return recheck_samples(artifact, inputs["problems"], settings.reward, *limits, context)
 
 
 @stage(

@@ -81,16 +81,9 @@ def study(settings: StudySettings, inputs: Inputs, context: Context) -> Artifact
         context.progress(len(scored), len(given.models), unit="model", exact_match=float(scored[name].right.mean()))
 
     arms = given.arms(scored, context.generator)
-    start, baseline = given.compared_with
     digests = {name: model.digest for name, model in given.models.items()}
     draft.write_json("study.json", {"arms": [asdict(arm) for arm in arms], "models": digests})
-    blocks = [
-        *figures.sentences(arms, baseline or start),
-        figures.arm_table(arms),
-        figures.difference_chart(arms),
-        figures.level_table(arms),
-    ]
-    return draft.commit(figures.metrics(arms), blocks)
+    return draft.commit(figures.metrics(arms), figures.blocks(arms, given.compared_with))
 
 
 def _ask(settings: StudySettings, context: Context, artifact: Artifact, rows: Sequence[Row]) -> Answered:

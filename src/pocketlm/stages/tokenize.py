@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.figures import paragraph, table
+from pocketlm.pipeline.figures import paragraph
 from pocketlm.pipeline.settings import Settings
 from pocketlm.pipeline.stage import Inputs, Rederived, stage
 
@@ -32,6 +32,7 @@ def tokenize(settings: TokenizeSettings, inputs: Inputs, context: Context) -> Ar
     from pocketlm.data.engine import open_engine
     from pocketlm.data.tokens.fast_encoding import encoder_of
     from pocketlm.data.tokens.shards import SPLITS, ShardWriter
+    from pocketlm.data.tokens.token_figures import token_blocks
     from pocketlm.data.tokens.token_units import CheckCounts, encode_unit, units_of
     from pocketlm.data.tokens.tokenizer import copy_tokenizer
 
@@ -59,26 +60,4 @@ def tokenize(settings: TokenizeSettings, inputs: Inputs, context: Context) -> Ar
     draft.write_json("tokens.json", summary)
     copy_tokenizer(inputs["tokenizer"].path, draft.path)
     metrics = {f"{split}.{name}": row[name] for split, row in counts.items() for name in totals}
-    rows = [
-        {"split": split, **{name: row[name] for name in totals}, "bytes per token": _ratio(row)}
-        for split, row in counts.items()
-    ]
-    by_source = [
-        {"split": split, "source": name, **own, "bytes per token": _ratio(own)}
-        for split, row in counts.items()
-        for name, own in row["by_source"].items()
-    ]
-    columns = ["documents", "tokens", "bytes", "bytes per token"]
-    note = "Tokens include one document border per document; bytes are those of the text."
-    return draft.commit(
-        {**metrics, **checks.metrics()},
-        [
-            table("Tokens", ["split", *columns], rows, note),
-            table("Tokens by source", ["split", "source", *columns], by_source),
-            paragraph(checks.sentence()),
-        ],
-    )
-
-
-def _ratio(row: dict[str, int]) -> float:
-    return round(row["bytes"] / max(row["tokens"], 1), 3)
+    return draft.commit({**metrics, **checks.metrics()}, [*token_blocks(counts), paragraph(checks.sentence())])

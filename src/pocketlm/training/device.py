@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from pocketlm.errors import InputError
+from pocketlm.errors import DeviceError
 from pocketlm.pipeline.settings import Runtime
 from pocketlm.training.ranks import Rank
 
@@ -14,7 +14,7 @@ def prepare(runtime: Runtime) -> torch.device:
     """Set threads and deterministic kernels for this process; returns the device to work on.
 
     Bits are equal between runs of the same machine, torch build and thread count; on an accelerator for certain with
-    `runtime.deterministic` only, else where torch has a deterministic kernel that is asked for. InputError when a
+    `runtime.deterministic` only, else where torch has a deterministic kernel that is asked for. DeviceError when a
     device is asked for that this torch build or machine does not have.
     """
     torch.set_num_threads(runtime.threads or len(os.sched_getaffinity(0)))
@@ -27,7 +27,7 @@ def prepare(runtime: Runtime) -> torch.device:
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(
+        raise DeviceError(
             f"runtime.device is cuda, but torch {torch.__version__} finds no CUDA device; "
             "set runtime.device to cpu or install a CUDA build of torch"
         )

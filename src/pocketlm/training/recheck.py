@@ -6,6 +6,7 @@ first (the seed, or the model that it starts from) and the last are kept. Checkp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,13 +43,15 @@ class Repeated:
 def logged(artifact: Artifact, validation_rows: Sequence[dict[str, Any]]) -> TrainResult:
     """What a trainer reported, from `log.jsonl` and the rows of its scores; of batches left out the log knows nothing.
 
-    Which step was best follows from the scores: the lowest `value`, of equal ones the first.
+    Which step was best follows from the scores: the lowest `value`, of equal ones the first. Where patience ran out
+    between two rows of the log, the last score tells the steps; tokens are then as the artifact states them.
     """
     rows = artifact.read_jsonl("log.jsonl")
+    between = ended_between_rows(artifact, validation_rows)
     best = min(validation_rows, key=lambda row: row["value"], default=None)
     return TrainResult(
-        steps=rows[-1]["step"] if rows else 0,
-        tokens=rows[-1]["tokens"] if rows else 0,
+        steps=validation_rows[-1]["step"] if between else rows[-1]["step"] if rows else 0,
+        tokens=artifact.metrics["optimized_tokens"] if between else rows[-1]["tokens"] if rows else 0,
         rows=rows,
         skipped=sum(row["skipped"] for row in rows),
         validation_rows=list(validation_rows),
@@ -59,6 +62,22 @@ def logged(artifact: Artifact, validation_rows: Sequence[dict[str, Any]]) -> Tra
     )
 
 
+def ended_between_rows(artifact: Artifact, validation_rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the last steps have no row in the log: early stopping ended the run, and not every step is logged."""
+    if not may_end_between_rows(artifact):
+        return False
+    rows = artifact.read_jsonl("log.jsonl")
+    last = rows[-1]["step"] if rows else 0
+    every = artifact.manifest["settings"]["log_every"]
+    return bool(validation_rows) and last < validation_rows[-1]["step"] < last + every
+
+
+def may_end_between_rows(artifact: Artifact) -> bool:
+    """Whether the settings stop early and do not log every step."""
+    settings = artifact.manifest.get("settings", {})
+    return settings.get("patience") is not None and settings["log_every"] > 1
+
+
 def off_schedule(trainer: Trainer, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Rows of a log whose steps do not follow each other, or whose learning rate is not that of their last step."""
     lines, before, tokens = [], 0, 0
@@ -66,7 +85,7 @@ def off_schedule(trainer: Trainer, rows: Sequence[Mapping[str, Any]]) -> list[st
         rate = trainer.rate(row["step"] - 1)
         if row["step"] <= before or row["tokens"] < tokens:
             lines.append(f"log.jsonl: step {row['step']} does not come after {before}, or counts fewer tokens")
-        elif abs(row["learning_rate"] - rate) > 1e-9 * trainer.peak_rate:
+        elif not abs(row["learning_rate"] - rate) <= 1e-9 * trainer.peak_rate:  # NaN is not
             told = f"the learning rate is {row['learning_rate']}, the settings give {rate}"
             lines.append(f"log.jsonl, step {row['step']}: {told}")
         before, tokens = row["step"], row["tokens"]
@@ -119,7 +138,9 @@ def rescored(recorded: Mapping[str, Any], again: Mapping[str, Any], what: str, t
 
 
 def _apart(one: float | None, other: float | None) -> float:
-    """Relative difference; without end where only one is a number."""
+    """Relative difference; without end where only one is a number, or one is not finite."""
     if one is None or other is None:
-        return 0.0 if one is other else float("inf")
+        return 0.0 if one is other else math.inf
+    if not (math.isfinite(one) and math.isfinite(other)):
+        return math.inf
     return max(0.0, abs(one - other) - NEARLY_ZERO) / max(abs(one), abs(other), NEARLY_ZERO)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pocketlm.data.conversations.writing import SELECTION, TRAINING
+from pocketlm.data.conversations.writing import SELECTION, TRAINING, conversation_sentence
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.rederivation import compared
 from pocketlm.pipeline.stage import Rederived
@@ -25,4 +25,5 @@ def recheck_conversations(artifact: Artifact) -> Rederived:
     raw = "needs the raw sources: system turns that were erased are not kept"
     tokens = "needs the tokenizer's count while reading"
     resting = {"with_system": raw, "erased_system": raw, "tokens": tokens}
-    return compared(artifact, metrics, differences=differences, resting=resting)
+    blocks = [conversation_sentence(metrics)]
+    return compared(artifact, metrics, blocks, differences=differences, resting=resting, resting_blocks={"*": raw})

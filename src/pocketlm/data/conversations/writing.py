@@ -130,14 +130,17 @@ def conversation_blocks(corpus: Conversations, written: Written) -> list[Block]:
         }
         for name in corpus.names
     ]
-    metrics = conversation_metrics(corpus, written)
-    text = (
-        f"{metrics['read']:,} rows read, {metrics['rejected']:,} rejected; {metrics['conversations']:,} conversations "
-        f"with {metrics['answers']:,} answers to learn from, {metrics['selection']:,} to choose by."
-    )
     return [
-        paragraph(text),
+        conversation_sentence(conversation_metrics(corpus, written)),
         table("What rejected conversations", ["rule", "rejected", "left"], funnel, "In the order of first use."),
         table("Sources of conversations", ["source", "read", "rejected", "trained on", "licence"], sources),
         samples("Conversations", written.shown, "The first of the training split."),
     ]
+
+
+def conversation_sentence(metrics: Mapping[str, Any]) -> Block:
+    """The counts in words."""
+    return paragraph(
+        f"{metrics['read']:,} rows read, {metrics['rejected']:,} rejected; {metrics['conversations']:,} conversations "
+        f"with {metrics['answers']:,} answers to learn from, {metrics['selection']:,} to choose by."
+    )

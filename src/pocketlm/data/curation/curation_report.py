@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +78,30 @@ def curation_report(
         *contamination_blocks(contamination_counts(found), planted.items),
         licence_block(licences),
     ]
+    write_data_card(
+        folder, card_figures(title, sizes, corpus.steps, contents, planted.duplicates, planted.items, settings)
+    )
+    return metrics, blocks
+
+
+def card_figures(
+    title: str,
+    sizes: Mapping[str, Mapping[str, int]],
+    steps: Sequence[Mapping[str, Any]],
+    contents: Contents,
+    duplicates: Sequence[Mapping[str, Any]],
+    items: Sequence[Mapping[str, Any]],
+    settings: CurationSettings,
+) -> CardFigures:
+    """What the data card says: counts of the splits, the steps of the funnel, planted `duplicates` and `items`."""
     masked = {"e-mail addresses": settings.mask_emails, "public IPv4 addresses": settings.mask_addresses}
-    card = CardFigures(
+    return CardFigures(
         title=title,
         splits=sizes,
-        funnel=corpus.steps,
-        licences=licences,
+        funnel=steps,
+        licences=contents.licences(),
         sources=contents.sources(),
-        planted={"Near-duplicates": planted.duplicates, "Evaluation items": planted.items},
+        planted={"Near-duplicates": duplicates, "Evaluation items": items},
         masked=[what for what, asked in masked.items() if asked],
         languages=settings.gates.languages if settings.gates.minimum_language_confidence is not None else (),
     )
-    write_data_card(folder, card)
-    return metrics, blocks

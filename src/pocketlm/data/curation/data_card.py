@@ -77,21 +77,25 @@ class CardFigures:
 
 
 def write_data_card(folder: Path, figures: CardFigures) -> None:
-    """Write croissant.json, then README.md, beside the files that they describe.
+    """Write croissant.json and README.md beside the files that they describe.
 
     Call it when all other files of the draft are written: their sizes and hashes stand in the description.
     """
+    for name, content in card_files(folder, figures, describe_files(folder)).items():
+        (folder / name).write_bytes(content)
+
+
+def card_files(folder: Path, figures: CardFigures, files: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
+    """The two files; `files` are the others, {relative name: {bytes, sha256}}."""
     import pyarrow.parquet as pq
 
-    files = describe_files(folder)
     records = [
         table_records(f"{split}.parquet", pq.read_schema(folder / f"{split}.parquet")) for split in figures.splits
     ]
     described = croissant(
         figures.title, summary(figures), files, records, figures.licences, figures.sources, responsible(figures)
     )
-    (folder / DESCRIPTION).write_bytes(json_bytes(described))
-    (folder / CARD).write_bytes(data_card(figures, files).encode())
+    return {DESCRIPTION: json_bytes(described), CARD: data_card(figures, files).encode()}
 
 
 def data_card(figures: CardFigures, files: Mapping[str, Mapping[str, Any]]) -> str:

@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pocketlm.data.curation.curation_figures import RejectCounts, funnel_blocks, licence_block
+from pocketlm.data.curation.curation_report import card_figures
 from pocketlm.data.curation.curation_settings import CurationSettings
+from pocketlm.data.curation.data_card import CARD, DESCRIPTION, card_files
 from pocketlm.data.curation.held_out import cloze_items
 from pocketlm.data.curation.kept_text import checkable, failing, items_held, stored_items
 from pocketlm.data.curation.writing import REJECTS_FILE, SPLITS, Contents
@@ -23,15 +25,16 @@ from pocketlm.data.documents import count_units, iterate_documents, read_documen
 from pocketlm.data.duplicates.duplicates import content_hashes
 from pocketlm.data.duplicates.earlier import FOLDER
 from pocketlm.data.text import Text
-from pocketlm.pipeline.artifact import Artifact
+from pocketlm.pipeline.artifact import FIGURES, Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.rederivation import compared
+from pocketlm.pipeline.rederivation import compared, stated_blocks
 from pocketlm.pipeline.stage import Rederived
 
 SEARCHED_BYTES = 64_000_000
-"""Kept text that is held to gates and searched for items again; of a larger corpus, units drawn by the seed."""
+"""Kept text that is held to gates and searched for items again; of a larger corpus, units drawn afresh each time."""
 NAMED = 5
 SEARCH = "needs the search over all documents again: run the stage"
+PLANTED_TABLES = ("Planted near-duplicates", "Planted evaluation items")
 PLANTED = "needs the planting again: run the stage"
 
 
@@ -69,6 +72,7 @@ def recheck_curation(
         *_lost(input_ids, kept, [name for part in _column(artifact.file(REJECTS_FILE), "id") for name in part]),
         *_leaks(steps, len(input_ids), sum(rejects.gates.values()), sizes),
         *_other_files(artifact, contents, hashes),
+        *_other_card(settings, artifact, contents, sizes, steps),
     ]
     found, sampled = _searched(settings, artifact, problems, context)
     everyone = {name for names in kept.values() for name in names}
@@ -86,6 +90,7 @@ def recheck_curation(
         differences=[*differences, *found],
         sampled=sampled,
         resting={"*": SEARCH, "planted.*": PLANTED},
+        resting_blocks={"*": SEARCH, "table Planted*": PLANTED, "line_chart Which pairs*": PLANTED},
     )
 
 
@@ -140,6 +145,30 @@ def _other_files(artifact: Artifact, contents: Contents, hashes: list[np.ndarray
     return lines
 
 
+def _other_card(
+    settings: CurationSettings,
+    artifact: Artifact,
+    contents: Contents,
+    sizes: dict[str, dict[str, int]],
+    steps: list[dict[str, Any]],
+) -> list[str]:
+    """The data card and its description follow from the files, and from the report's tables of what was planted."""
+    planted: dict[str, list[dict[str, Any]]] = {}
+    for block in stated_blocks(artifact):
+        if block["kind"] == "table":
+            planted[block["title"]] = [{name: row[name] for name in block["columns"]} for row in block["rows"]]
+    duplicates, items = (planted.get(title, []) for title in PLANTED_TABLES)
+    figures = card_figures(artifact.stage, sizes, steps, contents, duplicates, items, settings)
+    files = {
+        name: facts for name, facts in artifact.manifest["files"].items() if name not in (CARD, DESCRIPTION, FIGURES)
+    }
+    return [
+        f"{name}: not the card that the files and the settings give"
+        for name, content in card_files(artifact.path, figures, files).items()
+        if artifact.file(name).read_bytes() != content
+    ]
+
+
 def _gave_way(path: Path) -> dict[str, str]:
     """Rejected document -> the one that was kept in its place."""
     with pq.ParquetFile(path) as file:
@@ -168,7 +197,7 @@ def _searched(
     items = stored_items(artifact.path, settings, problems.path if problems else None)
     lines: list[str] = []
     documents = size = 0
-    order = context.generator("recheck").permutation(count_units(path)).tolist()
+    order = context.sample_generator("units").permutation(count_units(path)).tolist()
     for number in order:
         unit = read_unit(path, number)
         lines += failing(unit, settings)[:NAMED]

@@ -46,6 +46,7 @@ def recheck_sources(artifact: Artifact) -> Rederived:
         [block for block in counts.blocks() if block["title"] in BLOCKS],
         differences=[f"documents.parquet: {twice} ids of {rows} stand there twice"] if twice else [],
         resting={"*": RAW},
+        resting_blocks={"*": RAW},
     )
 
 

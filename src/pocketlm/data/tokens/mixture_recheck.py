@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pocketlm.data.tokens.mixture_release import Release
 
 DOCUMENTS = 2_000
-"""Documents of the stream, drawn by the seed, whose tokens are held against those of the input."""
+"""Documents of the stream, drawn afresh each time, whose tokens are held against those of the input."""
 
 
 def recheck_release(artifact: Artifact, release: Release, context: Context) -> Rederived:
@@ -31,7 +31,7 @@ def recheck_release(artifact: Artifact, release: Release, context: Context) -> R
         lines.append("train.npy: not the documents that shares, inputs and seed give, in their order")
         chosen = np.zeros(0, np.int64)
     else:
-        chosen = context.generator("recheck").permutation(len(lengths))[:DOCUMENTS]
+        chosen = context.sample_generator("documents").permutation(len(lengths))[:DOCUMENTS]
     shards = [TokenShard.open(item.folder) for item in release.inputs]
     for place in chosen.tolist():
         given = shards[int(draws.stage[place])].document(int(draws.document[place]))

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pocketlm.data.documents import count_units, iterate_documents, text_bytes
+from pocketlm.data.tokens.chat import CHAT_TEMPLATE
 from pocketlm.data.tokens.fast_encoding import FastEncoder
 from pocketlm.data.tokens.shards import SPLITS, TokenShard
+from pocketlm.data.tokens.token_figures import token_blocks
 from pocketlm.data.tokens.token_units import CheckCounts, encode_unit, units_of
-from pocketlm.data.tokens.tokenizer import Tokenizer, build_tokenizer
+from pocketlm.data.tokens.tokenizer import TOKENIZER_FILES, Tokenizer, build_tokenizer, tokenizer_config
 from pocketlm.data.tokens.tokenizer_figures import compression_block, longest_tokens_block, measure_compression
 from pocketlm.data.tokens.tokenizer_text import count_pieces
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
+from pocketlm.pipeline.figures import paragraph
 from pocketlm.pipeline.rederivation import compared
 from pocketlm.pipeline.stage import Rederived
-from pocketlm.pipeline.storage import sha256_file
+from pocketlm.pipeline.storage import json_bytes, sha256_file
 
 ENCODED_BYTES = 32_000_000
-"""Text that is encoded again; of a larger corpus, units drawn by the seed."""
+"""Text that is encoded again; of a larger corpus, units drawn afresh each time."""
 LEARNED_BYTES = 16_000_000
 """Text from which a tokenizer is learned again."""
 
@@ -43,8 +49,11 @@ def recheck_tokenizer(
     }
     lines, sampled, own = [], "", artifact.file("tokenizer.json")
     if model is not None:
-        if sha256_file(own) != sha256_file(model.file("tokenizer.json")):
-            lines.append(f"tokenizer.json: not that of {model.stage}")
+        lines += [
+            f"{name}: not that of {model.stage}"
+            for name in TOKENIZER_FILES
+            if sha256_file(artifact.file(name)) != sha256_file(model.file(name))
+        ]
     elif vocabulary is None:
         if sha256_file(own) != artifact.manifest["identity"]["external"]:
             lines.append("tokenizer.json: not the file whose hash is in the identity")
@@ -60,6 +69,12 @@ def recheck_tokenizer(
             if again != own.read_bytes():
                 lines.append("tokenizer.json: not the tokenizer that train.parquet and the settings give")
             sampled = f"the tokenizer learned again from {sample.bytes / 1e6:.1f} MB, byte for byte"
+    if model is None:
+        beside = {
+            "chat_template.jinja": CHAT_TEMPLATE.encode(),
+            "tokenizer_config.json": json_bytes(tokenizer_config()),
+        }
+        lines += [f"{name}: not ChatML's" for name, own in beside.items() if artifact.file(name).read_bytes() != own]
     blocks = [compression_block(compression), longest_tokens_block(loaded)]
     resting = {"*": "the tokenizer was not learned again: too much text for a check"}
     return compared(artifact, metrics, blocks, differences=lines, sampled=sampled, resting=resting)
@@ -70,6 +85,7 @@ def recheck_tokens(artifact: Artifact, documents: Artifact, tokenizer: Artifact,
     made = str(tokenizer.path.resolve()), tokenizer.digest
     metrics: dict[str, int] = {}
     lines: list[str] = []
+    splits: dict[str, dict[str, Any]] = {}
     checks, encoded, skipped = CheckCounts(), 0, 0
     for place, split in enumerate(SPLITS):
         path = documents.file(f"{split}.parquet").absolute()
@@ -85,7 +101,8 @@ def recheck_tokens(artifact: Artifact, documents: Artifact, tokenizer: Artifact,
         if len(shard.offsets) != first[-1]:
             lines.append(f"{split}: {len(shard.offsets)} documents in tokens, {first[-1]} in {path.name}")
             continue
-        for number in context.generator("recheck", place).permutation(count_units(path)).tolist():
+        splits[split] = _counts(path, shard)
+        for number in context.sample_generator("units", place).permutation(count_units(path)).tolist():
             if encoded and encoded + rows[number][1] > ENCODED_BYTES:
                 skipped += 1
                 continue
@@ -102,8 +119,34 @@ def recheck_tokens(artifact: Artifact, documents: Artifact, tokenizer: Artifact,
             same = np.array_equal(stored, unit.tokens) and np.array_equal(np.diff(starts), unit.lengths)
             if not same or names != unit.sources:
                 lines.append(f"{split}: the documents of row group {number} of {path.name} give other tokens")
+    blocks = token_blocks(splits) if len(splits) == len(SPLITS) else []
+    why = "not all text was encoded again"
     if not skipped:
         metrics |= checks.metrics()
+        blocks.append(paragraph(checks.sentence()))
     sampled = f"{encoded / 1e6:.1f} MB of text encoded again" + (f", {skipped} row groups not" if skipped else "")
-    resting = {"*": "not all text was encoded again"}
-    return compared(artifact, metrics, differences=lines, sampled=sampled, resting=resting)
+    named = {"paragraph *": why} if skipped else {}
+    return compared(
+        artifact, metrics, blocks, differences=lines, sampled=sampled, resting={"*": why}, resting_blocks=named
+    )
+
+
+def _counts(path: Path, shard: TokenShard) -> dict[str, Any]:
+    """Documents, tokens and bytes of a split, in all and by source, from the text and the borders of the documents."""
+    lengths = np.diff(np.append(shard.offsets, len(shard.tokens)))
+    totals = {"documents": 0, "tokens": 0, "bytes": 0}
+    by_source: dict[str, dict[str, int]] = {}
+    for unit in iterate_documents(path, ("source", "text")):
+        first = totals["documents"]
+        counts = {
+            "source": unit["source"],
+            "tokens": pa.array(lengths[first : first + len(unit)]),
+            "bytes": pc.binary_length(unit["text"]),
+        }
+        groups = pa.table(counts).group_by("source", use_threads=False)
+        for row in groups.aggregate([("tokens", "sum"), ("bytes", "sum"), ("tokens", "count")]).to_pylist():
+            own = by_source.setdefault(row["source"], dict.fromkeys(totals, 0))
+            for name, count in (("documents", "tokens_count"), ("tokens", "tokens_sum"), ("bytes", "bytes_sum")):
+                own[name] += row[count]
+                totals[name] += row[count]
+    return {**totals, "by_source": dict(sorted(by_source.items()))}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from pocketlm.statistics.rates import Estimate
 
 if TYPE_CHECKING:
     from pocketlm.model.transformer import Transformer
+    from pocketlm.pipeline.artifact import Artifact
 
 ORDERS = {"trigram": 3, "six_gram": 6}
 TITLES = {"model": "this model", "trigram": "byte trigram", "six_gram": "interpolated byte 6-gram"}
@@ -41,16 +42,28 @@ class NgramComparison:
 
     def block(self) -> Block:
         """The table of the report."""
-        columns = ["predictor", "bits per byte", "95 % interval"]
-        rows = [
-            dict(zip(columns, [TITLES[name], round(item.value, 4), f"{item.low:.3f} to {item.high:.3f}"], strict=True))
-            for name, item in self.estimates.items()
-        ]
-        note = (
-            "All bytes of the held-out documents; intervals by bootstrap over documents. The n-grams (modified "
-            f"Kneser-Ney) were fitted on the same {self.training_bytes:,} bytes that the model was trained on."
+        return _block({name: _figure(estimate) for name, estimate in self.estimates.items()}, self.training_bytes)
+
+
+def stated_block(artifact: Artifact) -> Block:
+    """The table that the figures of a trained model give."""
+    stated = {name: artifact.metrics[f"heldout.bits_per_byte.{name}"] for name in ("model", *ORDERS)}
+    return _block(stated, artifact.metrics["training_bytes"])
+
+
+def _block(bits: Mapping[str, Figure], training_bytes: int) -> Block:
+    columns = ["predictor", "bits per byte", "95 % interval"]
+    rows = [
+        dict(
+            zip(columns, [TITLES[name], round(one["value"], 4), f"{one['low']:.3f} to {one['high']:.3f}"], strict=True)
         )
-        return table("Held-out text", columns, rows, note)
+        for name, one in bits.items()
+    ]
+    note = (
+        "All bytes of the held-out documents; intervals by bootstrap over documents. The n-grams (modified "
+        f"Kneser-Ney) were fitted on the same {training_bytes:,} bytes that the model was trained on."
+    )
+    return table("Held-out text", columns, rows, note)
 
 
 def compare_with_ngrams(

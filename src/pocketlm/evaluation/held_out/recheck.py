@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pocketlm.data.tokens.mixture_figures import consumed_block, consumed_metrics
-from pocketlm.evaluation.held_out.baselines import compare_with_ngrams
+from pocketlm.evaluation.held_out.baselines import compare_with_ngrams, stated_block
 from pocketlm.evaluation.held_out.text import HeldOutText, text_read
 from pocketlm.model.storage import load_model
 from pocketlm.pipeline.rederivation import RESCORED, compared, joined
@@ -109,6 +109,7 @@ def recheck_pretraining(artifact: Artifact, prepared: Prepared, context: Context
         if trainer.settings.tail_average is None:
             lines += rescored(result.validation_rows[-1], again, "validation.jsonl, last row")
     repeated = repeat_first_steps(trainer, result.rows)
+    blocks.append(stated_block(artifact))
     own = compared(artifact, metrics, blocks, differences=[*lines, *repeated.differences], sampled=repeated.words)
     return joined(own, scored)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +16,11 @@ from typing import TYPE_CHECKING
 from pocketlm.data.tokens.tokenizer import TOKENIZER_FILES
 from pocketlm.errors import GateFailed, InputError
 from pocketlm.evaluation.models.model_card import Provenance, data_licences, model_card
+from pocketlm.pipeline.figures import Block, paragraph, table
 
 if TYPE_CHECKING:
     from pocketlm.data.tokens.tokenizer import Tokenizer
+    from pocketlm.model.config import ModelSettings
     from pocketlm.model.transformer import Transformer
 
 LARGEST_LOGIT_DIFFERENCE = 1e-4
@@ -48,9 +51,24 @@ def write_folder(
         if not (tokenizer_folder / name).is_file():
             raise InputError(f"{tokenizer_folder} has no {name}: export needs the folder of a model made by pocketlm")
         shutil.copyfile(tokenizer_folder / name, folder / name)
-    card = model_card(model.settings, provenance)
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    (folder / "LICENSE").write_text(data_licences(provenance.licences), encoding="utf-8")
+    for name, content in card_files(model.settings, provenance).items():
+        (folder / name).write_bytes(content)
+
+
+def card_files(settings: ModelSettings, provenance: Provenance) -> dict[str, bytes]:
+    """The model card and the licences of the training text."""
+    texts = {"README.md": model_card(settings, provenance), "LICENSE": data_licences(provenance.licences)}
+    return {name: text.encode() for name, text in texts.items()}
+
+
+def folder_blocks(logit_difference: float, files: Mapping[str, int]) -> list[Block]:
+    """What the report shows of an exported folder that transformers agrees with; `files`: name -> bytes."""
+    text = (
+        "Loaded in transformers, the folder gives the same greedy text; the largest difference of a logit is "
+        f"{logit_difference:.2g} (fp32)."
+    )
+    rows = [{"file": name, "bytes": size} for name, size in sorted(files.items())]
+    return [paragraph(text), table("Files of the Hugging Face folder", ["file", "bytes"], rows)]
 
 
 def require_new_folder(folder: Path) -> None:

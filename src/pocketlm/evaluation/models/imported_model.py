@@ -17,6 +17,7 @@ from pocketlm.model.formats.hugging_face import weight_files
 from pocketlm.model.storage import load_model
 from pocketlm.model.transformer import Transformer
 from pocketlm.pipeline.artifact import Artifact
+from pocketlm.pipeline.figures import Block, paragraph
 from pocketlm.pipeline.rederivation import compared
 from pocketlm.pipeline.stage import Rederived
 from pocketlm.pipeline.storage import sha256_file
@@ -79,6 +80,17 @@ def shape_metrics(shape: ModelSettings, chat_template: str) -> dict[str, Any]:
     }
 
 
+FILES_READ = "needs the files that were read"
+
+
+def padding_block(shape: ModelSettings) -> list[Block]:
+    """A sentence where the embedding has more rows than the tokenizer has tokens."""
+    if not (padding := shape.vocabulary - shape.known_tokens):
+        return []
+    text = f"The embedding has {padding:,} rows more than the tokenizer has tokens. They are kept and never drawn."
+    return [paragraph(text)]
+
+
 def recheck_import(artifact: Artifact, read_again: Callable[[], Transformer | None]) -> Rederived:
     """The figures from the stored model, and its weights beside those that are read again (None: they are gone)."""
     model = load_model(artifact.path)
@@ -93,4 +105,6 @@ def recheck_import(artifact: Artifact, read_again: Callable[[], Transformer | No
         ]
         words = "weights compared bit by bit with the files that were read"
     metrics = shape_metrics(model.settings, "its own" if own else "ChatML")
-    return compared(artifact, metrics, differences=lines, sampled=words)
+    rests = {"table What was read": FILES_READ, "paragraph Tensors by type*": FILES_READ}
+    blocks = padding_block(model.settings)
+    return compared(artifact, metrics, blocks, differences=lines, sampled=words, resting_blocks=rests)

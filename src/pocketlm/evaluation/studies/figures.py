@@ -37,6 +37,12 @@ def metrics(arms: Sequence[Arm]) -> dict[str, Figure | int]:
     return found
 
 
+def blocks(arms: Sequence[Arm], compared_with: tuple[str, str | None]) -> list[Block]:
+    """Sentences against the baseline, or else the start (`compared_with`: start, baseline); then table and charts."""
+    start, baseline = compared_with
+    return [*sentences(arms, baseline or start), arm_table(arms), difference_chart(arms), level_table(arms)]
+
+
 def arm_table(arms: Sequence[Arm]) -> Block:
     """One row an arm: score, seeds, what it spent, what it gained."""
     rows = []

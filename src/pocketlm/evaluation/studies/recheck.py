@@ -29,7 +29,7 @@ def recheck_study(
     """
     lines, scored, short = [], {}, []
     for name, model in study.models.items():
-        drawn = context.generator(f"recheck {name}").permutation(len(study.rows))[:RECHECKED]
+        drawn = context.sample_generator(name).permutation(len(study.rows))[:RECHECKED]
         answered = ask(model, [study.rows[place] for place in sorted(drawn.tolist())])
         stored = artifact.read_jsonl(f"answers/{name}.jsonl")
         lines += differences(name, stored, answered.answers, study.rows)
@@ -39,7 +39,8 @@ def recheck_study(
         scored[name] = study.scored(name, stored, answered)
     if short:
         return Rederived(lines, resting={"*": f"the answers of {', '.join(short)} are not those to the problems"})
-    metrics = figures.metrics(study.arms(scored, context.generator))
+    arms = study.arms(scored, context.generator)
     words = f"{RECHECKED} problems answered again by each model"
     words += ", held-out text scored again" if study.texts else ""
-    return compared(artifact, metrics, tolerance=RESCORED, differences=lines, sampled=words)
+    metrics, blocks = figures.metrics(arms), figures.blocks(arms, study.compared_with)
+    return compared(artifact, metrics, blocks, tolerance=RESCORED, differences=lines, sampled=words)

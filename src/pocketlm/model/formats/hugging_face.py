@@ -49,13 +49,23 @@ def export_weights(
 
     `end_of_text` borders documents and begins a text (bos, pad); a chat answer ends with `end_of_turn`.
     """
-    special = {"bos_token_id": end_of_text, "eos_token_id": [end_of_turn, end_of_text]}
-    (folder / CONFIG).write_bytes(json_bytes({**hugging_face_config(model.settings, dtype), **special}))
-    # In config.json a padding token would stop transformers from training the embedding of the document border.
-    generation = {**special, "pad_token_id": end_of_text, "do_sample": False}
-    (folder / "generation_config.json").write_bytes(json_bytes(generation))
+    for name, content in settings_files(model.settings, end_of_text, end_of_turn, dtype).items():
+        (folder / name).write_bytes(content)
     weights = {name: weight.to(dtype).contiguous() for name, weight in to_hugging_face(model).items()}
     write_tensors(folder / WEIGHTS, weights, metadata={"format": "pt"})
+
+
+def settings_files(
+    settings: ModelSettings, end_of_text: int, end_of_turn: int, dtype: torch.dtype = torch.float32
+) -> dict[str, bytes]:
+    """`config.json` and `generation_config.json` of `export_weights`."""
+    special = {"bos_token_id": end_of_text, "eos_token_id": [end_of_turn, end_of_text]}
+    # In config.json a padding token would stop transformers from training the embedding of the document border.
+    generation = {**special, "pad_token_id": end_of_text, "do_sample": False}
+    return {
+        CONFIG: json_bytes({**hugging_face_config(settings, dtype), **special}),
+        "generation_config.json": json_bytes(generation),
+    }
 
 
 def load_hugging_face(folder: Path, device: torch.device | str = "cpu") -> Transformer:

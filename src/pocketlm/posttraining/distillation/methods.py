@@ -35,15 +35,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained on what. `facts` are metrics; `selection` counts the problems that choose."""
+    """What is trained on what. `facts` are metrics; `levels` are those of the problems that choose."""
 
     model: Transformer
     objective: Objective
     batches: BatchSource
     validation: Validation
-    selection: int
+    levels: Sequence[str]
     steps: int
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def selection(self) -> int:
+        """Problems that choose."""
+        return len(self.levels)
 
 
 def require_one_tokenizer(inputs: Inputs) -> None:
@@ -70,7 +75,9 @@ def plan_on_policy(settings: DistilSettings, given: RolloutInputs, inputs: Input
     validation = given.validation(settings.validate_every, settings.patience)
     objective = TeacherObjective(teacher, settings.beta)
     facts = {"prompts": len(given.prompts), "prompts.left_out": len(given.left_out)}
-    return Plan(given.model, objective, batches, validation, len(given.selection), settings.steps, facts)
+    return Plan(
+        given.model, objective, batches, validation, [one.level for one in given.selection], settings.steps, facts
+    )
 
 
 def plan_on_examples(settings: DistilSettings, inputs: Inputs, judge: SelectionJudge, context: Context) -> Plan:
@@ -102,7 +109,7 @@ def plan_on_examples(settings: DistilSettings, inputs: Inputs, judge: SelectionJ
     selection = inputs["problems"].read_jsonl("selection.jsonl")
     every, most = settings.validate_every, settings.rollouts.max_tokens
     validation = selection_validation(tokenizer, selection, judge, most, every, settings.patience, tool=tool)
-    return Plan(model, objective, batches, validation, len(selection), steps, facts)
+    return Plan(model, objective, batches, validation, [str(row["level"]) for row in selection], steps, facts)
 
 
 def data_digest(inputs: Inputs) -> str:

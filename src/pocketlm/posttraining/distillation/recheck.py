@@ -23,14 +23,21 @@ TEACHER = "needs the teacher's answers on all examples again: they are not kept"
 def recheck_distillation(artifact: Artifact, trainer: Trainer, plan: Plan, settings: DistilSettings) -> Rederived:
     """All figures follow from what was learned from, the log and the scores."""
     answers = plan.selection * (READ_AND_ANSWERED + settings.rollouts.max_tokens)
-    found = check_run(artifact, trainer, plan.validation.score, answers)
+    found = check_run(artifact, trainer, plan.validation.score, answers, plan.levels)
     metrics = distil_metrics(plan, found.result, found.curve)
     blocks = distil_blocks(settings.method, metrics, found.result, found.curve)
-    return compared(artifact, metrics, blocks, differences=found.differences, sampled=found.sampled)
+    return compared(
+        artifact,
+        found.derived(metrics),
+        blocks,
+        differences=found.differences,
+        sampled=found.sampled,
+        resting=found.resting,
+    )
 
 
 def recheck_logged(artifact: Artifact) -> Rederived:
     """Steps, tokens and the chosen step, where the batches need the teacher's answers on all examples."""
     result = logged(artifact, artifact.read_jsonl("validation.jsonl")[1:])
     metrics = {"steps": result.steps, "chosen_step": result.best_step, "optimized_tokens": result.tokens}
-    return compared(artifact, metrics, resting={"*": TEACHER})
+    return compared(artifact, metrics, resting={"*": TEACHER}, resting_blocks={"*": TEACHER})

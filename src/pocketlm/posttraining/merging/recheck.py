@@ -87,7 +87,7 @@ def check_mixture(
         again = candidates.score(chosen.place, lambda: {name: view.clone() for name, view in matrices(model).items()})
         lines += rescored({BITS: chosen.bits_per_byte}, {BITS: again.bits_per_byte}, "the kept weights")
         apart = abs(chosen.skill - again.skill)
-        if apart > (SHARES_APART if candidates.skill.sign > 0 else SCORED * abs(again.skill)):
+        if not apart <= (SHARES_APART if candidates.skill.sign > 0 else SCORED * abs(again.skill)):
             lines.append(f"the kept weights: {candidates.skill.name} is {chosen.skill}, scored again {again.skill}")
         words.append("the kept weights scored again")
     return lines, "; ".join(words)
@@ -97,6 +97,6 @@ def _other_weights(stored: Mapping[str, torch.Tensor], again: Mapping[str, torch
     lines = []
     for name, weight in stored.items():
         made = again[name].to(weight.device)
-        if float((weight - made).abs().max()) > ULPS * float(made.abs().max()):
+        if not float((weight - made).abs().max()) <= ULPS * float(made.abs().max()):  # NaN is not
             lines.append(f"model.safetensors: {name} is not what mixing the sources gives")
     return lines

@@ -41,13 +41,15 @@ class PreferenceRun:
 def recheck_preferences(artifact: Artifact, run: PreferenceRun, max_tokens: int, form: str) -> Rederived:
     """All figures follow from the preferences, the log and the scores."""
     answers = answer_tokens(run.selection, max_tokens) + PAIR_TOKENS * run.held_out
-    found = check_run(artifact, run.trainer, run.validation.score, answers)
+    levels = [str(row.get("level", "")) for row in run.selection]
+    found = check_run(artifact, run.trainer, run.validation.score, answers, levels)
     metrics = preference_metrics(found.result, found.curve, *run.counts())
     blocks = preference_blocks(found.result, found.curve, run.found, metrics, form)
     lines = found.differences
     if artifact.read_jsonl("rejected.jsonl") != list(run.found.rejected):
         lines.append("rejected.jsonl: not the rows that teach nothing")
-    return compared(artifact, metrics, blocks, differences=lines, sampled=found.sampled)
+    own = found.derived(metrics)
+    return compared(artifact, own, blocks, differences=lines, sampled=found.sampled, resting=found.resting)
 
 
 def recheck_logged(artifact: Artifact) -> Rederived:
@@ -57,4 +59,5 @@ def recheck_logged(artifact: Artifact) -> Rederived:
     made = preference_metrics(logged(artifact, curve[1:]), curve, 0, 0, rejected, 0)
     names = ("rejected", "steps", "chosen_step", "optimized_tokens", "held_out.margin", "held_out.loss.before")
     resting = {"*": "needs the file of preferences, which is not at its place any more"}
-    return compared(artifact, {name: made[name] for name in (*names, "held_out.loss")}, resting=resting)
+    again = {name: made[name] for name in (*names, "held_out.loss")}
+    return compared(artifact, again, resting=resting, resting_blocks=resting)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
+PROFILE_TITLE = "pass@k on RL prompts, before and after"
+
 
 def total(rows: Sequence[Row], name: str) -> int:
     """Sum over all steps of a figure that log rows hold as a mean over their steps."""
@@ -97,7 +99,12 @@ def rlvr_blocks(
 
     `completions` of a step; `told`: what the profile left of the prompts.
     """
-    log = result.log
+    story = summary(metrics, completions, len(before[0].completions), told)
+    return [paragraph(story), *log_charts(result.log, result.curve), profile_table(before, after)]
+
+
+def log_charts(log: Sequence[Row], curve: Sequence[Row]) -> list[Block]:
+    """The selection curve, and what the log tells of rewards, groups and answers."""
     rewards = [
         {"step": row["step"], "mean reward": value, "level": name.removeprefix("reward.").replace("_", " ")}
         for row in log
@@ -113,24 +120,23 @@ def rlvr_blocks(
             ("truncated", "completions that were cut"),
         )
     ]
-    profile = [{"model": "start", **row} for row in pass_profile(before)]
-    profile += [{"model": "chosen", **row} for row in pass_profile(after)]
     return [
-        paragraph(summary(metrics, completions, len(before[0].completions), told)),
-        line_chart("Exact match on the selection split", share_rows(result.curve), "step", "exact match", "level"),
+        line_chart("Exact match on the selection split", share_rows(curve), "step", "exact match", "level"),
         line_chart("Mean reward of the sampled answers", rewards, "step", "mean reward", "level"),
         line_chart("Live groups", shares, "step", "share", "of"),
         line_chart(
             "Entropy of the answers' tokens", course(log, "entropy"), "step", "entropy", y_title="nats per token"
         ),
         line_chart("Length of the answers", course(log, "tokens", "completion_tokens"), "step", "tokens"),
-        table(
-            "pass@k on RL prompts, before and after",
-            list(profile[0]),
-            profile,
-            "Sampled at the training temperature; unbiased estimate. Live groups predict whether training can move.",
-        ),
     ]
+
+
+def profile_table(before: Sequence[Group], after: Sequence[Group]) -> Block:
+    """pass@k by level of the start and of the chosen weights."""
+    profile = [{"model": "start", **row} for row in pass_profile(before)]
+    profile += [{"model": "chosen", **row} for row in pass_profile(after)]
+    note = "Sampled at the training temperature; unbiased estimate. Live groups predict whether training can move."
+    return table(PROFILE_TITLE, list(profile[0]), profile, note)
 
 
 def course(log: Sequence[Row], title: str, name: str = "") -> list[Row]:

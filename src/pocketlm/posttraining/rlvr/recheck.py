@@ -6,10 +6,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pocketlm.model.storage import load_model
+from pocketlm.pipeline.figures import paragraph
 from pocketlm.pipeline.rederivation import RESCORED, compared, joined
 from pocketlm.pipeline.stage import Rederived
 from pocketlm.posttraining.recheck import NO_SAMPLES, CheckedRun, answer_tokens, check_run
-from pocketlm.posttraining.rlvr.figures import log_metrics, sampled_metrics, total
+from pocketlm.posttraining.rlvr.figures import (
+    PROFILE_TITLE,
+    log_charts,
+    log_metrics,
+    profile_table,
+    sampled_metrics,
+    summary,
+    total,
+)
 from pocketlm.posttraining.rlvr.run import RAN_ALL, Drawn, RlvrResult, alarms_of, selection_score, trainer_of
 from pocketlm.posttraining.rollouts.sampler import spread
 from pocketlm.posttraining.scoring import divergence_from
@@ -38,18 +47,27 @@ def recheck_rlvr(
     curve = artifact.read_jsonl("validation.jsonl")
     counts = {"prompts": len(drawn.prompts), "prompts.left_out": len(given.left_out)}
     if drawn.draws is None or not artifact.read_jsonl("log.jsonl"):
-        return compared(artifact, counts, resting={"*": "nothing was trained"})
+        why = {"*": "nothing was trained"}
+        return compared(artifact, counts, resting=why, resting_blocks=why)
     sampled = _sampled_again(settings, artifact, given, drawn.prompts, start, context)
     validation = selection_score(settings, given, context)
     trainer, _ = trainer_of(settings, given, drawn.draws, validation, curve[0], start, context)
-    found = check_run(artifact, trainer, validation.score, answer_tokens(given.selection, settings.rollouts.max_tokens))
-    metrics, resting = log_metrics(_result(found), len(given.selection)), {}
+    answers = answer_tokens(given.selection, settings.rollouts.max_tokens)
+    levels = [prompt.level for prompt in given.selection]
+    found = check_run(artifact, trainer, validation.score, answers, levels)
+    metrics, resting = log_metrics(_result(found), len(given.selection)), dict(found.resting)
     if found.result.steps < settings.steps:
         for name in ("stopped", "sampled_tokens"):
             del metrics[name]
             resting[name] = WHY
+    told = summary({**artifact.metrics, **metrics}, settings.batch_rows, settings.rollouts.samples, drawn.told)
     own = compared(
-        artifact, {**metrics, **counts}, differences=found.differences, sampled=found.sampled, resting=resting
+        artifact,
+        found.derived({**metrics, **counts}),
+        [paragraph(told), *log_charts(found.result.rows, found.curve)],
+        differences=found.differences,
+        sampled=found.sampled,
+        resting=resting,
     )
     return joined(own, sampled)
 
@@ -82,14 +100,16 @@ def _sampled_again(
     cost = 2 * answer_tokens(profiled, settings.rollouts.max_tokens) * settings.rollouts.samples
     if cost > affordable_tokens(given.model, device):
         names = ("pass@*", "live_groups.predicted", "divergence_from_start")
-        return Rederived((), resting=dict.fromkeys(names, NO_SAMPLES))
+        rests = {f"table {PROFILE_TITLE}": NO_SAMPLES}
+        return Rederived((), resting=dict.fromkeys(names, NO_SAMPLES), resting_blocks=rests)
     before = given.sampler.sample(given.model, profiled, context.seed("profile before"))
     after = given.sampler.sample(load_model(artifact.path, device), profiled, context.seed("profile after"))
     divergence = divergence_from(start, after, given.sampler, context.runtime.micro_batch)
     words = f"{len(profiled)} prompts asked again of the start and of the chosen weights"
     metrics = sampled_metrics(before, after, divergence)
-    exact = compared(artifact, metrics, tolerance=RESCORED)
+    blocks = [profile_table(before, after)]
+    exact = compared(artifact, metrics, blocks, tolerance=RESCORED, sampled=words)
     if not exact.differences:
-        return compared(artifact, metrics, tolerance=RESCORED, sampled=words)
+        return exact
     about = f"{words}, equal within {OTHER_PRECISION:.0%}: another device rounds and draws otherwise"
-    return compared(artifact, metrics, tolerance=OTHER_PRECISION, sampled=about)
+    return compared(artifact, metrics, blocks, tolerance=OTHER_PRECISION, sampled=about)

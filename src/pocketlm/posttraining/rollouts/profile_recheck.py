@@ -11,11 +11,12 @@ from pocketlm.posttraining.rollouts.profile_figures import prospects_of, sample_
 
 if TYPE_CHECKING:
     from pocketlm.pipeline.artifact import Artifact
+    from pocketlm.pipeline.context import Context
     from pocketlm.pipeline.stage import Rederived
     from pocketlm.problems.rewards import RewardSettings
 
 JUDGED = 2_000
-"""Completions that the verifier judges again, the first of each prompt."""
+"""Completions that the verifier judges again, of each prompt as many, drawn afresh each time."""
 
 
 def recheck_samples(
@@ -25,8 +26,9 @@ def recheck_samples(
     group_size: int | None,
     minimum_live_groups: float,
     minimum_success: float,
+    context: Context,
 ) -> Rederived:
-    """All figures from samples.jsonl; profile.jsonl; verdicts of the first completions of each prompt."""
+    """All figures from samples.jsonl; profile.jsonl; verdicts of some completions of each prompt."""
     rows = artifact.read_jsonl("samples.jsonl")
     profiles = [PromptProfile.of(row) for row in rows]
     lines = []
@@ -34,9 +36,11 @@ def recheck_samples(
         lines.append(f"{PROFILE}: not the counts of samples.jsonl")
     each = max(1, JUDGED // max(1, len(rows)))
     judged = 0
+    generator = context.sample_generator("completions")
     with scorer_of(reward, problems) as scorer:
         for row in rows:
-            for one in row["completions"][:each]:
+            for place in generator.permutation(len(row["completions"]))[:each].tolist():
+                one = row["completions"][place]
                 again = scorer.score(row["row"], one["text"])
                 judged += 1
                 if one["finish"] == "stop" and one["reward"] is not None and again.correct != one["correct"]:

@@ -78,7 +78,6 @@ def rejection_blocks(
     rounds: Sequence[Round], metrics: Mapping[str, Any], curve: Sequence[Row], budget: int, solved: int
 ) -> list[Block]:
     """The story, the rounds where there are several, and the curves."""
-    log = running_on(rounds, "rows")
     shown = [
         {
             "round": number,
@@ -89,16 +88,28 @@ def rejection_blocks(
         }
         for number, one in enumerate(rounds, start=1)
     ]
-    after = f" after {len(rounds)} rounds" if len(rounds) > 1 else ""
     return [
-        paragraph(
-            f"{metrics['completions']:,} completions of {metrics['prompts_asked']:,} prompts "
-            f"({metrics['sampled_tokens']:,} tokens; the budget was {budget:,}). {metrics['prompts_solved']:,} prompts "
-            f"were solved, which gave {metrics['accepted_examples']:,} distinct accepted examples. With {solved:,} "
-            f"solved problems they were learned for {metrics['steps']} steps{after}; kept: step "
-            f"{metrics['chosen_step']}, the best on the selection split."
-        ),
+        rejection_sentence(metrics, budget, solved),
         *([table("Rounds", list(shown[0]), shown, "Counts are of all rounds so far.")] if len(rounds) > 1 else []),
+        *rejection_charts(running_on(rounds, "rows"), curve),
+    ]
+
+
+def rejection_sentence(metrics: Mapping[str, Any], budget: int, solved: int) -> Block:
+    """What was sampled and learned, in words; `solved` problems were learned beside it."""
+    after = f" after {metrics['rounds']} rounds" if metrics["rounds"] > 1 else ""
+    return paragraph(
+        f"{metrics['completions']:,} completions of {metrics['prompts_asked']:,} prompts "
+        f"({metrics['sampled_tokens']:,} tokens; the budget was {budget:,}). {metrics['prompts_solved']:,} prompts "
+        f"were solved, which gave {metrics['accepted_examples']:,} distinct accepted examples. With {solved:,} "
+        f"solved problems they were learned for {metrics['steps']} steps{after}; kept: step "
+        f"{metrics['chosen_step']}, the best on the selection split."
+    )
+
+
+def rejection_charts(log: Sequence[Row], curve: Sequence[Row]) -> list[Block]:
+    """The curves, from the rows of all rounds."""
+    return [
         line_chart("Exact match on the selection split", share_rows(curve), "step", "exact match", "level"),
         line_chart("Loss over assistant tokens", loss_rows(log, curve), "step", "loss", "on", y_title="nats per token"),
     ]

@@ -36,7 +36,15 @@ def recheck_tuning(artifact: Artifact, run: TuningRun, patience: int | None) -> 
     sources = run.sources
     answers = answer_tokens(sources.selection_problems, run.max_tokens)
     answers += sum(len(example.tokens) for example in sources.selection_conversations)
-    found = check_run(artifact, run.trainer, run.validation.score, answers)
+    levels = [str(row.get("level", "")) for row in sources.selection_problems]
+    found = check_run(artifact, run.trainer, run.validation.score, answers, levels)
     metrics = sft_metrics(sources, run.shares, patience, found.result, run.replay)
     blocks = sft_blocks(metrics, found.result, found.curve, patience)
-    return compared(artifact, metrics, blocks, differences=found.differences, sampled=found.sampled)
+    return compared(
+        artifact,
+        found.derived(metrics),
+        blocks,
+        differences=found.differences,
+        sampled=found.sampled,
+        resting=found.resting,
+    )
