@@ -155,7 +155,7 @@ def edited_line_chained_again(run: Path, draw: random.Random) -> None:
     lines = read_ledger(run / LEDGER)
     timed = [line for line in lines if line["body"].get("seconds")]
     line = draw.choice(timed)
-    line["body"]["seconds"] = round(line["body"]["seconds"] / 2, 3)
+    line["body"]["seconds"] = round(2 * line["body"]["seconds"], 3)  # half of a millisecond would round to one
     forging.write_chain(run, lines)
 
 

@@ -59,7 +59,7 @@ def run_with(folder: Path, shares: dict[str, float]) -> Path:
             },
         }
         for task, rows in (("arithmetic_level_1", sums), ("heldout_bits_per_byte", texts)):
-            counts[task] = {"n": len(rows)}
+            counts[task] = {"n": len(rows), "examples_sha256": f"shown before {task}"}
             draft.write_jsonl(f"items/{model}.{task}.jsonl", rows)
     draft.write_json("results.json", {"lm_eval": "0.4.13", "models": models, "tasks": counts})
     draft.commit({})
@@ -219,6 +219,7 @@ def test_a_run_gives_its_final_model_and_others_by_name(tmp_path: Path) -> None:
     assert final.digest == "digest of tuned"
     assert final.settings == {"lm_eval": "0.4.13", "split": "selection", "chat": True, "limit": 60}
     assert final.tasks["heldout_bits_per_byte"].primary == "bits_per_byte"
+    assert final.tasks["arithmetic_level_1"].examples == "shown before arithmetic_level_1"
     lines = compare([str(run), f"{run}:base"], [], None)
     assert any(
         line.startswith("run:base") and line.endswith("better") and "arithmetic_level_1" in line for line in lines

@@ -62,6 +62,12 @@ def test_exported_weights_are_those_of_the_model_bit_by_bit(tmp_path: Path, monk
     artifact = made(export, ExportSettings(), inputs, tmp_path / "a")
     honest = recheck(export, ExportSettings(), artifact, inputs, tmp_path / "b")
     assert (list(honest.differences), set(honest.figures)) == ([], {"parameters", "same_greedy_text"})
+    for name in ("README.md", "LICENSE", "generation_config.json", "chat_template.jinja"):
+        own = (artifact.path / name).read_bytes()
+        (artifact.path / name).write_bytes(own + b" ")
+        found = recheck(export, ExportSettings(), artifact, inputs, tmp_path / name)
+        assert [line.partition(":")[0] for line in found.differences] == [name]
+        (artifact.path / name).write_bytes(own)
     data = bytearray((artifact.path / "model.safetensors").read_bytes())
     data[-1] ^= 1
     (artifact.path / "model.safetensors").write_bytes(data)

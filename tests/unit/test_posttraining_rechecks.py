@@ -121,3 +121,15 @@ def test_where_the_file_of_preferences_is_gone_the_log_still_speaks(tmp_path):
     assert not found.differences
     assert set(found.figures) < set(made.metrics)
     assert "needs the file of preferences" in found.resting["*"]
+
+
+@pytest.mark.parametrize("change", [{"finish": "length", "correct": True}, {"reward": 0.25}])
+def test_an_answer_that_was_cut_is_not_right_and_rewards_are_given_again(change, tmp_path):
+    definition, settings = SETTINGS["sample"]
+    inputs = inputs_of("sample", tmp_path)
+    made = definition.function(settings, Inputs(inputs), world.World(tmp_path, definition.name).context)
+    rows = made.read_jsonl("samples.jsonl")
+    rows[0]["completions"][0] |= change
+    (made.path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = recheck("sample", made, inputs, tmp_path / "lying")
+    assert any("is not judged as it is recorded" in line for line in found.differences)

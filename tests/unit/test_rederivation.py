@@ -44,6 +44,24 @@ def test_figures_are_compared_whole_and_by_name(tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in other.differences] == ["score", "steps", "new", "made"]
 
 
+def test_every_block_was_made_again_or_is_named_and_a_claim_that_nothing_gives_is_a_difference(tmp_path: Path) -> None:
+    made = stated(tmp_path)
+    honest = [table("T", ["b", "a"], [{"a": 1, "b": 0.25}]), paragraph("p")]
+    assert coverage_of("made", made, compared(made, {}, honest)).blocks == 2
+    part = coverage_of("made", made, compared(made, {"steps": 3}, honest[1:]))
+    assert (part.blocks, part.unfounded) == (1, ())
+    assert list(part.resting_blocks.values()) == [("table 'T'",)]
+    lying = coverage_of("made", made, compared(made, {"steps": 3}, honest[:1]))
+    assert lying.unfounded == ("made: nothing gives the report's paragraph 'p'...",)
+    named = coverage_of("made", made, compared(made, {"steps": 3}, honest[:1], resting_blocks={"paragraph p*": "why"}))
+    assert (named.unfounded, named.resting_blocks) == ((), {"why": ("paragraph 'p'...",)})
+    twice = [*honest, table("T", ["a", "b"], [{"a": 9, "b": 0.25}])]
+    (made.path / "figures.json").write_text(json.dumps({"metrics": {}, "blocks": twice}))
+    doubled = coverage_of("made", made, compared(made, {}, honest))
+    assert doubled.unfounded == ("made: nothing gives the report's table 'T'",)
+    assert any("2 of the report's 3 were made again" in line for line in coverage_lines([doubled]))
+
+
 @pytest.mark.parametrize(
     ("one", "other"), [(1, True), (1.0, True), (None, 0.0), ([1], [1, 1]), ({"a": 1}, {"b": 1}), ("1", 1), (0.1, 0.2)]
 )
@@ -160,7 +178,34 @@ def other_text(artifact: Artifact, inputs: Any) -> None:
     pq.write_table(table.set_column(table.schema.get_field_index("text"), "text", column), path)
 
 
+def claimed(artifact: Artifact, inputs: Any) -> None:
+    path = artifact.path / "figures.json"
+    content = json.loads(path.read_bytes())
+    content["blocks"].insert(0, paragraph("Better than every published model."))
+    path.write_text(json.dumps(content))
+
+
+def other_held_out(artifact: Artifact, inputs: Any) -> None:
+    path = artifact.path / "figures.json"
+    content = json.loads(path.read_bytes())
+    row = next(block for block in content["blocks"] if block.get("title") == "Held-out text")["rows"][0]
+    row["bits per byte"] = 0.7
+    path.write_text(json.dumps(content))
+
+
+def appended(file: str) -> Callable[[Artifact, Any], None]:
+    def edit(artifact: Artifact, inputs: Any) -> None:
+        with open(artifact.path / file, "a", encoding="utf-8") as stream:
+            stream.write("{# All text is CC0. #}\n")
+
+    return edit
+
+
 FORGERIES = {
+    "pretrain: a claim": ("pretrain", claimed, "nothing gives the report's paragraph 'Better than every"),
+    "pretrain: a table": ("pretrain", other_held_out, "table 'Held-out text' is not what"),
+    "curate: card": ("curate", appended("README.md"), "README.md: not the card"),
+    "tokenizer: template": ("tokenizer", appended("chat_template.jinja"), "chat_template.jinja: not ChatML's"),
     "sources: documents": ("sources", raised("documents"), "figures of sources: documents"),
     "curate: rejected": ("curate", raised("rejected.too_short"), "figures of curate: rejected.too_short"),
     "curate: a text": ("curate", other_text, "the gate few_letters would reject it"),

@@ -1,4 +1,4 @@
-"""verify on folders of odd form: lines after the seal, records without their keys, strays, devices that are not here."""
+"""verify on odd folders: lines after the seal, records without their keys, strays, devices that are not here."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_what_belongs_to_nothing_is_named(run: Path, name: str) -> None:
 
 
 def test_what_a_stopped_stage_left_behind_is_said_to_be_unchecked(run: Path) -> None:
-    started = [line["body"] for line in read_ledger(run / LEDGER) if line["event"] == "stage_started"][0]
+    started = next(line["body"] for line in read_ledger(run / LEDGER) if line["event"] == "stage_started")
     left = run / "work" / f"{started['stage']}-{started['fingerprint'][:16]}"
     left.mkdir(parents=True)
     (left / "checkpoint").write_text("half")

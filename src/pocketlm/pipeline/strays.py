@@ -41,7 +41,7 @@ def left_work(folder: Path) -> str:
     work = folder / WORK
     if not work.is_dir() or not any(work.iterdir()):
         return ""
-    return f"{work} holds scratch files of stages that were stopped, which are not checked; `pocketlm runs gc` removes it"
+    return f"{work} holds scratch files of stopped stages, which are not checked; `pocketlm runs gc` removes them"
 
 
 def _unlisted(artifact: Path) -> Iterator[Path]:

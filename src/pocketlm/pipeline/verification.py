@@ -220,7 +220,7 @@ def _recheck_stages(folder: Path, recipe: Recipe, sample: int) -> Iterator[Check
     # a few steps and scores: compiling would take longer than it saves
     runtime = resolve_runtime(recipe.runtime).model_copy(update={"compile": False})
     for entry in recipe.stages.values():
-        artifact, notes = artifacts[entry.name], ()
+        artifact, notes = artifacts[entry.name], tuple[str, ...]()
         try:
             result = _rechecked(recipe, entry, artifacts, runtime, sample)
         except DeviceError as error:
@@ -228,7 +228,8 @@ def _recheck_stages(folder: Path, recipe: Recipe, sample: int) -> Iterator[Check
             notes = (f"{error}. Here and from now on work is done again on what this machine has",)
             result = _rechecked(recipe, entry, artifacts, runtime, sample)
         coverage = coverage_of(entry.name, artifact, result)
-        yield Check(f"figures of {entry.name}", len(coverage.derived), tuple(result.differences), coverage, notes)
+        problems = (*result.differences, *coverage.unfounded)
+        yield Check(f"figures of {entry.name}", len(coverage.derived), problems, coverage, notes)
 
 
 def _rechecked(

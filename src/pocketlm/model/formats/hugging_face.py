@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pocketlm.errors import CorruptionError, InputError
+from pocketlm.model.config import ModelSettings
 from pocketlm.model.formats.hugging_face_config import hugging_face_config, settings_from_hugging_face
 from pocketlm.model.formats.naming import Naming, build_model, split_rows
 from pocketlm.model.storage import CONFIG, WEIGHTS, read_json, write_tensors

@@ -43,7 +43,11 @@ def recheck_samples(
                 one = row["completions"][place]
                 again = scorer.score(row["row"], one["text"])
                 judged += 1
-                if one["finish"] == "stop" and one["reward"] is not None and again.correct != one["correct"]:
+                # an answer that was cut is never right, nor rewarded; a failure of the verifier need not come again
+                ended = one["finish"] == "stop"
+                value = again.value if ended or again.value is None else min(0.0, again.value)
+                verdict = (ended and again.correct, value) if one["reward"] is not None else (False, None)
+                if verdict != (one["correct"], one["reward"]):
                     lines.append(f"samples.jsonl, {row['row']['id']}: {one['text']!r} is not judged as it is recorded")
     tokens = sum(len(row["prompt_tokens"]) + len(one["tokens"]) for row in rows for one in row["completions"])
     prospects = prospects_of(profiles, group_size, minimum_live_groups, minimum_success)

@@ -50,7 +50,7 @@ def recheck_rejection(artifact: Artifact, given: RolloutInputs, every: int, budg
     if affordable:
         score = given.validation(every).score
         levels = [prompt.level for prompt in given.selection]
-        kept = load_model(artifact.path, device)
+        kept = load_model(artifact.path, given.model.head_weight_VD.device)
         lines += score_differs(curve[0], score(given.model), "the start", levels)
         lines += score_differs(chosen, score(kept), f"the weights of step {chosen['step']}", levels)
         words = "start and kept weights scored again on the selection split"
