@@ -158,8 +158,8 @@ def execution_of(run_folder: Path) -> dict[str, str]:
     machine = dict((started[-1]["body"].get("environment") if started else None) or {})
     versions = machine.pop("versions", {})
     facts = {
-        "time of the whole run": formatting.duration(cost.seconds),
-        "tokens trained on in the whole run": f"{cost.trained_tokens:,}",
+        "time of the processes that finished the stages": formatting.duration(cost.seconds),
+        "tokens trained on in the whole run, controls included": f"{cost.trained_tokens:,}",
         "energy": formatting.energy(cost.energy_joules),
         "peak memory": formatting.data_size(cost.peak_memory_bytes),
         **{f"machine: {name}": formatting.number(value) for name, value in machine.items()},

@@ -153,11 +153,14 @@ def model_card(settings: ModelSettings, provenance: Provenance) -> str:
 
 def data_licences(licences: Mapping[str, Mapping[str, int]]) -> str:
     """The LICENSE file: under which licences the training text was published. It grants nothing itself."""
-    head = "The weights were computed from text under these licences (SPDX names; NOASSERTION: none was stated).\n"
+    head = (
+        "The weights were computed from text of documents under these licences (SPDX names; NOASSERTION: none was "
+        "stated). Training may have read a part of it only; the model card says how many tokens.\n"
+    )
     if not licences:
         head = "The licences of the training text are not known to the exporter.\n"
     lines = [
-        f"{licence}: {counts['documents']:,} documents, {counts['bytes']:,} bytes\n"
+        f"{' '.join(licence.split())}: {counts['documents']:,} documents, {counts['bytes']:,} bytes\n"
         for licence, counts in _by_size(licences)
     ]
     tail = "Whether they bind the weights is not settled law; whoever passes the weights on has to decide.\n"
@@ -215,7 +218,7 @@ def _scored_with(provenance: Provenance) -> str:
     version = f" {provenance.harness}" if provenance.harness else ""
     part = "" if provenance.part == "all" else f" Of benchmarks the {provenance.part} half of the items, by hash."
     return (
-        f"lm-evaluation-harness{version} on the run's report split, greedy answers; 95 % intervals in brackets.{part}"
+        f"lm-evaluation-harness{version} ; own tasks on the run's report split, benchmarks on their published items; greedy answers; 95 % intervals in brackets.{part}"
     )
 
 
@@ -262,6 +265,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def _inline(text: str) -> str:
     """Text that cannot leave its line or cell, or become markup."""
-    for sign, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;"), ("`", "'")):
+    signs = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;"), ("`", "'"), ("[", "&#91;"), ("]", "&#93;"))
+    for sign, safe in signs:
         text = text.replace(sign, safe)
     return " ".join(text.split())
