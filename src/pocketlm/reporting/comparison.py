@@ -123,6 +123,10 @@ def _facts(run: RunView) -> dict[str, str]:
     return {name: formatting.number(value) for name, value in facts.items()}
 
 
+CLEAN = "clean."
+"""Before a metric's name: on the items that no training text held."""
+
+
 def settings_block(runs: Sequence[Compared]) -> Block:
     """The settings of the resolved recipes that are not the same in all runs."""
     recipes = [dict(flat(_named_stages(one.run.recipe))) for one in runs]
@@ -170,7 +174,12 @@ def score_blocks(runs: Sequence[Compared]) -> list[Block]:
     for name in names:
         task, _, metric = name.partition(".")
         held = {run: scores[name] for run, scores in found.items() if name in scores}
-        known = [items[run].get(task) for run in held]
+        clean = metric.startswith(CLEAN)
+        metric = metric.removeprefix(CLEAN)
+        # Of a subset the digest is not recorded, but other numbers of items are other items.
+        known = [None if clean else items[run].get(task) for run in held]
+        if clean and len({figure.get("n") for figure in held.values()}) > 1:
+            known = list(held)
         same = UNKNOWN if None in known or len(known) < 2 else SAME if len(set(known)) == 1 else OTHER
         title = name.replace("_", " ").replace(".", " · ")
         shown = {run: _shown(metric, figure) for run, figure in held.items()}

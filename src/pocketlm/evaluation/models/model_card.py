@@ -218,7 +218,8 @@ def _scored_with(provenance: Provenance) -> str:
     version = f" {provenance.harness}" if provenance.harness else ""
     part = "" if provenance.part == "all" else f" Of benchmarks the {provenance.part} half of the items, by hash."
     return (
-        f"lm-evaluation-harness{version} ; own tasks on the run's report split, benchmarks on their published items; greedy answers; 95 % intervals in brackets.{part}"
+        f"lm-evaluation-harness{version}: own tasks on the run's report split, benchmarks on their published items; "
+        f"greedy answers; 95 % intervals in brackets.{part}"
     )
 
 
