@@ -70,7 +70,9 @@ def test_second_run_is_all_cache_hits_within_five_seconds(rehearsal: Rehearsal) 
 def test_untouched_run_verifies_also_with_the_seal_it_printed_first(rehearsal: Rehearsal) -> None:
     result = pocketlm("verify", rehearsal.folder, "--seal", rehearsal.seal)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "re-derived sample of evaluate" in result.stdout
+    assert "items of each task scored again by each of 6 models" in result.stdout
+    derived, stated = map(int, re.search(r"figures: (\d+) of the report's (\d+) were derived", result.stdout).groups())  # type: ignore[union-attr]
+    assert stated > derived > stated / 2
 
 
 def test_flipped_bytes_are_found_and_named(rehearsal: Rehearsal, tmp_path: Path) -> None:
@@ -119,7 +121,10 @@ def test_evaluation_of_run_artifact_and_export_agree(rehearsal: Rehearsal, tmp_p
         result = pocketlm("eval", model, "--tasks", "last_word_cloze", "--limit", 5, "--out", out, *data)
         assert result.returncode == 0, result.stderr
         scores.append(json.loads(out.read_text(encoding="utf-8"))["tasks"])
-    assert scores[0] == scores[1] == scores[2]
+    assert scores[0] == scores[1]
+    for item in scores[0]["last_word_cloze"]["items"]:
+        del item["contaminated"]  # of a folder nothing says what it was trained on
+    assert scores[0] == scores[2]
 
 
 def test_plan_and_doctor_answer(rehearsal: Rehearsal) -> None:

@@ -196,7 +196,8 @@ def test_of_a_model_with_unknown_text_nothing_is_known(tmp_path: Path) -> None:
     assert not flags_of(trained_on(tmp_path, "alone")).kinds
     model = trained_on(tmp_path, "known", curated)
     imported = Artifact(model.path, {**model.manifest, "identity": {"external": "sha"}})
-    assert flags_of(model).kinds
+    nothing = Artifact(model.path, {**model.manifest, "identity": {"external": ""}})
+    assert flags_of(model).kinds == flags_of(nothing).kinds != frozenset()
     assert not flags_of(imported).kinds
     shutil.rmtree(tmp_path / "tokens_of_known_curate")
     assert not flags_of(model).kinds

@@ -58,7 +58,7 @@ def flags_of(model: Artifact) -> Flags:
     made_of = [(artifact, reference) for artifact in lineage.values() for reference in references(artifact)]
     if any(reference["stage"] not in lineage for _, reference in made_of):
         return Flags()
-    if any(artifact.kind == "model" and artifact.external is not None for artifact in lineage.values()):
+    if any(artifact.kind == "model" and artifact.external for artifact in lineage.values()):
         return Flags()
     tokenized = {reference["stage"] for artifact, reference in made_of if artifact.kind == "tokens"}
     documents = [one for name, one in lineage.items() if name in tokenized and one.kind == "documents"]

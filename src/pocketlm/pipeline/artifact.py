@@ -47,7 +47,7 @@ class Artifact:
 
     @property
     def external(self) -> str | None:
-        """The identity of what its stage read from outside the run; None where it read nothing."""
+        """The identity of what its stage read from outside the run; None or empty where it read nothing."""
         identity: Mapping[str, Any] = self.manifest.get("identity", {})
         return identity.get("external")
 
