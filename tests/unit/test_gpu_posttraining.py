@@ -160,7 +160,8 @@ def test_accuracies_and_differences_are_those_of_the_answers() -> None:
     change = found["differences"]["ours - form"]
     per_item = np.mean(answers["ours"], axis=1) - np.mean(answers["form"], axis=1)
     assert change["value"] == pytest.approx(per_item.mean(), rel=1e-3)
-    half = 1.96 * per_item.std(ddof=1) / 20
+    one_for_each_side = np.append(per_item, (1.0, -1.0))  # as the interval of a paired difference has them
+    half = 1.96 * one_for_each_side.std(ddof=1) / 402**0.5
     assert change["high"] - change["low"] == pytest.approx(2 * half, rel=0.05)
     assert change["p"] == pytest.approx(1 / 10_001, rel=1e-3)
     assert found["differences"]["plain - form"]["p"] > 0.01
