@@ -35,13 +35,14 @@ def halved_tokens(artifact: Artifact, inputs: Any) -> Mapping[str, Any]:
 
 def right_answers(artifact: Artifact, inputs: Any) -> Mapping[str, Any]:
     """All of one model's wrong answers to the hardest level become right, and every figure follows."""
+    from pocketlm.evaluation.asking import Answers
     from pocketlm.evaluation.judgement import judge
     from pocketlm.model.storage import WEIGHTS
     from pocketlm.pipeline.seeds import generator
 
     models = inputs.many("models")
     results = artifact.read_json("results.json")
-    paths = {(name, task): artifact.path / f"items/{name}.{task}.jsonl" for name in models for task in results["tasks"]}
+    paths = {(name, task): artifact.path / f"items/{name}.{task}.jsonl" for name in models for task in results["order"]}
     items: dict[str, dict[str, Any]] = {name: {} for name in models}
     for (name, task), path in paths.items():
         if path.exists():
@@ -57,10 +58,11 @@ def right_answers(artifact: Artifact, inputs: Any) -> Mapping[str, Any]:
     seed = artifact.manifest["identity"]["seed"]
     weights = {name: model.manifest["files"][WEIGHTS]["sha256"] for name, model in models.items()}
     pairs = [tuple(pair) for pair in settings["comparisons"]]
-    judged = judge(items, weights, pairs, settings["shown_answers"], lambda *at: generator(seed, *at))
+    answers = {name: Answers(rows, results["models"][name]["shortened"]) for name, rows in items.items()}
+    judged = judge(answers, weights, pairs, settings["shown_answers"], lambda *at: generator(seed, *at))
     digests = {name: model.digest for name, model in models.items()}
     version = {"lm_eval": results["lm_eval"]}
-    (artifact.path / "results.json").write_bytes(json_bytes({**version, **judged.results(digests, items)}))
+    (artifact.path / "results.json").write_bytes(json_bytes({**version, **judged.results(digests, {})}))
     (artifact.path / "comparisons.json").write_bytes(json_bytes(judged.comparison_rows()))
     stated = json.loads((artifact.path / FIGURES).read_bytes())["blocks"]
     blocks = [*judged.blocks, *stated[len(judged.blocks) :]]
