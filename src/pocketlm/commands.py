@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -220,12 +220,102 @@ def open_chat(model: str, temperature: float, top_p: float, seed: int) -> ChatSe
     return ChatSession(transformer, tokenizer, temperature=temperature, seed=seed, top_p=top_p)
 
 
-def export_model(model: str, to: str, folder: Path) -> None:
-    """Write a model in another format."""
-    _one_of("--to", to, ("hf",))
-    from pocketlm.stages.export import export_hugging_face
+def serve_models(
+    models: Sequence[str],
+    *,
+    host: str,
+    port: int,
+    token_file: Path | None,
+    origins: Sequence[str],
+    slots: int | None,
+    context: int | None,
+    threads: int | None,
+    queue: int,
+    max_tokens: int | None,
+    request_seconds: float,
+    drain_seconds: float,
+    router_url: str | None,
+    router_model: str | None,
+    router_threshold: float | None,
+    router_token_file: Path | None,
+    router_measure: str,
+    router_timeout: float,
+    announce: Callable[[str], None],
+) -> None:
+    """Serve models until a signal ends it; `announce` is given the lines to print."""
+    from pocketlm.serving.confidence import MEASURES
+    from pocketlm.serving.limits import Limits
+    from pocketlm.serving.router import read_router
+    from pocketlm.serving.serve_settings import ServeSettings
+    from pocketlm.serving.server import serve
 
-    export_hugging_face(Path(model), folder)
+    measure = _one_of("--router-measure", router_measure, MEASURES)
+    router = read_router(router_url, router_model, router_threshold, router_token_file, measure, router_timeout)
+    limits = Limits(queue=queue, max_tokens=max_tokens, request_seconds=request_seconds, drain_seconds=drain_seconds)
+    serve(models, ServeSettings(host, port, token_file, origins, slots, context, threads, limits, router), announce)
+
+
+def bench_serve(
+    model: str | None,
+    out: Path,
+    *,
+    url: str | None,
+    name: str | None,
+    token_file: Path | None,
+    streams: int,
+    limit: int | None,
+    timeout: float,
+    price_per_hour: float | None,
+    price_per_kwh: float | None,
+    curve: bool,
+    router_url: str | None,
+    router_model: str | None,
+    router_token_file: Path | None,
+    router_measure: str,
+    most_routed: float,
+    router_prices: tuple[float | None, float | None],
+) -> list[str]:
+    """Measure a server on the built-in tasks and write the result to `out`; returns printable lines.
+
+    Args:
+        curve: ask a larger model as well and draw the trade-off curve of a router.
+        router_prices: of the larger model, for a million tokens of prompts and of answers.
+    """
+    from pocketlm.serving.benchmark.command import bench_serve as measured
+    from pocketlm.serving.benchmark.cost import Prices
+    from pocketlm.serving.benchmark.orders import BenchmarkOrder, CurveOrder, Side, TokenPrices
+    from pocketlm.serving.confidence import MEASURES
+
+    if curve != (router_url is not None):
+        raise InputError("--router-curve and --router-url ADDRESS go together: the curve is of two models")
+    order = BenchmarkOrder(
+        None if url is None else Side(url, name, token_file),
+        None if model is None else Path(model),
+        streams,
+        limit,
+        timeout,
+        Prices(price_per_hour, price_per_kwh),
+    )
+    if router_url is not None:
+        side = Side(router_url, router_model, router_token_file, "--router-")
+        measure = _one_of("--router-measure", router_measure, MEASURES)
+        order = replace(order, curve=CurveOrder(side, measure, most_routed, TokenPrices(*router_prices)))
+    return measured(order, out)
+
+
+def export_model(model: str, to: str, target: Path, number_type: str | None) -> list[str]:
+    """Write a model in another format; returns printable lines."""
+    from pocketlm.evaluation.models.adapter_export import export_adapter
+    from pocketlm.model.formats.gguf_types import FILE_TYPES
+    from pocketlm.stages.export import NUMBER_TYPES, export_gguf, export_hugging_face
+
+    form = _one_of("--to", to, ("hf", "gguf", "peft"))
+    if form == "peft":
+        _one_of("--type", number_type or "f32", ("f32",))
+        return export_adapter(Path(model), target)
+    if form == "gguf":
+        return export_gguf(Path(model), target, _one_of("--type", number_type or "f16", tuple(FILE_TYPES)))
+    return export_hugging_face(Path(model), target, _one_of("--type", number_type or "f32", tuple(NUMBER_TYPES)))
 
 
 def _one_of(option: str, value: str, known: Sequence[Choice]) -> Choice:

@@ -64,6 +64,9 @@ class HashingUpdate:
     def restore(self, tensors: Any, origin: Path) -> None:
         self.weight = tensors["model"]["weight"].clone()
 
+    def trained(self) -> dict[str, torch.Tensor]:
+        return {"weight": self.weight}
+
     def fill(self) -> None:
         pass
 

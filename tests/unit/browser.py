@@ -92,8 +92,8 @@ class Browser:
                 return answer["result"]
             self._collect(answer)
 
-    def open(self, path: Path, width: int, height: int = 900, dark: bool = False, script: bool = True) -> None:
-        """Show a file in a window of `width` CSS pixels and wait until it is loaded and its charts are drawn."""
+    def open(self, place: Path | str, width: int, height: int = 900, dark: bool = False, script: bool = True) -> None:
+        """Show a file or an address in a window of `width` CSS pixels; wait until it is loaded and charts are drawn."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, mobile=width < 600, deviceScaleFactor=1
         )
@@ -101,7 +101,7 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=scheme)
         self.call("Emulation.setScriptExecutionDisabled", value=not script)
         self.loaded = False
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=place if isinstance(place, str) else place.resolve().as_uri())
         while not self.loaded:
             self._collect(self._receive())
         if script:

@@ -85,6 +85,31 @@ def test_text_and_json_say_the_same_and_depend_on_the_seed_alone(run: Path, tmp_
     assert "Not shown: " in first.output
 
 
+@pytest.mark.parametrize(
+    ("place", "recorded", "said"),
+    [
+        ("", "a" * 64, f"sha256 of that file when it was read: {'a' * 64}"),
+        ("python://documentation", "a" * 64, f"this distribution gave (no file's hash): {'a' * 64}"),
+        ("", f"git:{'b' * 40}", f"(a sha1 over its size and bytes): {'b' * 40}"),
+    ],
+)
+def test_the_hash_of_what_was_read_is_called_what_it_is(
+    run: Path, tmp_path: Path, place: str, recorded: str, said: str
+) -> None:
+    copy = whole_run.copy(run, tmp_path)
+    figures = copy / "artifacts/sources/figures.json"
+    content = json.loads(figures.read_text())
+    (block,) = (block for block in content["blocks"] if block.get("title") == "Files that were read")
+    for row in block["rows"]:
+        row["sha256"] = recorded
+    figures.write_text(json.dumps(content))
+    recipe = copy / "recipe.yaml"
+    if place:
+        recipe.write_text(re.sub(r"path: .*", f"path: {place}", recipe.read_text(), count=1))
+    result = CliRunner().invoke(app, ["audit-sample", str(copy), "--count", "1"])
+    assert said in result.output
+
+
 def with_text(run: Path, text: str) -> None:
     path = run / "artifacts/curate/train.parquet"
     table = pq.read_table(path)

@@ -27,14 +27,14 @@ def result(tmp_path: Path) -> Path:
     return write(tmp_path / "a.json", document("a", tasks))
 
 
-def run_with(folder: Path, shares: dict[str, float]) -> Path:
+def run_with(folder: Path, shares: dict[str, float], stage: str = "evaluate") -> Path:
     """A run folder with an evaluation of these models: 60 sums and 12 documents each; intervals as if every item stood
     alone.
     """
     models, counts = {}, {}
     asked = {"split": "selection", "chat": True, "limit": 60, "shown_answers": 8}
-    manifest = {"kind": "evaluation", "stage": "evaluate", "version": 3, "fingerprint": "fp", "settings": asked}
-    draft = Draft(folder / "artifacts" / "evaluate", manifest)
+    manifest = {"kind": "evaluation", "stage": stage, "version": 3, "fingerprint": "fp", "settings": asked}
+    draft = Draft(folder / "artifacts" / stage, manifest)
     for place, (model, share) in enumerate(shares.items()):
         sums = [
             {**row, "operands": [number // 2, 100 + number // 2]}
@@ -248,6 +248,42 @@ def test_a_page_of_runs_gets_blocks_or_the_reason(tmp_path: Path) -> None:
     (tmp_path / "three" / "recipe.yaml").write_text("name: three\n")
     (reason,) = run_blocks({**runs, "three": tmp_path / "three"})
     assert "holds 0 evaluations; run it to its end" in reason["text"]
+
+
+def test_runs_with_several_evaluations_are_paired_by_the_name_of_the_evaluation(tmp_path: Path) -> None:
+    """Of `one` and `two` all three evaluations scored the final model or not; `three` has the usual one alone."""
+    for name, share in (("one", 0.3), ("two", 0.8)):
+        run_with(tmp_path / name, {"base": 0.5, "tuned": share})
+        run_with(tmp_path / name, {"tuned": share}, "evaluate_benchmarks")
+        run_with(tmp_path / name, {"base": 0.5}, "a_first_look")  # before the others by name, without the final model
+    run_with(tmp_path / "three", {"tuned": 0.6})
+    run_with(tmp_path / "two", {"tuned": 0.1}, "evaluate_once_more")
+    blocks = run_blocks({name: tmp_path / name for name in ("one", "two", "three")})
+    scores = {block["title"]: block["rows"] for block in blocks if block.get("title", "").endswith(": Scores")}
+    assert {title: [row["model"] for row in rows] for title, rows in scores.items()} == {
+        "evaluate: Scores": ["one", "two", "three"],
+        "evaluate_benchmarks: Scores": ["one", "two"],
+    }
+    paired = [row for block in blocks if block.get("title", "").endswith("against the others") for row in block["rows"]]
+    assert {row["for : against"] for row in paired if row["on"] == "arithmetic_level_1"} != {"not paired"}
+    said = [block["text"] for block in blocks if block["kind"] == "paragraph"]
+    assert "Evaluation evaluate_benchmarks (not in three):" in said
+    assert "Evaluation evaluate_once_more (not in one, three):" in said
+    assert "Only two has it: nothing to compare." in said
+    two = {name: tmp_path / name for name in ("one", "three")}
+    assert [block["title"] for block in run_blocks(two) if block.get("title", "").endswith("Scores")] == [
+        "evaluate: Scores"
+    ]
+
+
+def test_of_several_evaluations_the_one_that_scored_the_model_is_taken(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", {"tuned": 0.7, "base": 0.2})
+    run_with(run, {"base": 0.4}, "a_first_look")
+    assert "artifacts/evaluate" in open_record(str(run)).origin
+    with pytest.raises(InputError, match=r"holds 2 evaluations of base; name one of .*a_first_look, .*evaluate"):
+        open_record(f"{run}:base")
+    with pytest.raises(InputError, match="holds 2 evaluations; name one of"):
+        open_record(f"{run}:other")
 
 
 @pytest.mark.parametrize(

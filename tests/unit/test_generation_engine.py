@@ -12,7 +12,7 @@ from pocketlm.errors import InputError
 from pocketlm.generation.engine import Completion, Engine, Request
 from pocketlm.model.loss import token_log_probabilities
 from pocketlm.model.transformer import Transformer
-from tests.generation_reference import Adder, complete_alone, tiny_model, toy_decode
+from tests.generation_reference import Adder, assert_same, complete_alone, tiny_model, toy_decode
 
 
 def mixed_requests(count: int, seed: int = 0) -> list[Request]:
@@ -29,11 +29,6 @@ def mixed_requests(count: int, seed: int = 0) -> list[Request]:
         )
         for _ in range(count)
     ]
-
-
-def assert_same(completion: Completion, expected: Completion) -> None:
-    assert (completion.tokens, completion.finish) == (expected.tokens, expected.finish)
-    assert completion.log_probabilities == pytest.approx(expected.log_probabilities, abs=1e-4)
 
 
 @pytest.mark.parametrize("layout", ["llama", "qwen3"])

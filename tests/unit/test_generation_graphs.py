@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +12,7 @@ from pocketlm.generation.engine import Engine, Request
 from pocketlm.generation.graphs import HELD_STEP, STEPS, bucket, run_bucket
 from pocketlm.generation.slots import Size, Slots
 from pocketlm.model.cache import Blocks
-from tests.generation_reference import Adder, tiny_model, toy_decode
+from tests.generation_reference import Adder, RuleMaker, tiny_model, toy_decode
 
 REQUESTS = [
     Request(
@@ -25,8 +26,13 @@ REQUESTS = [
         repetition_penalty=1.2 if number % 5 else 1.0,
         stop_strings=("babab",) if number % 4 else (),
         tool=Adder({1, 2, 3, 4, 5}) if number % 4 == 1 else None,
+        odds=2 if number % 6 == 1 else None,
     )
     for number in range(20)
+]
+RULED = [
+    dataclasses.replace(request, constraint=RuleMaker(1, 1000)) if number % 4 == 2 else request
+    for number, request in enumerate(REQUESTS)
 ]
 
 
@@ -40,10 +46,11 @@ def test_buckets_hold_what_they_stand_for() -> None:
     assert len({bucket(size, [(0, width, most)]) for most in range(1, 500) for width in range(1, 101)}) == 8 * 8
 
 
-def test_bucketed_steps_give_the_same_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("requests", [REQUESTS, RULED])
+def test_bucketed_steps_give_the_same_texts(requests: list[Request], monkeypatch: pytest.MonkeyPatch) -> None:
     """Wider than the active slots, more steps than any sequence has left, more tokens than any holds."""
     engine = Engine(tiny_model(), slots=13, decode=toy_decode)
-    expected = [[one.tokens for one in group] for group in engine.generate(REQUESTS)]
+    expected = [[one.tokens for one in group] for group in engine.generate(requests)]
     plain: Callable[..., None] = Slots.steps
     asked = []
 
@@ -58,8 +65,9 @@ def test_bucketed_steps_give_the_same_texts(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("pocketlm.generation.engine.STEPS_PER_LOOK", {"cpu": STEPS})
     engine = Engine(tiny_model(), slots=13, decode=toy_decode)
     for _ in range(2):  # the second time the slots are full of what the first call left
-        assert [[one.tokens for one in group] for group in engine.generate(REQUESTS)] == expected
-    assert {count for count, _ in asked} > {STEPS}
+        assert [[one.tokens for one in group] for group in engine.generate(requests)] == expected
+    # Who has a constraint is asked after each token, and then all are.
+    assert {count for count, _ in asked} > {STEPS} if requests is REQUESTS else 1 in {count for count, _ in asked}
     assert any(width & (width - 1) for _, width in asked)
 
 
@@ -73,8 +81,8 @@ def test_sequences_that_stand_still_are_left_as_they_are(monkeypatch: pytest.Mon
         before = {name: value.clone() for name, value in vars(slots).items() if isinstance(value, torch.Tensor)}
         position = slots.cache.position.clone()
         plain(slots, STEPS, [(0, slots.size.slots, slots.size.length)])
-        before["outputs_NM"][:, -1] = slots.outputs_NM[:, -1]
-        before["log_probabilities_NM"][:, -1] = slots.log_probabilities_NM[:, -1]
+        for name in ("outputs_NM", "log_probabilities_NM", "_odds_NM", "_likeliest_NMO", "_likeliest_odds_NMO"):
+            before[name][:, -1] = getattr(slots, name)[:, -1]
         active = slice(0, slots.active)
         for name, value in before.items():
             rows = active if len(value) == slots.size.slots else slice(None)
@@ -84,7 +92,7 @@ def test_sequences_that_stand_still_are_left_as_they_are(monkeypatch: pytest.Mon
         plain(slots, count, held)
 
     engine = Engine(tiny_model(), slots=13, decode=toy_decode)
-    expected = [[one.tokens for one in group] for group in engine.generate(REQUESTS)]
+    expected = [[one.tokens for one in group] for group in engine.generate(RULED)]
     monkeypatch.setattr(Slots, "steps", watched)
     engine = Engine(tiny_model(), slots=13, decode=toy_decode)
-    assert [[one.tokens for one in group] for group in engine.generate(REQUESTS)] == expected
+    assert [[one.tokens for one in group] for group in engine.generate(RULED)] == expected

@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pocketlm.data.tokens.shards import TokenShard
 from pocketlm.data.tokens.tokenizer import Tokenizer, train_tokenizer
-from pocketlm.evaluation.held_out.text import HeldOutText, training_text
+from pocketlm.evaluation.held_out import text as text_module
+from pocketlm.evaluation.held_out.text import HeldOutText, bytes_once, text_read, tokens_once, training_text
 from pocketlm.evaluation.held_out.token_bytes import token_bytes
 from pocketlm.model.transformer import Transformer
 from pocketlm.training.batches import PretrainBatches
@@ -99,3 +102,21 @@ def test_training_text_is_what_the_batches_read(tokenizer_file: Path) -> None:
     assert pieces == b"".join(table[tokens[place]] for place in sorted(places))
     everything = training_text(tokens, np.array([0]), np.array([len(tokens)]), table)
     assert everything == [text.encode() for text in TEXTS]
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 12)), max_size=12), st.integers(0, 1))
+def test_text_is_counted_without_being_decoded(stretches: list[tuple[int, int]], read_on: int) -> None:
+    """Against the text itself; blocks of 4 tokens, so that stretches are counted in several."""
+    generator = np.random.default_rng(0)
+    table = [b"", b"a", b"bc", "\u20ac".encode(), b"long token"]
+    stream = TokenShard(generator.integers(0, len(table), 60).astype(np.uint16), np.zeros(1, np.int64), 0, len(table))
+    starts, lengths = np.array(stretches, np.int64).reshape(-1, 2).T
+    pieces, streams = {"one": (starts, lengths), "other": (starts[:1], lengths[:1])}, {"one": stream, "other": stream}
+    read = text_read(streams, pieces, read_on, table)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_module, "COUNTED_TOGETHER", 4)
+        sizes = np.array([len(one) for one in table])
+        assert bytes_once(streams, pieces, read_on, sizes) == sum(map(len, read))
+    places = {place for start, length in stretches for place in range(start, start + length + read_on)}
+    first = stretches[0][1] + read_on if stretches else 0
+    assert tokens_once(pieces, read_on) == len(places) + first

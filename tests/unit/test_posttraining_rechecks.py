@@ -10,8 +10,11 @@ import pytest
 from pocketlm.data.tokens.tokenizer import Tokenizer
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.stage import Inputs
+from pocketlm.posttraining.merging import skills
+from pocketlm.posttraining.scoring import ExactMatch, exact_match
 from pocketlm.posttraining.settings import RolloutSettings
 from pocketlm.stages.distil import DistilSettings, distil
+from pocketlm.stages.interpolate import InterpolateSettings, interpolate
 from pocketlm.stages.merge import MergeSettings, merge
 from pocketlm.stages.preference import PreferenceSettings, preference
 from pocketlm.stages.rejection_sampling import RejectionSamplingSettings, rejection_sampling
@@ -120,7 +123,7 @@ def test_where_the_file_of_preferences_is_gone_the_log_still_speaks(tmp_path):
     found = preference.recheck(settings, made, Inputs(inputs), world.World(tmp_path / "b", "preference").context)
     assert not found.differences
     assert set(found.figures) < set(made.metrics)
-    assert "needs the file of preferences" in found.resting["*"]
+    assert "needs the preferences: the outside file" in found.resting["*"]
 
 
 @pytest.mark.parametrize("change", [{"finish": "length", "correct": True}, {"reward": 0.25}])
@@ -133,3 +136,30 @@ def test_an_answer_that_was_cut_is_not_right_and_rewards_are_given_again(change,
     (made.path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = recheck("sample", made, inputs, tmp_path / "lying")
     assert any("is not judged as it is recorded" in line for line in found.differences)
+
+
+@pytest.mark.parametrize(("flipped", "differs"), [(0, False), (1, False), (2, True)])
+@pytest.mark.parametrize("name", ["merge", "interpolate"])
+def test_of_a_mixture_one_answer_may_come_out_differently_and_two_may_not(
+    name, flipped, differs, tmp_path, monkeypatch
+):
+    inputs = inputs_of("merge", tmp_path)
+    definition, settings = SETTINGS["merge"]
+    if name == "interpolate":
+        definition, settings = interpolate, InterpolateSettings(weights=(0.0, 0.5, 1.0))
+        inputs = {**inputs, "tuned": inputs.pop("models")["taught"]}
+    made = definition.function(settings, Inputs(inputs), world.World(tmp_path, definition.name).context)
+
+    def elsewhere(*given):
+        """Another machine: answers of the first level, of five problems, come out differently."""
+        levels = dict(exact_match(*given).levels)
+        first = min(levels)
+        levels[first] += flipped / 5 if levels[first] < 0.6 else -flipped / 5
+        return ExactMatch(levels, {})
+
+    monkeypatch.setattr(skills, "exact_match", elsewhere)
+    found = definition.recheck(settings, made, Inputs(inputs), world.World(tmp_path / "b", definition.name).context)
+    assert bool(found.differences) == differs
+    assert ("one answer may hang on a rounding" in found.sampled) == (flipped == 1)
+    if differs:
+        assert "the kept weights: exact match is" in found.differences[0]

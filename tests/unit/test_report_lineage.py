@@ -55,10 +55,9 @@ def test_it_says_what_was_made_from_what_by_whom_and_when(document: dict[str, An
     assert {used for entity, used in derived if entity == "run:artifact/interpolate"} == {
         f"run:artifact/{name}" for name in ("pretrain", "sft", "problems", "curate")
     }
-    files = {f"file:{sha256_text(str(number))}" for number in range(3)}
-    assert {used for entity, used in derived if entity == "run:artifact/sources"} == files
-    assert document["entity"][f"file:{sha256_text('0')}"]["prov:label"] == "part 0.jsonl"
-    assert document["prefix"]["file"] == "urn:sha256:"
+    read = {f"texts:{sha256_text(str(number))}" for number in range(3)}
+    assert {used for entity, used in derived if entity == "run:artifact/sources"} == read
+    assert document["entity"][f"texts:{sha256_text('0')}"]["prov:label"] == "part 0.jsonl"
     for activity in document["activity"].values():
         times = activity["prov:startTime"], activity["prov:endTime"]
         assert all(MOMENT.fullmatch(time) for time in times)
@@ -85,8 +84,37 @@ def test_a_stage_made_by_a_later_process_is_associated_with_its_starter(tmp_path
 
 
 def test_two_files_of_equal_bytes_are_one_entity_with_both_names(tmp_path: Path) -> None:
-    rows = [{"source": "docs", "file": name, "sha256": "a" * 64} for name in ("one", "two")]
+    rows = [{"source": "mine", "file": name, "sha256": "a" * 64} for name in ("one", "two")]
     block = figures.table("Files that were read", list(rows[0]), rows)
     seal = synthetic_run.build(tmp_path, {"sources": [block]})
     entity = prov_json(read_run(tmp_path), seal)["entity"][f"file:{'a' * 64}"]
     assert entity["prov:label"] == ["one", "two"]
+
+
+def test_each_hash_is_called_what_it_is(tmp_path: Path) -> None:
+    """Of a distribution's documents no file has the hash, and git's hash is no sha256."""
+    rows = [
+        {"source": "docs", "file": "numpy", "sha256": "a" * 64},
+        {"source": "web", "file": "hf://datasets/a/b@c/small.jsonl", "sha256": f"git:{'b' * 40}"},
+        {"source": "web", "file": "hf://datasets/a/b@c/large.jsonl", "sha256": "c" * 64},
+    ]
+    block = figures.table("Files that were read", list(rows[0]), rows)
+    seal = synthetic_run.build(tmp_path, {"sources": [block]})
+    document = prov_json(read_run(tmp_path), seal)
+    assert {name: document["prefix"][name] for name in ("file", "git", "texts")} == {
+        "file": "urn:sha256:",
+        "git": "swh:1:cnt:",
+        "texts": "urn:pocketlm:texts:",
+    }
+    said = {
+        name: (entity["prov:type"]["$"], {key for key in entity if key.startswith("pocketlm:")})
+        for name, entity in document["entity"].items()
+        if not name.startswith("run:")
+    }
+    expected = {
+        f"texts:{'a' * 64}": ("pocketlm:distribution", {"pocketlm:sha256OfNamesAndTexts"}),
+        f"git:{'b' * 40}": ("pocketlm:file", {"pocketlm:gitHash"}),
+        f"file:{'c' * 64}": ("pocketlm:file", {"pocketlm:sha256"}),
+    }
+    assert {name: said.get(name) for name in expected} == expected
+    assert document["entity"][f"git:{'b' * 40}"]["pocketlm:gitHash"] == "b" * 40

@@ -14,17 +14,19 @@ and that reinforcement learning learns from. transformers draws them, and decode
 
 On a GPU the steps between two looks run as one graph (`graphs.py`).
 
-Not covered yet: grammar constraints.
+Not covered: requests that come while others run (`live.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy
 import torch
 
 from pocketlm.errors import InputError
 from pocketlm.generation.graphs import STEPS, GraphedSteps
+from pocketlm.generation.orders import features_of
 from pocketlm.generation.requests import Completion, Decode, Request, Tool, check_request
 from pocketlm.generation.schedule import PREFILL_TOKENS, Schedule, Steps
 from pocketlm.generation.slots import Size, Slots
@@ -69,17 +71,42 @@ class Engine:
         """Continue every request; the result has one list of `samples` completions a request, in the given order.
 
         Raises:
-            InputError: a request cannot be served (empty or too long prompt, unknown token, bad setting); names it.
+            InputError: a request cannot be served (empty or too long prompt, unknown token, bad setting); names it. Or
+                a constraint or a tool failed, or logits are not numbers: nothing is kept of the call then.
         """
         vocabulary = self._model.settings.known_tokens
         for number, request in enumerate(requests):
             check_request(number, request, vocabulary, self._length, self._decode is not None)
         if not requests:
             return []
+        try:
+            return self._run(requests)
+        except InputError:
+            self._slots = self._steps = None  # the cache may hold what is no number
+            raise
+
+    def _run(self, requests: Sequence[Request]) -> list[list[Completion]]:
         size = self._size(requests)
         slots, steps = self._prepare(size)
         steps_per_look = STEPS_PER_LOOK.get(slots.device.type, 1)
-        return Schedule(slots, steps, size.slots, requests, self._length, steps_per_look, self._decode).run()
+        schedule = Schedule(
+            slots, steps, size.slots, self._length, steps_per_look, self._decode, features=features_of(requests)
+        )
+        # Longest first: prompts of like length are prefilled together, with little padding.
+        for number in numpy.argsort([-len(request.tokens) for request in requests], kind="stable").tolist():
+            schedule.add(number, requests[number])
+        schedule.fill()
+        while schedule.active:
+            if schedule.settle():
+                schedule.fill()  # and look again: a first token may end a sequence at once
+            else:
+                schedule.step()
+        found = {
+            (sample.job.number, sample.number): sample.completion
+            for sample in schedule.ended
+            if sample.completion is not None  # for a fault is raised
+        }
+        return [[found[number, sample] for sample in range(request.samples)] for number, request in enumerate(requests)]
 
     def _size(self, requests: Sequence[Request]) -> Size:
         """What a call needs."""
@@ -93,6 +120,8 @@ class Engine:
             stops=max(len(request.stop_tokens) for request in requests),
             triggers=max(0 if request.tool is None else len(request.tool.triggers) for request in requests),
             seen=int(any(request.repetition_penalty != 1 for request in requests)),
+            masks=int(any(request.constraint is not None for request in requests)),
+            odds=max(0 if request.odds is None else 1 + request.odds for request in requests),
         )
 
     def _prepare(self, size: Size) -> tuple[Slots, Steps]:

@@ -1,22 +1,29 @@
-"""One call of `generate` as the host sees it: which prompts wait, which sequence sits in which slot, what comes out.
+"""The host's side of an engine: which prompts wait, which sample sits in which slot, and what becomes of it.
 
-Between two looks at the device there is no Python per sequence. At a look the host takes finished sequences out, asks
-tools, looks for stop strings, starts waiting sequences in free slots, and closes gaps when nothing waits.
+Requests may be added and taken out between the steps. Who drives a schedule calls, over and over,
+
+    fill      start waiting samples in free slots, prefilling prompts; close the gaps that remain
+    step      decode on the device, without Python for each sequence
+    settle    look at the device: take finished samples out, ask tools and constraints, look for stop strings
+
+and finds the samples that have ended in `ended`. What `settle` and `remove` set free has to be filled before a step.
 """
 
 from __future__ import annotations
 
-import math
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy
 import torch
 from torch import Tensor
 
 from pocketlm.errors import InputError
-from pocketlm.generation.filters import Filters
-from pocketlm.generation.requests import Completion, Decode, Request, checked_answer
-from pocketlm.generation.slots import NO_TOKEN, Features, Orders, Slots
+from pocketlm.generation.orders import features_of, orders_of
+from pocketlm.generation.requests import Decode, Request, checked_answer
+from pocketlm.generation.samples import Job, Sample
+from pocketlm.generation.slots import Features, Slots
 from pocketlm.generation.stops import StopStrings
 from pocketlm.model.cache import Blocks
 
@@ -29,6 +36,11 @@ SMALLEST_BLOCK = 8
 COPY_COST = 4
 """Passes over the keys of a sequence that moving it takes."""
 
+BROKEN = (
+    "generation: the model's logits are not numbers, its weights are broken. "
+    "Look at the loss of the training that made it."
+)
+
 Steps = Callable[[int, Blocks], None]
 """`Slots.steps`, or the same as a graph."""
 
@@ -36,16 +48,23 @@ Steps = Callable[[int, Blocks], None]
 class Schedule:
     """The queue of prompts and the owners of slots.
 
-    Shape letters: R requests, W stop tokens, U triggers. `waiting` holds a row (request, sample, place on the shelf)
-    for every sequence that waits for a slot, `owner` a row (request, sample) for every slot.
+    A prompt leaves the queue for the shelf when it is prefilled, and the shelf when its last sample has a slot. The
+    shelf is filled when it is empty.
 
     Args:
-        slots: the device's state, large enough for the call.
+        slots: the device's state; what an earlier user left in it is stopped.
         steps: runs decode steps on it.
-        capacity: slots to use.
+        capacity: slots to use, even if there are more: equal calls then round equally.
         length: longest prompt plus continuation.
         steps_per_look: decode steps between two looks.
         decode: token ids to text, if any request has stop strings.
+        features: what all requests use, where they are known; None follows those in flight.
+        piece: most tokens of a prefill, a longer prompt takes several; None: `PREFILL_TOKENS`, and prompts are whole.
+        live: whether every token is read at the next look, and a fault ends its own sample alone instead of all.
+
+    Attributes:
+        ended: samples with a completion or a fault, for the driver to take out.
+        waiting: samples that wait for a slot.
     """
 
     def __init__(
@@ -53,58 +72,290 @@ class Schedule:
         slots: Slots,
         steps: Steps,
         capacity: int,
-        requests: Sequence[Request],
         length: int,
         steps_per_look: int,
         decode: Decode | None,
+        features: Features | None = None,
+        piece: int | None = None,
+        live: bool = False,
     ) -> None:
-        # Only `capacity` slots are used, even if an earlier call left more: equal calls then round equally.
-        self._slots, self._steps, self._capacity, self._requests = slots, steps, capacity, requests
-        self._steps_per_look = steps_per_look
-        self._prompt_lengths_R = numpy.array([len(request.tokens) for request in requests])
-        wanted_R = numpy.array([request.max_tokens for request in requests])
-        self._limits_R = numpy.minimum(wanted_R, length - self._prompt_lengths_R)
-        self._orders = _orders(requests, self._limits_R, slots.device)
-        self._stops = [
-            StopStrings(request.stop_strings, decode) if request.stop_strings and decode else None
-            for request in requests
-        ]
-        self._decode = decode
-        self._has_stops = any(self._stops)
-        # Longest first: prompts of like length are prefilled together, with little padding.
-        self._queue = [int(number) for number in numpy.argsort(-self._prompt_lengths_R, kind="stable")]
-        self._waiting = numpy.zeros((0, 3), dtype=numpy.int64)
-        self._owner = numpy.zeros((capacity, 2), dtype=numpy.int64)
-        self._read = numpy.zeros(capacity, dtype=numpy.int64)
-        """Tokens of each slot in which stop strings were looked for."""
+        self._slots, self._steps, self._capacity, self._length = slots, steps, capacity, length
+        self._steps_per_look, self._decode, self._features = steps_per_look, decode, features
+        self._piece, self._live = piece, live
+        self.ended: list[Sample] = []
+        self.waiting = 0
+        self._queue: OrderedDict[int, Job] = OrderedDict()
+        self._shelf: deque[Job] = deque()
+        # A row for each slot; the numbers of a slot that nobody owns mean nothing.
+        self._owner_N = numpy.full(capacity, None, dtype=object)
+        self._owned_N = numpy.zeros(capacity, dtype=bool)
+        self._listens_N = numpy.zeros(capacity, dtype=bool)
+        self._ruled_N = numpy.zeros(capacity, dtype=bool)
+        self._prompt_N = numpy.zeros(capacity, dtype=numpy.int64)
+        self._limit_N = numpy.zeros(capacity, dtype=numpy.int64)
+        self._generated_N = numpy.zeros(capacity, dtype=numpy.int64)
+        self._heard_N = numpy.zeros(capacity, dtype=numpy.int64)
+        self._freed: list[int] = []
+        self._changed = False
         self._most_blocks = MOST_BLOCKS if slots.device.type == "cpu" else 1
         self._read_in_vain = 0
-        self._completions: dict[tuple[int, int], Completion] = {}
-
-    def run(self) -> list[list[Completion]]:
-        slots = self._slots
-        slots.finished_N[: slots.active] = True  # an earlier call may have been interrupted
+        slots.finished_N[: slots.active] = True
         slots.active = 0
-        slots.features = _features(self._requests)
-        self._fill(freed=numpy.zeros(0, dtype=numpy.int64))
-        while slots.active:
-            finished_N, asking_N, generated_N = slots.look().numpy()
-            if self._has_stops:
-                finished_N = finished_N | self._stopped(finished_N, generated_N)
-            self._answer(numpy.flatnonzero(asking_N & ~finished_N & 1), generated_N)
-            finished = numpy.flatnonzero(finished_N)
-            if len(finished):
-                self._collect(finished, generated_N)
-                self._fill(finished)
-                continue  # a first token may have ended a sequence at once
-            numbers = self._owner[: slots.active, 0]
-            steps = min(self._steps_per_look, int((self._limits_R[numbers] - generated_N).max()))
-            held_N = self._prompt_lengths_R[numbers] + generated_N - 1  # the newest token is not in the cache yet
-            self._steps(steps, self._blocks(self._arranged(held_N)))
-        return [
-            [self._completions[number, sample] for sample in range(request.samples)]
-            for number, request in enumerate(self._requests)
+        slots.features = features or Features()
+
+    def add(self, number: int, request: Request) -> None:
+        """Put a request, which was checked, at the end of the queue; `number` is what the caller knows it by."""
+        stops = StopStrings(request.stop_strings, self._decode) if request.stop_strings and self._decode else None
+        limit = min(request.max_tokens, self._length - len(request.tokens), self._slots.size.longest)
+        self._queue[number] = Job(number, request, limit, stops)
+        self.waiting += request.samples
+
+    def remove(self, number: int) -> None:
+        """Take a request out, wherever its samples are; one that is not there is none."""
+        job = self._queue.pop(number, None)
+        if job is not None and job.prefilled:
+            self._slots.clean(self._tensor([self._slots.size.slots]))
+        if job is None:
+            job = next((job for job in self._shelf if job.number == number), None)
+            if job is not None:
+                self._shelf.remove(job)
+        if job is not None:
+            self.waiting -= job.waiting
+        for slot in numpy.flatnonzero(self._owned_N).tolist():
+            if self._owner_N[slot].job.number == number:
+                self._release(slot)
+
+    @property
+    def active(self) -> int:
+        """Samples in slots."""
+        return int(numpy.count_nonzero(self._owned_N))
+
+    def running(self) -> list[Sample]:
+        """The samples in slots."""
+        found: list[Sample] = self._owner_N[self._owned_N].tolist()
+        return found
+
+    def fill(self, prefills: int | None = None) -> bool:
+        """Start waiting samples in freed slots, then in unused ones; close the gaps that remain.
+
+        Args:
+            prefills: passes over prompts at most.
+
+        Returns:
+            Whether any sample was started.
+        """
+        slots = self._slots
+        freed = numpy.array(sorted(self._freed), dtype=numpy.int64)
+        self._freed.clear()
+        free = numpy.concatenate([freed, numpy.arange(slots.active, self._capacity)])
+        if len(freed):
+            slots.finished_N[self._tensor(freed)] = True
+        unused = len(free)
+        while len(free) and (self._shelf or self._queue):
+            if self._shelf:
+                free = free[self._admit(free) :]
+            elif prefills == 0:
+                break
+            else:
+                self._prefill()
+                prefills = None if prefills is None else prefills - 1
+        # What is left of `free` are the highest slots, and gaps only if nothing could be started in them.
+        gaps = free[free < slots.active]
+        active = self._capacity - len(free)
+        last = numpy.setdiff1d(numpy.arange(active, slots.active), gaps, assume_unique=True)
+        if len(last):
+            self._move(last, gaps[gaps < active], self._held(last))
+            slots.finished_N[self._tensor(last)] = True
+        slots.active = active
+        return len(free) < unused
+
+    def step(self) -> None:
+        """Decode the next tokens of the active sequences, of which there must be some."""
+        self._adapt()
+        active = numpy.arange(self._slots.active)
+        # A constrained sequence stands still until it has its next mask.
+        most = 1 if self._ruled_N[active].any() else self._steps_per_look
+        count = min(most, int((self._limit_N[active] - self._generated_N[active]).max()))
+        self._steps(count, self._blocks(self._arranged(self._held(active))))
+
+    def settle(self) -> bool:
+        """Act on what the device did since the last look; whether slots are free that have to be filled."""
+        active = self._slots.active
+        finished_N, stopped_N, asking_N, generated_N = self._slots.look().numpy()
+        self._generated_N[:active] = generated_N
+        fresh_N = self._listens_N[:active] & (generated_N > self._heard_N[:active])
+        concerned = numpy.flatnonzero(self._owned_N[:active] & (fresh_N | ((finished_N | asking_N) != 0)))
+        if len(concerned):
+            self._hear(concerned)
+            rows, masks = [], []
+            for slot in concerned.tolist():
+                mask = self._consider(slot, bool(finished_N[slot]), bool(stopped_N[slot]), bool(asking_N[slot]))
+                if mask is not None:
+                    rows.append(slot)
+                    masks.append(mask)
+            if rows:
+                self._slots.allow(self._tensor(rows), masks)
+        return bool(self._freed)
+
+    def _hear(self, rows: numpy.ndarray) -> None:
+        """Read what samples have said since they were read last."""
+        counts_N = self._generated_N[rows] - self._heard_N[rows]
+        heard = self._slots.read(self._tensor(rows), self._tensor(self._heard_N[rows]), int(counts_N.max()))
+        self._heard_N[rows] += counts_N
+        for row, (slot, count) in enumerate(zip(rows.tolist(), counts_N.tolist(), strict=True)):
+            self._owner_N[slot].hear(heard, row, count)
+
+    def _consider(self, slot: int, finished: bool, stopped: bool, asking: bool) -> numpy.ndarray | None:
+        """What follows from the tokens of a sample; its next mask if it is constrained and goes on."""
+        sample: Sample = self._owner_N[slot]
+        if sample.is_broken():
+            self._slots.clean(self._tensor([slot]))
+            self._fail(sample, InputError(BROKEN))
+        else:
+            try:
+                met = not stopped and sample.meets_stop_string()
+                complete = not met and sample.is_complete(stopped)
+                if not (finished or met or complete):
+                    if asking:
+                        self._answer(slot, sample)
+                    return self._mask(sample)
+                sample.complete(stopped, complete, self._decode)
+                self.ended.append(sample)
+            except InputError as error:
+                self._fail(sample, error)
+        self._release(slot)
+        return None
+
+    def _answer(self, slot: int, sample: Sample) -> None:
+        """Ask the tool of a sample that waits for it."""
+        tool = sample.job.request.tool
+        if tool is not None:
+            answer = checked_answer(tool.call(list(sample.tokens)), self._slots.model.settings.known_tokens)
+            self._slots.answer(slot, len(sample.tokens), answer)
+
+    def _mask(self, sample: Sample) -> numpy.ndarray | None:
+        """What a sample may say next, if it has a constraint."""
+        if sample.constraint is None:
+            return None
+        words = numpy.array(sample.constraint.allowed(), dtype=numpy.int32)
+        if not (words & self._known_words).any():
+            raise InputError("generation: the constraint allows no token to follow.")
+        return words
+
+    @cached_property
+    def _known_words(self) -> numpy.ndarray:
+        """The mask of all tokens that may be drawn at all."""
+        settings = self._slots.model.settings
+        bits = numpy.arange(-(-settings.vocabulary // 32) * 32) < settings.known_tokens
+        return numpy.packbits(bits, bitorder="little").view(numpy.int32)
+
+    def _fail(self, sample: Sample, error: InputError) -> None:
+        if not self._live:
+            raise error
+        sample.fault = str(error)
+        self.ended.append(sample)
+
+    def _release(self, slot: int) -> None:
+        self._owner_N[slot], self._owned_N[slot] = None, False
+        self._freed.append(slot)
+        self._changed = True
+
+    def _prefill(self) -> None:
+        """Run the next prompts through the model, or a piece of the next one; those that are through are shelved."""
+        jobs = self._next_jobs()
+        self._adapt(jobs)
+        slots, first, prompts = self._slots, jobs[0], [job.request.tokens for job in jobs]
+        orders = orders_of([job.request for job in jobs], [job.limit for job in jobs], slots.device)
+        if self._piece is not None and len(prompts[0]) > self._piece:
+            start, first.prefilled = first.prefilled, min(first.prefilled + self._piece, len(prompts[0]))
+            slots.prefill_piece(prompts[0], start, first.prefilled, orders)
+            if first.prefilled < len(prompts[0]):
+                return
+        else:
+            slots.prefill(prompts, orders)
+        for place, job in enumerate(jobs):
+            job.place = place
+            del self._queue[job.number]
+        self._shelf.extend(jobs)
+        if self._live:
+            self._drop_broken()
+
+    def _next_jobs(self) -> list[Job]:
+        """Those from the front of the queue that are prefilled together."""
+        most = self._piece or PREFILL_TOKENS
+        jobs: list[Job] = []
+        longest = 0
+        for job in self._queue.values():
+            longest = max(longest, len(job.request.tokens))
+            if jobs and (len(jobs) == self._slots.size.shelf or (len(jobs) + 1) * longest > most):
+                break
+            jobs.append(job)
+        return jobs
+
+    def _drop_broken(self) -> None:
+        """Take prompts that gave no numbers from the shelf: samples of them would leave their keys in the slots."""
+        for place in self._slots.broken_places(len(self._shelf)):
+            job = next(job for job in self._shelf if job.place == place)
+            self._shelf.remove(job)
+            self.waiting -= job.waiting
+            self._slots.clean(self._tensor([self._slots.size.slots + place]))
+            for number in range(job.request.samples):
+                self._fail(Sample(job, number), InputError(BROKEN))
+
+    def _admit(self, free: numpy.ndarray) -> int:
+        """Start the next samples from the shelf in the first of the free slots; returns how many."""
+        samples: list[Sample] = []
+        constrained, masks = [], []
+        while self._shelf and len(samples) < len(free):
+            job = self._shelf[0]
+            sample = Sample(job, job.started)
+            job.started += 1
+            self.waiting -= 1
+            if not job.waiting:
+                self._shelf.popleft()
+            if job.request.constraint is not None:
+                try:
+                    sample.constraint = job.request.constraint()
+                    mask = self._mask(sample)
+                except InputError as error:
+                    self._fail(sample, error)
+                    continue
+                if mask is not None:
+                    constrained.append(int(free[len(samples)]))
+                    masks.append(mask)
+            samples.append(sample)
+        if not samples:
+            return 0
+        targets = free[: len(samples)]
+        for slot, sample in zip(targets.tolist(), samples, strict=True):
+            self._owner_N[slot] = sample
+        self._owned_N[targets] = True
+        self._ruled_N[targets] = [sample.constraint is not None for sample in samples]
+        self._listens_N[targets] = self._ruled_N[targets] | [
+            self._live or sample.job.stops is not None for sample in samples
         ]
+        self._prompt_N[targets] = [len(sample.job.request.tokens) for sample in samples]
+        self._limit_N[targets] = [sample.job.limit for sample in samples]
+        self._generated_N[targets], self._heard_N[targets] = 1, 0
+        places_N, numbers_N = (
+            self._tensor(column)
+            for column in ([sample.job.place for sample in samples], [sample.number for sample in samples])
+        )
+        extent = int(self._prompt_N[targets].max())
+        self._slots.admit(self._tensor(targets), places_N, numbers_N, extent, constrained, masks)
+        return len(samples)
+
+    def _adapt(self, coming: Sequence[Job] = ()) -> None:
+        """Have the device do what the requests in flight and on the shelf use, and nothing else."""
+        if self._features is None and (self._changed or coming):
+            jobs = {*coming, *self._shelf, *(sample.job for sample in self.running())}
+            self._slots.features = features_of([job.request for job in jobs], rounded=True)
+            self._changed = False
+
+    def _held(self, rows: numpy.ndarray) -> numpy.ndarray:
+        """Tokens that slots hold in the cache; the newest is not in it yet."""
+        held: numpy.ndarray = self._prompt_N[rows] + self._generated_N[rows] - 1
+        return held
 
     def _arranged(self, held_N: numpy.ndarray) -> numpy.ndarray:
         """Tokens that every active sequence holds, sorted by them first if that has become worth its while.
@@ -120,10 +371,19 @@ class Schedule:
         targets = numpy.flatnonzero(order != numpy.arange(len(order)))
         if not len(targets):
             return held_N
-        sources = order[targets]
-        self._slots.move(self._tensor(sources), self._tensor(targets), int(held_N[sources].max()))
-        self._owner[targets], self._read[targets] = self._owner[sources], self._read[sources]
+        self._move(order[targets], targets, held_N[order[targets]])
         return held_N[order]
+
+    def _move(self, sources: numpy.ndarray, targets: numpy.ndarray, held: numpy.ndarray) -> None:
+        """Move samples that hold so many tokens into other slots."""
+        self._slots.move(self._tensor(sources), self._tensor(targets), int(held.max()))
+        for column in (
+            *(self._owner_N, self._owned_N, self._listens_N, self._ruled_N),
+            *(self._prompt_N, self._limit_N, self._generated_N, self._heard_N),
+        ):
+            column[targets] = column[sources]
+        gone = numpy.setdiff1d(sources, targets)
+        self._owner_N[gone], self._owned_N[gone] = None, False
 
     def _blocks(self, held_N: numpy.ndarray) -> list[tuple[int, int, int]]:
         """Blocks of neighbouring slots, and what the longest sequence of each holds."""
@@ -133,160 +393,9 @@ class Schedule:
         ends = [*starts[1:].tolist(), len(held_N)]
         return list(zip(starts.tolist(), ends, longest, strict=True))
 
-    def _stopped(self, finished_N: numpy.ndarray, generated_N: numpy.ndarray) -> numpy.ndarray:
-        """Which of the sequences that go on have met a stop string, [N] of 0 and 1."""
-        stopped_N = numpy.zeros_like(finished_N)
-        for slot in numpy.flatnonzero((finished_N == 0) & (generated_N > self._read[: len(generated_N)])).tolist():
-            stops = self._stops[self._owner[slot, 0]]
-            if stops is not None:
-                tokens = self._tokens(slot, int(generated_N[slot]))
-                if stops.near_end(tokens, len(tokens) - int(self._read[slot])):
-                    stopped_N[slot] = stops.cut(tokens) is not None
-                self._read[slot] = len(tokens)
-        return stopped_N
-
-    def _answer(self, asking: numpy.ndarray, generated_N: numpy.ndarray) -> None:
-        """Ask the tools of sequences that wait for one."""
-        for slot in asking.tolist():
-            tool = self._requests[self._owner[slot, 0]].tool
-            if tool is not None:
-                count = int(generated_N[slot])
-                answer = checked_answer(tool.call(self._tokens(slot, count)), self._slots.model.settings.known_tokens)
-                self._slots.answer(slot, count, answer)
-
-    def _tokens(self, slot: int, count: int) -> list[int]:
-        tokens: list[int] = self._slots.outputs_NM[slot, :count].tolist()
-        return tokens
-
-    def _collect(self, finished: numpy.ndarray, generated_N: numpy.ndarray) -> None:
-        """Turn finished sequences into completions."""
-        slots, rows, counts = self._slots, self._tensor(finished), generated_N[finished].tolist()
-        stopped = slots.stopped_N[rows].tolist()
-        tokens = slots.outputs_NM[rows, : max(counts)].tolist()
-        log_probabilities = slots.log_probabilities_NM[rows, : max(counts)].tolist()
-        forced = (slots.forced_NM[rows, : max(counts)] != NO_TOKEN).tolist() if slots.features.tools else None
-        for place, (number, sample) in enumerate(self._owner[finished].tolist()):
-            count = counts[place]
-            if any(map(math.isnan, log_probabilities[place][:count])):
-                raise InputError(
-                    "generation: the model's logits are not numbers, its weights are broken. "
-                    "Look at the loss of the training that made it."
-                )
-            completion = Completion(
-                tokens[place][: count - 1 if stopped[place] else count],
-                log_probabilities[place][:count],
-                "stop" if stopped[place] else "length",
-                forced[place][:count] if forced else [False] * count,
-            )
-            self._completions[number, sample] = self._cut(completion, self._stops[number])
-
-    def _cut(self, completion: Completion, stops: StopStrings | None) -> Completion:
-        """The completion up to its stop string, with its text."""
-        if stops is None or self._decode is None:
-            return completion
-        cut = stops.cut(completion.tokens)
-        if cut is None:
-            text = self._decode(completion.tokens)
-            return Completion(
-                completion.tokens, completion.log_probabilities, completion.finish, completion.forced, text
-            )
-        kept, text = cut
-        return Completion(
-            completion.tokens[:kept], completion.log_probabilities[:kept], "stop", completion.forced[:kept], text
-        )
-
-    def _fill(self, freed: numpy.ndarray) -> None:
-        """Start waiting sequences in freed slots, then in unused ones; close the gaps that remain."""
-        slots = self._slots
-        free = numpy.concatenate([freed, numpy.arange(slots.active, self._capacity)])
-        slots.finished_N[self._tensor(freed)] = True
-        while len(free) and (len(self._waiting) or self._queue):
-            if not len(self._waiting):
-                self._prefill()
-            starting = min(len(free), len(self._waiting))
-            self._admit(free[:starting], self._waiting[:starting])
-            free, self._waiting = free[starting:], self._waiting[starting:]
-        # What is left of `free` are the highest slots, and gaps only if nothing waits any more.
-        gaps = free[free < slots.active]
-        active = self._capacity - len(free)
-        last = numpy.setdiff1d(numpy.arange(active, slots.active), gaps, assume_unique=True)
-        if len(last):
-            generated = slots.generated_N[self._tensor(last)].cpu().numpy()
-            extent = int((self._prompt_lengths_R[self._owner[last, 0]] + generated).max()) - 1
-            targets = gaps[gaps < active]
-            slots.move(self._tensor(last), self._tensor(targets), extent)
-            slots.finished_N[self._tensor(last)] = True
-            self._owner[targets], self._read[targets] = self._owner[last], self._read[last]
-        slots.active = active
-
-    def _prefill(self) -> None:
-        """Lay the next prompts on the shelf; all their samples then wait."""
-        most = max(1, PREFILL_TOKENS // len(self._requests[self._queue[0]].tokens))
-        count = min(most, self._slots.size.shelf)
-        shelf, self._queue = self._queue[:count], self._queue[count:]
-        self._slots.prefill([self._requests[number].tokens for number in shelf])
-        self._waiting = numpy.array(
-            [
-                (number, sample, place)
-                for place, number in enumerate(shelf)
-                for sample in range(self._requests[number].samples)
-            ]
-        )
-
-    def _admit(self, targets: numpy.ndarray, starting: numpy.ndarray) -> None:
-        numbers, samples, places = starting.T
-        extent = int(self._prompt_lengths_R[numbers].max())
-        targets_N, places_N, numbers_N, samples_N = map(self._tensor, (targets, places, numbers, samples))
-        self._slots.admit(targets_N, places_N, numbers_N, samples_N, self._orders, extent)
-        self._owner[targets], self._read[targets] = starting[:, :2], 0
-
-    def _tensor(self, array: numpy.ndarray) -> Tensor:
+    def _tensor(self, array: numpy.ndarray | list[int]) -> Tensor:
         return torch.from_numpy(numpy.ascontiguousarray(array)).to(self._slots.device)
 
 
 def _keys_read(blocks: Blocks) -> int:
     return sum((end - first) * most for first, end, most in blocks)
-
-
-def _features(requests: Sequence[Request]) -> Features:
-    drawn = [request for request in requests if request.temperature > 0]  # the greedy ones take no filter
-    filters = Filters(
-        top_k=max((request.top_k for request in drawn), default=0),
-        top_k_always=all(request.top_k > 0 for request in drawn if request.top_p < 1),
-        top_p=any(request.top_p < 1 for request in drawn),
-        min_p=any(request.min_p > 0 for request in drawn),
-    )
-    return Features(
-        greedy=len(drawn) < len(requests),
-        penalty=any(request.repetition_penalty != 1 for request in requests),
-        tools=any(request.tool is not None and request.tool.triggers for request in requests),
-        filters=filters,
-    )
-
-
-def _orders(requests: Sequence[Request], limits_R: numpy.ndarray, device: torch.device) -> Orders:
-    drawn_R = torch.tensor([request.temperature > 0 for request in requests])
-
-    def column(values: list[float], kind: torch.dtype = torch.float32) -> Tensor:
-        return torch.tensor(values, dtype=kind)
-
-    triggers = [() if request.tool is None else sorted(request.tool.triggers) for request in requests]
-    columns = (
-        torch.tensor([request.seed for request in requests]),
-        torch.from_numpy(limits_R),
-        column([request.temperature for request in requests]),
-        torch.where(drawn_R, torch.tensor([request.top_k for request in requests]), 0),
-        torch.where(drawn_R, column([request.top_p for request in requests]), 1.0),
-        torch.where(drawn_R, column([request.min_p for request in requests]), 0.0),
-        column([request.repetition_penalty for request in requests]),
-        _padded([request.stop_tokens for request in requests]),
-        _padded(triggers),
-    )
-    return Orders(*(values.to(device) for values in columns))
-
-
-def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
-    """Rows of different lengths as one int64 tensor, filled up with `NO_TOKEN`."""
-    return torch.nn.utils.rnn.pad_sequence(
-        [torch.tensor(row, dtype=torch.long) for row in rows], batch_first=True, padding_value=NO_TOKEN
-    )

@@ -62,7 +62,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
         penalty = torch.zeros_like(loss)
         gradients = any(ctx.needs_input_grad[:2])
         hidden_gradient_ND = torch.empty_like(hidden_ND) if gradients else None
-        weight_gradient_VD = torch.zeros_like(weight_VD) if gradients else None
+        weight_gradient_VD = torch.zeros_like(weight_VD) if ctx.needs_input_grad[1] else None
         compute = _compute_type(hidden_ND)
         row_losses = _row_losses(hidden_ND.device, compute)
         with torch.autocast(hidden_ND.device.type, enabled=False):
@@ -76,10 +76,11 @@ class _HeadCrossEntropy(torch.autograd.Function):
                 loss += loss_C.sum()
                 if z_loss:
                     penalty += penalty_C.sum()
-                if hidden_gradient_ND is not None and weight_gradient_VD is not None:
+                if hidden_gradient_ND is not None:
                     delta_CV = delta_CV.to(compute)
                     hidden_gradient_ND[start:stop] = delta_CV @ typed_weight_VD
-                    weight_gradient_VD += delta_CV.T @ hidden_CD
+                    if weight_gradient_VD is not None:
+                        weight_gradient_VD += delta_CV.T @ hidden_CD
         ctx.save_for_backward(hidden_gradient_ND, weight_gradient_VD)
         count = (targets_N != ignore_index).sum()
         ctx.mark_non_differentiable(penalty, count)
@@ -88,7 +89,9 @@ class _HeadCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden_gradient_ND, weight_gradient_VD = ctx.saved_tensors
-        return hidden_gradient_ND * gradients[0], weight_gradient_VD * gradients[0], None, None, None
+        if weight_gradient_VD is not None:
+            weight_gradient_VD = weight_gradient_VD * gradients[0]
+        return hidden_gradient_ND * gradients[0], weight_gradient_VD, None, None, None
 
 
 def plain_row_losses(
@@ -145,7 +148,8 @@ class _TokenLogProbabilities(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden_ND, weight_VD, targets_N, counted_N, normaliser_N, entropy_N = ctx.saved_tensors
-        hidden_gradient_ND, weight_gradient_VD = torch.empty_like(hidden_ND), torch.zeros_like(weight_VD)
+        hidden_gradient_ND = torch.empty_like(hidden_ND)
+        weight_gradient_VD = torch.zeros_like(weight_VD) if ctx.needs_input_grad[1] else None
         scale_N = counted_N / ctx.temperature
         log_gradient_N, entropy_gradient_N = (gradient * scale_N for gradient in gradients)
         typed_weight_VD = weight_VD.to(ctx.compute)
@@ -161,7 +165,8 @@ class _TokenLogProbabilities(torch.autograd.Function):
             delta_CV.scatter_add_(1, targets_N[start:stop, None], log_gradient_N[start:stop, None])
             delta_CV = delta_CV.to(ctx.compute)
             hidden_gradient_ND[start:stop] = delta_CV @ typed_weight_VD
-            weight_gradient_VD += delta_CV.T @ hidden_CD
+            if weight_gradient_VD is not None:
+                weight_gradient_VD += delta_CV.T @ hidden_CD
         return hidden_gradient_ND, weight_gradient_VD, None, None
 
 

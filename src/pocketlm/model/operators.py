@@ -101,7 +101,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         normalised, scale, weight = ctx.saved_tensors
-        weight_gradient = (gradients[0] * normalised).flatten(0, -2).sum(0)
+        weight_gradient = (gradients[0] * normalised).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         gradient = gradients[0] * weight
         along = torch.linalg.vecdot(gradient, normalised).div_(normalised.shape[-1]).unsqueeze(-1)
         return gradient.addcmul_(normalised, along, value=-1).mul_(scale), weight_gradient, None

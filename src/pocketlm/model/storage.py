@@ -72,10 +72,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CorruptionError(f"{path} is not a readable safetensors file: {error}") from None
 
 
-@torch.no_grad()
 def load_weights(model: Transformer, weights: dict[str, Tensor], origin: Path) -> None:
     """Copy tensors into the model; CorruptionError names a tensor that is missing, unknown, misshapen or not float."""
-    own = model.state_dict()
+    load_tensors(model.state_dict(), weights, origin)
+
+
+@torch.no_grad()
+def load_tensors(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], origin: Path) -> None:
+    """`load_weights` into the tensors of `own`."""
     unknown, missing = sorted(weights.keys() - own.keys()), sorted(own.keys() - weights.keys())
     if unknown or missing:
         raise CorruptionError(

@@ -86,6 +86,11 @@ class EnergyMeter:
     def __init__(self) -> None:
         self._start = _energy_counters()
 
+    @property
+    def counters(self) -> tuple[str, ...]:
+        """Names of the counters that are read: `intel-rapl:0` is a CPU package, `gpu0` a GPU."""
+        return tuple(self._start)
+
     def joules(self) -> float | None:
         """Energy since construction, or None where no counter can be read (most virtual machines)."""
         now = _energy_counters()

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pocketlm.problems.rewards import OWN_REWARD, RewardSettings, Scorer
+from pocketlm.pipeline.outside import changed_outside
+from pocketlm.problems.rewards import OWN_REWARD, RewardSettings, Scorer, reward_identity
 
 if TYPE_CHECKING:
     from pocketlm.pipeline.artifact import Artifact
@@ -39,6 +40,15 @@ class SelectionJudge:
         scored = self._scorer.score(row, text)
         self.failed += scored.value is None
         return scored.correct
+
+
+def checkable_reward(reward: RewardSettings, artifact: Artifact) -> tuple[RewardSettings, str]:
+    """The reward with which an artifact can be checked: without the user's function where its file is not what it was
+    when the artifact was made, and then why."""
+    if reward.function is None:
+        return reward, ""
+    outside = changed_outside(artifact, f"outside file {reward.function}", lambda: reward_identity(reward))
+    return (reward.model_copy(update={"function": None}) if outside else reward), outside
 
 
 def scorer_of(reward: RewardSettings, problems: Artifact | None) -> Scorer:

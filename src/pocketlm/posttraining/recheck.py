@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pocketlm.model.storage import load_model
 from pocketlm.pipeline.rederivation import ROUNDING
+from pocketlm.posttraining.adapter_recheck import adapter_differs
 from pocketlm.training.recheck import (
+    Repeated,
     affordable_tokens,
     ended_between_rows,
     logged,
@@ -61,25 +63,26 @@ class CheckedRun:
 
 
 def check_run(
-    artifact: Artifact, trainer: Trainer, score: Score, answers: int, levels: Sequence[str] = ()
+    artifact: Artifact, trainer: Trainer, score: Score, answers: int, levels: Sequence[str] = (), outside: str = ""
 ) -> CheckedRun:
     """Hold a run against its log: schedule, first steps, the score of the start and that of the kept weights.
 
     Args:
         trainer: before its first step. score: as its validation does; may read or write no file.
         answers: tokens that a score takes, about. levels: that of each problem of the selection split.
+        outside: why neither steps nor scores can be done again: a file outside of the run is not what it was.
     """
     curve = artifact.read_jsonl("validation.jsonl")
     result = logged(artifact, curve[1:])
-    lines, words = off_schedule(trainer, result.rows), []
+    lines, words = [*off_schedule(trainer, result.rows), *adapter_differs(artifact, trainer)], []
     chosen = next((row for row in curve[1:] if row["step"] == result.best_step), curve[0])
-    resting = scored_resting(trainer.model, answers)
+    resting = dict.fromkeys(SCORES, outside) if outside else scored_resting(trainer.model, answers)
     if not resting:
         kept = load_model(artifact.path, trainer.device)
         lines += score_differs(curve[0], score(trainer.model), "the start", levels)
         lines += score_differs(chosen, score(kept), f"the weights of step {chosen['step']}", levels)
         words.append("start and kept weights scored again on the selection split")
-    repeated = repeat_first_steps(trainer, result.rows)
+    repeated = Repeated([], f"no step taken again: {outside}") if outside else repeat_first_steps(trainer, result.rows)
     lines += repeated.differences
     if ended_between_rows(artifact, curve[1:]):
         resting |= dict.fromkeys(TOKENS, BETWEEN_ROWS)
@@ -102,19 +105,27 @@ def score_differs(
     Args:
         levels: that of each problem; every level weighs the same in the mean.
     """
-    counts = Counter(levels)
-    one_answer = {f"level_{level}": 1 / count for level, count in counts.items()}
-    mean = max(one_answer.values(), default=0.0) / max(1, len(counts))
+    one_answer = {f"level_{level}": 1 / count for level, count in Counter(levels).items()}
     shares = {name for name in again if name in ("exact_match", "value") or name.startswith(("level_", "pass@"))}
     if recorded.get("value") == recorded.get("loss"):
         shares.discard("value")
     lines = rescored(recorded, {name: value for name, value in again.items() if name not in shares}, what)
     for name in sorted(shares):
         if recorded.get(name) is None or not abs(recorded[name] - again[name]) <= max(
-            SHARES_APART, one_answer.get(name, mean) + ROUNDING
+            SHARES_APART, one_answer.get(name, answer_worth(levels)) + ROUNDING
         ):
             lines.append(f"{what}: {name} is {recorded.get(name)}, scored again {again[name]}")
     return lines
+
+
+def answer_worth(levels: Sequence[str]) -> float:
+    """What one answer changes of a mean over levels, at most: each level weighs the same, however few problems it has.
+
+    Args:
+        levels: that of each problem.
+    """
+    counts = Counter(levels)
+    return 1 / (min(counts.values()) * len(counts)) if counts else 0.0
 
 
 def answer_tokens(problems: Sequence[Any], max_tokens: int) -> int:

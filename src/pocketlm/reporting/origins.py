@@ -8,6 +8,7 @@ from typing import Any
 
 from pocketlm.pipeline import figures
 from pocketlm.pipeline.figures import Block
+from pocketlm.pipeline.recorded_hashes import RecordedHash, recorded_hash
 from pocketlm.pipeline.replicas import entry_of
 from pocketlm.reporting.reading import RunView, StageView
 
@@ -27,10 +28,18 @@ def identity_of_content(stage: StageView) -> str | None:
 
 
 def source_files(stage: StageView) -> list[Mapping[str, Any]]:
-    """Rows with `file` and `sha256` (and more, as the stage knows it) of the files that a stage read from outside."""
+    """Rows with `file` and `sha256` (and more, as the stage knows it) of what a stage read from outside. Not each of
+    these hashes is a file's: `hashes_of_files` says."""
     if identity_of_content(stage) is None:
         return []
     return [row for block in _tables(stage, "file", "sha256") for row in block["rows"]]
+
+
+def hashes_of_files(run: RunView, stage: StageView) -> Iterator[tuple[str, RecordedHash]]:
+    """Name and hash of everything that a stage read from outside, with what the hash is a hash of."""
+    places = dict(_places(run.recipe.get(entry_of(stage.name)) or {}))
+    for row in source_files(stage):
+        yield str(row["file"]), recorded_hash(str(row["sha256"]), places.get(str(row.get("source")), ""))
 
 
 def origin_blocks(run: RunView) -> list[Block]:

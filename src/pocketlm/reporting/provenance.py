@@ -1,8 +1,9 @@
 """The lineage of a run as PROV-JSON (https://www.w3.org/submissions/prov-json/), for tools that read W3C provenance.
 
 Entities are the artifacts, the files that were read from outside and the recipe; activities are the stages with their
-times from the ledger; agents are who started the processes, and the software. A file is named by its sha256, so that
-two runs that read the same bytes name the same entity; everything else is named by the run's first ledger line.
+times from the ledger; agents are who started the processes, and the software. A file is named by its sha256, or by
+git's hash of it, and what a distribution of Python gave by the hash over its texts, so that two runs that read the same
+name the same entity; everything else is named by the run's first ledger line.
 
 Not covered: which rows of a file a document came from (`pocketlm audit-sample` shows that), and stages without a line
 in the ledger, which have an artifact but no activity.
@@ -16,11 +17,17 @@ from typing import Any
 from urllib.parse import quote
 
 from pocketlm.pipeline.ledger import GENESIS
+from pocketlm.pipeline.recorded_hashes import RecordedHash
 from pocketlm.pipeline.storage import sha256_file
-from pocketlm.reporting.origins import identity_of_content, source_files
+from pocketlm.reporting.origins import hashes_of_files, identity_of_content
 from pocketlm.reporting.reading import RECIPE, RunView, StageView
 
 PREFIXES = {"prov": "http://www.w3.org/ns/prov#", "xsd": "http://www.w3.org/2001/XMLSchema#", "file": "urn:sha256:"}
+NAMED_BY = {"git": "swh:1:cnt:", "texts": "urn:pocketlm:texts:"}
+"""Prefixes of what is named by another hash than a file's sha256: git's is the one in identifiers of Software Heritage
+(ISO/IEC 18670)."""
+READ = {"file": ("file", "sha256"), "git": ("file", "gitHash"), "texts": ("distribution", "sha256OfNamesAndTexts")}
+"""Kind of a hash -> our type of what has it, and our attribute that holds it."""
 OWN = "https://pocketlm.invalid/provenance#"
 """Namespace of our own attributes; it leads nowhere on purpose."""
 
@@ -35,7 +42,7 @@ def prov_json(run: RunView, seal: str | None) -> dict[str, Any]:
     document.add("entity", "run:ledger", {"prov:type": _name("pocketlm:ledger"), "pocketlm:seal": seal})
     starts = _starts(run)
     for stage in run.stages:
-        _add_stage(document, stage, starts)
+        _add_stage(document, run, stage, starts)
     return document.content
 
 
@@ -43,7 +50,7 @@ class Document:
     """PROV-JSON under construction: records by kind and identifier; relations are numbered."""
 
     def __init__(self, run: str) -> None:
-        prefixes = {**PREFIXES, "run": f"urn:pocketlm:run:{run}:", "pocketlm": OWN}
+        prefixes = {**PREFIXES, **NAMED_BY, "run": f"urn:pocketlm:run:{run}:", "pocketlm": OWN}
         self.content: dict[str, Any] = {"prefix": prefixes}
 
     def add(self, kind: str, identifier: str, attributes: Attributes) -> str:
@@ -63,7 +70,7 @@ class Document:
         relations[f"_:{kind}{len(relations) + 1}"] = {f"prov:{name}": end for name, end in ends.items() if end}
 
 
-def _add_stage(document: Document, stage: StageView, starts: Mapping[int, Mapping[str, Any]]) -> None:
+def _add_stage(document: Document, run: RunView, stage: StageView, starts: Mapping[int, Mapping[str, Any]]) -> None:
     artifact = stage.artifact
     entity = document.add(
         "entity",
@@ -80,7 +87,7 @@ def _add_stage(document: Document, stage: StageView, starts: Mapping[int, Mappin
     if activity and stage.committed:
         document.relate("wasGeneratedBy", entity=entity, activity=activity, time=_time(stage.committed))
     sources = [_artifact(name) for name in stage.input_stages]
-    sources += [_add_file(document, row) for row in source_files(stage)]
+    sources += [_add_file(document, name, recorded) for name, recorded in hashes_of_files(run, stage)]
     for source in dict.fromkeys(sources):
         if activity:
             document.relate("used", activity=activity, entity=source)
@@ -124,10 +131,15 @@ def _add_agents(document: Document, opening: Mapping[str, Any]) -> list[str]:
     return [*agents, document.add("agent", f"run:software/pocketlm-{quote(version)}", software)]
 
 
-def _add_file(document: Document, row: Mapping[str, Any]) -> str:
-    """A file that was read from outside."""
-    attributes = {"prov:type": _name("pocketlm:file"), "prov:label": str(row["file"]), "pocketlm:sha256": row["sha256"]}
-    return document.add("entity", f"file:{quote(str(row['sha256']))}", attributes)
+def _add_file(document: Document, name: str, recorded: RecordedHash) -> str:
+    """A file that was read from outside, or the documents of an installed distribution."""
+    kind, attribute = READ[recorded.kind]
+    attributes = {
+        "prov:type": _name(f"pocketlm:{kind}"),
+        "prov:label": name,
+        f"pocketlm:{attribute}": recorded.digits,
+    }
+    return document.add("entity", f"{recorded.kind}:{quote(recorded.digits)}", attributes)
 
 
 def _starts(run: RunView) -> dict[int, dict[str, Mapping[str, Any]]]:

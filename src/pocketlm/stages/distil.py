@@ -44,11 +44,14 @@ def missing(settings: DistilSettings, given: Collection[str]) -> str:
 def recheck(settings: DistilSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
     """Derive the figures from log and scores; take the first step and the chosen score again."""
     from pocketlm.posttraining.distillation.recheck import recheck_distillation, recheck_logged
+    from pocketlm.posttraining.judging import checkable_reward
 
     if settings.method == "top_k":
         return recheck_logged(artifact)
-    with _prepared(settings, inputs, context) as (trainer, plan):
-        return recheck_distillation(artifact, trainer, plan, settings)
+    reward, outside = checkable_reward(settings.reward, artifact)
+    outside = outside if settings.method == "on_policy" else ""  # the only one that scores with it
+    with _prepared(settings.model_copy(update={"reward": reward}), inputs, context) as (trainer, plan):
+        return recheck_distillation(artifact, trainer, plan, settings, outside)
 
 
 @stage(

@@ -73,7 +73,7 @@ def recheck(settings: EvaluateSettings, artifact: Artifact, inputs: Inputs, cont
     from pocketlm.evaluation.benchmarks.files import not_as_recorded
     from pocketlm.evaluation.recheck import rederive
 
-    absent = not_as_recorded("evaluate.benchmarks", settings.benchmarks, artifact.external)
+    absent = not_as_recorded("evaluate.benchmarks", settings.benchmarks, artifact)
     asked = _asked(settings.model_copy(update={"benchmarks": {}, "letters": ()}) if absent else settings, inputs)
     return rederive(artifact, inputs, context, asked, settings.comparisons, settings.shown_answers, absent)
 

@@ -1,8 +1,9 @@
 """Stage `import_model`: a model that was made elsewhere, as the start of training, tuning or evaluation.
 
 In: nothing from the run; a Hugging Face folder (Llama or Qwen3), a GGUF file with its tokenizer, a run or a model
-artifact. Out: the model in fp32 with its tokenizer.json, byte for byte, and its own chat template; ours where it has
-none. An embedding may have more rows than its tokenizer has tokens, for many are padded to a round number; not fewer.
+artifact, and a LoRA adapter in peft's format if the weights are to be merged with one. Out: the model in fp32 with its
+tokenizer.json, byte for byte, and its own chat template; ours where it has none. An embedding may have more rows than
+its tokenizer has tokens, for many are padded to a round number; not fewer.
 
 Nothing that is read can run code: safetensors, JSON and GGUF only. What our decoder would compute otherwise than the
 model's own code (biases, sliding windows, other activations or rotary scalings) is refused by name.
@@ -10,6 +11,7 @@ model's own code (biases, sliding windows, other activations or rotary scalings)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +26,7 @@ from pocketlm.pipeline.stage import Inputs, Rederived, stage
 from pocketlm.pipeline.storage import digest_of
 
 if TYPE_CHECKING:
+    from pocketlm.data.tokens.tokenizer import Tokenizer
     from pocketlm.model.transformer import Transformer
 
 GGUF = ".gguf"
@@ -36,6 +39,8 @@ class ImportModelSettings(Settings):
     """A Hugging Face folder, a run, a model artifact, or a file that ends with .gguf."""
     tokenizer: Annotated[Place | None, EXECUTION] = None
     """For a GGUF file: the tokenizer.json that it was made with, or a folder that holds it."""
+    adapter: Annotated[Place | None, EXECUTION] = None
+    """A folder with a LoRA adapter in peft's format that the weights are merged with; unset: none."""
     context: int | None = Field(default=None, gt=0)
     """Longest text that it is used with from here on; unset keeps the model's own. Packed rows are so long: where texts
     are short, a shorter context costs less memory and time."""
@@ -56,21 +61,11 @@ def identity(settings: ImportModelSettings) -> str:
 
 def recheck(settings: ImportModelSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
     """The shape of the stored model, and its weights beside those of the files where they still lie there."""
-    from pocketlm.evaluation.models.imported_model import recheck_import
-    from pocketlm.evaluation.models.loading import load, load_gguf_file
+    from pocketlm.evaluation.models.imported_model import not_as_imported, recheck_import
 
-    def read_again() -> Transformer | None:
-        try:
-            if identity(settings) != artifact.manifest["identity"]["external"]:
-                return None
-        except InputError:
-            return None
-        files = _files(settings)
-        if settings.path.endswith(GGUF):
-            return load_gguf_file(files["model.gguf"], files["tokenizer.json"])[0]
-        return load(Path(settings.path))[0]
-
-    return recheck_import(artifact, read_again)
+    outside = not_as_imported(artifact, settings.path, lambda: _described(settings))
+    merged = settings.adapter is not None
+    return recheck_import(artifact, lambda: _read(settings, _files(settings))[0], outside, merged)
 
 
 @stage(version=2, inputs={}, output="model", external=identity, recheck=recheck)
@@ -79,19 +74,23 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
     from pocketlm.data.tokens.chat import CHAT_TEMPLATE
     from pocketlm.data.tokens.chat_template_files import template_of
     from pocketlm.data.tokens.tokenizer import tokenizer_config
-    from pocketlm.evaluation.models.imported_model import padding_block, require_fit, shape_metrics, shortened
-    from pocketlm.evaluation.models.loading import load, load_gguf_file
+    from pocketlm.evaluation.models.imported_model import (
+        READ_TABLE,
+        padding_block,
+        require_fit,
+        shape_metrics,
+        shortened,
+    )
     from pocketlm.model.formats.gguf import gguf_chat_template, gguf_number_types
     from pocketlm.model.storage import save_model
 
     context.progress(0, 1)
     files, described = _files(settings), _described(settings)
     gguf = settings.path.endswith(GGUF)
+    model, tokenizer = _read(settings, files)
     if gguf:
-        model, tokenizer = load_gguf_file(files["model.gguf"], files["tokenizer.json"])
         template, special = gguf_chat_template(files["model.gguf"])
     else:
-        model, tokenizer = load(Path(settings.path))
         template, special, _ = template_of(files["tokenizer.json"].parent)
     require_fit(model, tokenizer, settings.path)
     if settings.context is not None:
@@ -106,7 +105,7 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
     (draft.path / "chat_template.jinja").write_text(template or CHAT_TEMPLATE, encoding="utf-8")
     draft.write_json("tokenizer_config.json", {**tokenizer_config(), **(special if own else {})})
     rows = [{"file": name, **entry} for name, entry in sorted(described.items())]
-    blocks = [table("What was read", ["file", "bytes", "sha256"], rows)]
+    blocks = [table(READ_TABLE, ["file", "bytes", "sha256"], rows)]
     if gguf:
         types = ", ".join(f"{count} {kind}" for kind, count in gguf_number_types(files["model.gguf"]).items())
         blocks.append(paragraph(f"Tensors by type: {types}. They are fp32 now; what rounding took is not given back."))
@@ -116,11 +115,26 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
     return draft.commit(metrics, blocks)
 
 
+def _read(settings: ImportModelSettings, files: Mapping[str, Path]) -> tuple[Transformer, Tokenizer]:
+    from pocketlm.evaluation.models.loading import load, load_gguf_file
+    from pocketlm.model.formats.peft import merge_adapter
+
+    if settings.path.endswith(GGUF):
+        model, tokenizer = load_gguf_file(files["model.gguf"], files["tokenizer.json"])
+    else:
+        model, tokenizer = load(Path(settings.path))
+    if settings.adapter is not None:
+        merge_adapter(model, Path(settings.adapter))
+    return model, tokenizer
+
+
 def _files(settings: ImportModelSettings) -> dict[str, Path]:
     from pocketlm.evaluation.models.imported_model import model_files
+    from pocketlm.model.formats.peft import adapter_files
 
     tokenizer = None if settings.tokenizer is None else Path(settings.tokenizer)
-    return model_files(Path(settings.path), tokenizer)
+    adapter = {} if settings.adapter is None else adapter_files(Path(settings.adapter))
+    return model_files(Path(settings.path), tokenizer) | adapter
 
 
 def _described(settings: ImportModelSettings) -> dict[str, dict[str, Any]]:

@@ -15,9 +15,6 @@ It does not choose shares, and it does not look for near-duplicates between inpu
 from __future__ import annotations
 
 import difflib
-import json
-from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -60,38 +57,20 @@ class MixtureSettings(Settings):
         return self
 
 
-def replayed(settings: MixtureSettings, verify: bool) -> dict[str, Artifact]:
-    """The artifacts of `replay`; InputError when one is not a tokens artifact."""
-    opened = {}
-    for name, place in settings.replay.items():
-        folder = Path(place)
-        if not (folder / "manifest.json").is_file():
-            raise InputError(
-                f"mixture.replay.{name}: {folder} is no artifact. Give the folder of a run's tokens, such as "
-                "runs/NAME/artifacts/tokenize"
-            )
-        opened[name] = Artifact.open(folder, verify)
-        if opened[name].kind != "tokens":
-            raise InputError(f"mixture.replay.{name}: {folder} holds '{opened[name].kind}', not 'tokens'")
-    return opened
-
-
 def identity(settings: MixtureSettings) -> str:
     """sha256 over names and digests of what is replayed."""
-    digests = [[name, artifact.digest] for name, artifact in replayed(settings, verify=False).items()]
-    return sha256(json.dumps(digests).encode()).hexdigest()
+    from pocketlm.data.tokens.replay import replay_identity
+
+    return replay_identity(settings.replay)
 
 
 def recheck(settings: MixtureSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
     """Plan the release again and hold a sample of the stream against it."""
     from pocketlm.data.tokens.mixture_recheck import recheck_release
+    from pocketlm.data.tokens.replay import not_as_replayed
 
-    try:
-        there = identity(settings) == artifact.manifest["identity"]["external"]
-    except InputError:
-        there = False
-    if not there:
-        return Rederived((), resting={"*": "needs what it replays, which is not at its place any more"})
+    if outside := not_as_replayed(settings.replay, artifact):
+        return Rederived((), resting={"*": f"needs what it replays: {outside}"})
     return recheck_release(artifact, _release(settings, _artifacts(settings, inputs), context), context)
 
 
@@ -119,8 +98,10 @@ def mixture(settings: MixtureSettings, inputs: Inputs, context: Context) -> Arti
 
 def _artifacts(settings: MixtureSettings, inputs: Inputs) -> dict[str, Artifact]:
     """The inputs and what is replayed, by name."""
+    from pocketlm.data.tokens.replay import replayed
+
     artifacts = inputs.many("tokens")
-    for name, artifact in replayed(settings, verify=True).items():
+    for name, artifact in replayed(settings.replay, verify=True).items():
         if name in artifacts:
             raise InputError(f"mixture.replay.{name}: an input has this name too; choose another")
         artifacts[name] = artifact

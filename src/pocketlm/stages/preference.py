@@ -21,13 +21,13 @@ from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.settings import EXECUTION, Place
 from pocketlm.pipeline.stage import Inputs, Rederived, optional, stage
 from pocketlm.posttraining.settings import PreferenceLossSettings
-from pocketlm.training.settings import TrainingSettings
+from pocketlm.training.settings import AdaptableSettings
 
 if TYPE_CHECKING:
     from pocketlm.posttraining.preferences.recheck import PreferenceRun
 
 
-class PreferenceSettings(TrainingSettings):
+class PreferenceSettings(AdaptableSettings):
     """The loss, where preferences come from, and the training."""
 
     steps: int = Field(default=200, gt=0)
@@ -72,11 +72,11 @@ def missing(settings: PreferenceSettings, given: Collection[str]) -> str:
 
 def recheck(settings: PreferenceSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
     """Derive the figures from log, scores and preferences; take the first step and the chosen score again."""
-    from pocketlm.posttraining.preferences.own_file import is_gone
+    from pocketlm.posttraining.preferences.own_file import not_as_learned
     from pocketlm.posttraining.preferences.recheck import recheck_logged, recheck_preferences
 
-    if is_gone(settings.path):
-        return recheck_logged(artifact)
+    if outside := not_as_learned(settings.path, artifact):
+        return recheck_logged(artifact, outside)
     with _prepared(settings, inputs, context) as run:
         return recheck_preferences(artifact, run, settings.max_tokens, settings.loss.form)
 
@@ -100,7 +100,7 @@ def preference(settings: PreferenceSettings, inputs: Inputs, context: Context) -
         result, curve = train_scored(run.trainer, run.validation)
 
     draft = context.draft("model")
-    write_trained(draft, run.trainer.model, inputs["model"], result.rows, curve)
+    write_trained(draft, run.trainer.model, inputs["model"], result.rows, curve, run.trainer.update)
     draft.write_jsonl("rejected.jsonl", run.found.rejected)
     metrics = preference_metrics(result, curve, *run.counts())
     return draft.commit(metrics, preference_blocks(result, curve, run.found, metrics, settings.loss.form))

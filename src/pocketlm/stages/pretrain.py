@@ -83,7 +83,12 @@ def pretrain(settings: PretrainSettings, inputs: Inputs, context: Context) -> Ar
     keep_for_others(draft.path, context.work, batches, result, tokens_per_step, prepared.digests, prepared.start.read)
     draft.write_jsonl("log.jsonl", result.rows)
     draft.write_jsonl("validation.jsonl", result.validation_rows)
-    metrics = {**run_metrics(model, result), **read_metrics(result, read), **compared.metrics()}
+    metrics = {
+        **run_metrics(model, result),
+        **read_metrics(result, read.consumed),
+        **read.byte_metrics(),
+        **compared.metrics(),
+    }
     charts = training_charts(result.rows, result.validation_rows)
     return draft.commit(metrics, [compared.block(), *charts, consumed_block(read.consumed, result.steps)])
 

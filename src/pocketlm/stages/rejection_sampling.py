@@ -63,14 +63,16 @@ def missing(settings: RejectionSamplingSettings, given: Collection[str]) -> str:
 
 def recheck(settings: RejectionSamplingSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
     """Derive from log and scores what they hold, and score start and kept weights again."""
+    from pocketlm.posttraining.judging import checkable_reward
     from pocketlm.posttraining.rollouts.inputs import opened
     from pocketlm.posttraining.rollouts.rejection import sampling_budget, taught_examples
     from pocketlm.posttraining.rollouts.rejection_recheck import recheck_rejection
 
     budget = sampling_budget(settings.token_budget, inputs.get("budget"))
-    with opened(settings.rollouts, settings.reward, inputs, context) as given:
+    reward, outside = checkable_reward(settings.reward, artifact)
+    with opened(settings.rollouts, reward, inputs, context) as given:
         solved = len(taught_examples(given, context)) if settings.solved else 0
-        return recheck_rejection(artifact, given, settings.validate_every, budget, solved)
+        return recheck_rejection(artifact, given, settings.validate_every, budget, solved, outside)
 
 
 @stage(

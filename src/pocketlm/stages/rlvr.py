@@ -36,14 +36,16 @@ def missing(settings: RlvrSettings, given: Collection[str]) -> str:
 def recheck(settings: RlvrSettings, artifact: Artifact, inputs: Inputs, context: Context) -> Rederived:
     """Derive the figures from log and scores; take the first step, the chosen score and the profiles again."""
     from pocketlm.posttraining.folder import open_model
+    from pocketlm.posttraining.judging import checkable_reward
     from pocketlm.posttraining.rlvr.recheck import recheck_rlvr
     from pocketlm.posttraining.rlvr.run import drawn_prompts
     from pocketlm.posttraining.rollouts.inputs import opened
 
-    with opened(settings.rollouts, settings.reward, inputs, context) as given:
+    reward, outside = checkable_reward(settings.reward, artifact)
+    with opened(settings.rollouts, reward, inputs, context) as given:
         start, _ = open_model(inputs["model"], given.model.head_weight_VD.device)
         drawn = drawn_prompts(settings, given.prompts, inputs.get("profile"), context)
-        return recheck_rlvr(settings, artifact, given, drawn, start, context)
+        return recheck_rlvr(settings, artifact, given, drawn, start, context, outside)
 
 
 @stage(
@@ -75,7 +77,7 @@ def rlvr(settings: RlvrSettings, inputs: Inputs, context: Context) -> Artifact:
         divergence = divergence_from(start, after, sampler, context.runtime.micro_batch)
 
     draft = context.draft("model")
-    write_trained(draft, model, inputs["model"], result.log, result.curve)
+    write_trained(draft, model, inputs["model"], result.log, result.curve, result.update)
     metrics = rlvr_metrics(result, before, after, divergence, len(given.selection))
     return draft.commit(
         {**metrics, "prompts": len(drawn.prompts), "prompts.left_out": len(given.left_out)},

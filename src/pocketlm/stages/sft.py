@@ -25,13 +25,13 @@ from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.stage import Inputs, Rederived, optional, stage
 from pocketlm.posttraining.settings import steps_within
-from pocketlm.training.settings import TrainingSettings
+from pocketlm.training.settings import AdaptableSettings
 
 if TYPE_CHECKING:
     from pocketlm.posttraining.sft.recheck import TuningRun
 
 
-class SftSettings(TrainingSettings):
+class SftSettings(AdaptableSettings):
     """What a step learns from and when training ends."""
 
     steps: int = Field(default=800, gt=0)
@@ -99,7 +99,7 @@ def sft(settings: SftSettings, inputs: Inputs, context: Context) -> Artifact:
         result, curve = train_scored(run.trainer, run.validation)
 
     draft = context.draft("model")
-    write_trained(draft, run.trainer.model, inputs["model"], result.rows, curve)
+    write_trained(draft, run.trainer.model, inputs["model"], result.rows, curve, run.trainer.update)
     metrics = sft_metrics(run.sources, run.shares, settings.patience, result, run.replay)
     return draft.commit(metrics, sft_blocks(metrics, result, curve, settings.patience))
 

@@ -68,6 +68,14 @@ class Placement:
         """Forget the gradients."""
         self.model.zero_grad()
 
+    def trained(self, model: Transformer) -> dict[str, Tensor]:
+        """What a checkpoint holds of the whole model that is trained: the tensors themselves, by name."""
+        return model.state_dict()
+
+    def identity(self) -> dict[str, str]:
+        """What a checkpoint does not hold and yet rests on."""
+        return {}
+
     def fill(self, model: Transformer) -> None:
         """Bring the present weights and gradients into a whole model, on rank 0."""
 

@@ -1,9 +1,10 @@
 """Settings of the trainer. Knows no torch."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from pocketlm.model.lora_settings import LoraSettings
 from pocketlm.pipeline.settings import EXECUTION, Settings
 
 OF_MUON = ("embedding_rate", "momentum", "orthogonalisation", "normalise_rows")
@@ -121,5 +122,33 @@ class TrainingSettings(OptimizationSettings):
             raise ValueError(
                 f"warmup_steps is {self.warmup_steps} but there are only {self.steps} steps; "
                 "the learning rate would never reach its peak"
+            )
+        return self
+
+
+class AdaptableSettings(TrainingSettings):
+    """How a model is trained: all of its weights, or low-rank adapters beside them."""
+
+    lora: LoraSettings | None = None
+    """Train adapters and keep the weights as they are; unset: train all weights."""
+
+    def identity(self) -> dict[str, Any]:
+        """As of all settings. Training all weights leaves no trace, as before adapters were known."""
+        identity = super().identity()
+        if self.lora is None:
+            del identity["lora"]
+        return identity
+
+    @model_validator(mode="after")
+    def _rules_for_whole_matrices(self) -> "AdaptableSettings":
+        if self.lora is not None and self.optimizer == "muon":
+            raise ValueError(
+                "optimizer is muon, which makes the update of a whole matrix orthogonal; lora trains two factors of "
+                "it. Set optimizer to adamw"
+            )
+        if self.lora is not None and self.width_transfer is not None:
+            raise ValueError(
+                "width_transfer scales the rate of whole matrices; it says nothing of the factors that lora trains. "
+                "Leave it out"
             )
         return self

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from pocketlm.errors import CorruptionError, GateFailed, InputError, Interrupted
 from pocketlm.model.backends import attention_backend
-from pocketlm.model.storage import load_weights
 from pocketlm.model.transformer import Transformer
 from pocketlm.pipeline.context import Context
 from pocketlm.pipeline.storage import require_disk_space
@@ -109,12 +108,12 @@ class Trainer:
         self.watch = SpikeWatch()
         self.rollbacks: list[dict[str, int]] = []
         self.left_out: list[int] = []
-        self.step = 0
-        self.tokens = 0
+        self.step = self.tokens = 0
         self.warned = False
         self.alarms: list[str] = []
         self.ended = ""
         self.identity = {"training": settings.identity(), "model": model.settings.identity(), "data": data_digest}
+        self.identity |= self.update.placement.identity()
         self.rate = rate or (lambda step: learning_rate(settings, step))
         self.peak_rate = max(self.rate(step) for step in range(settings.steps))
 
@@ -145,7 +144,7 @@ class Trainer:
         self._resume()
         self.context.work.mkdir(parents=True, exist_ok=True)
         # Weights, two moments and the best weights, twice kept and once under way.
-        require_disk_space(self.context.work, 3 * 4 * 4 * self.model.settings.parameter_count())
+        require_disk_space(self.context.work, 3 * 4 * sum(one.nbytes for one in self.update.trained().values()))
         saved_at, save_seconds = time.monotonic(), 0.0
         while not self._finished():
             if self.context.stop_requested:
@@ -210,7 +209,7 @@ class Trainer:
 
     def _validate(self, validation: Validation) -> None:
         self.update.fill()
-        self.validation_state.update(validation, self.step, self.model)
+        self.validation_state.update(validation, self.step, self.model, self.update.trained())
 
     def _heed(self, watcher: Watcher) -> None:
         """Name the watcher's alarms in the row of the log, say each once, and end where it says so."""
@@ -382,9 +381,10 @@ class Trainer:
 
     def _result(self) -> TrainResult:
         if self.validation and self.validation.keep_best and self.validation_state.best_weights:
-            load_weights(self.model, self.validation_state.best_weights, self.checkpoints.folder)
+            self.update.load(self.validation_state.best_weights, self.checkpoints.folder)
         elif self.update.average is not None and self.settings.tail_average is not None:
-            self.update.average.blend(self.model, self.settings.tail_average.weight)
+            self.update.average.blend(self.update.placement.model, self.settings.tail_average.weight)
+        self.update.fill()
         return TrainResult(
             steps=self.step,
             tokens=self.tokens,

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pocketlm.model.storage import load_weights
+from pocketlm.model.storage import load_tensors
 from pocketlm.model.transformer import Transformer
 from pocketlm.pipeline.context import Context
+from pocketlm.training.adapters import placement_of
 from pocketlm.training.averaging import WeightAverage
 from pocketlm.training.batches import Batch
 from pocketlm.training.gradients import Gradients, Share
@@ -50,9 +51,9 @@ class Update:
     ):
         self.model, self.settings, self.context = model, settings, context
         self.device = model.head_weight_VD.device
-        self.placement = placement or Placement(model)
+        self.placement = placement or placement_of(model, settings, context)
         weights = self.placement.weights
-        self.gradients = Gradients(model, objective, context, self.placement)
+        self.gradients = Gradients(self.placement.model, objective, context, self.placement)
         self.optimizer = Optimizer(model, settings, self.placement)
         average = settings.tail_average
         self.average = WeightAverage(model, average, settings.steps, weights) if average is not None else None
@@ -63,7 +64,7 @@ class Update:
         batch = batch.to(self.device)
         loss, metrics = self.gradients.of(batch)
         if order.probed:
-            metrics |= stability_figures(self.model, batch)
+            metrics |= stability_figures(self.placement.model, batch)
         return self._apply(loss, metrics, order)
 
     def share(self, share: Share, order: Order, probe: Batch | None = None) -> dict[str, Tensor]:
@@ -92,17 +93,26 @@ class Update:
     def state(self) -> State:
         """All that a checkpoint needs of this; the tensors themselves where they are whole."""
         return {
-            "model": self.model.state_dict(),
+            "model": self.trained(),
             "optimizer": self.optimizer.tensors(),
             "average": {} if self.average is None else self.average.tensors(),
         }
 
     def restore(self, state: Mapping[str, Mapping[str, Tensor]], origin: Path) -> None:
         """Take up a state; CorruptionError names a tensor that does not fit."""
-        load_weights(self.model, dict(state["model"]), origin)
+        self.load(dict(state["model"]), origin)
         self.optimizer.restore(dict(state.get("optimizer", {})))
         if self.average is not None:
             self.average.restore(dict(state.get("average", {})))
 
+    def trained(self) -> dict[str, Tensor]:
+        """The weights that are trained, by name: the tensors themselves where they are whole."""
+        return self.placement.trained(self.model)
+
+    def load(self, weights: Mapping[str, Tensor], origin: Path) -> None:
+        """Take up trained weights; CorruptionError names one that does not fit."""
+        load_tensors(self.trained(), weights, origin)
+
     def fill(self) -> None:
         """Bring the present weights into the model that the trainer was given."""
+        self.placement.fill(self.model)

@@ -1,6 +1,6 @@
 """Scoring a model during training: early stopping and keeping the best weights, both exactly resumable."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,11 @@ class Validation:
 
 def weights_now(model: Transformer) -> dict[str, Tensor]:
     """A copy of the weights, by name, that further training does not change."""
-    return {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+    return _copied(model.state_dict())
+
+
+def _copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: weight.detach().clone() for name, weight in weights.items()}
 
 
 @dataclass
@@ -38,8 +42,8 @@ class ValidationState:
     worse_in_a_row: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
-    def update(self, validation: Validation, step: int, model: Transformer) -> None:
-        """Score the model after `step` steps."""
+    def update(self, validation: Validation, step: int, model: Transformer, trained: Mapping[str, Tensor]) -> None:
+        """Score the model after `step` steps; `trained` is what is kept of the best one."""
         figures = validation.score(model)
         self.rows.append({"step": step, **figures})
         if self.best_value is not None and figures["value"] >= self.best_value:
@@ -47,7 +51,7 @@ class ValidationState:
             return
         self.best_step, self.best_value, self.worse_in_a_row = step, figures["value"], 0
         if validation.keep_best:
-            self.best_weights = weights_now(model)
+            self.best_weights = _copied(trained)
 
     @property
     def last_step(self) -> int | None:

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pocketlm.data.contamination.contamination import find_contamination
+from pocketlm.data.contamination.contamination import Index, find_contamination
 from pocketlm.data.curation.curation_settings import CurationSettings
-from pocketlm.data.curation.kept_text import GateValue, JudgedItems, gate_values, items_held
+from pocketlm.data.curation.kept_text import GateValue, gate_values, items_held
 from pocketlm.data.curation.prepare import cleaned_texts
 from pocketlm.data.curation.writing import REJECTS_FILE
 from pocketlm.data.documents import DOCUMENTS
@@ -77,7 +77,7 @@ def rows_by_id(path: Path, ids: Sequence[str]) -> dict[str, pa.Table]:
 
 
 def audit_curated(
-    kept: Sequence[pa.Table], given: Path, curated: Path, settings: CurationSettings, items: JudgedItems
+    kept: Sequence[pa.Table], given: Path, curated: Path, settings: CurationSettings, items: Index
 ) -> list[Curated]:
     """Gates, duplicates, cuts, licence and evaluation items of some kept documents (tables of one row)."""
     ids = [table["id"][0].as_py() for table in kept]
@@ -135,21 +135,21 @@ def what_is_left(kept: str, cleaned: str) -> bool:
     return kept == cleaned or all(character in rest for character in "".join(kept.split()))
 
 
-def _held(document: pa.Table, settings: CurationSettings, items: JudgedItems) -> list[str]:
-    hits = items_held(document, items.index, settings)
+def _held(document: pa.Table, settings: CurationSettings, items: Index) -> list[str]:
+    hits = items_held(document, items, settings)
     return [
-        f"it holds the evaluation item {items.index.items[item].id} (containment {containment:.3f})"
+        f"it holds the evaluation item {items.items[item].id} (containment {containment:.3f})"
         for item, containment in zip(hits.item.tolist(), hits.containment.tolist(), strict=True)
     ]
 
 
-def _closest(document: pa.Table, settings: CurationSettings, items: JudgedItems) -> tuple[str, float] | None:
+def _closest(document: pa.Table, settings: CurationSettings, items: Index) -> tuple[str, float] | None:
     text = Text.from_arrow(document["text"].combine_chunks())
-    hits = find_contamination(text, tokens_of(text), items.index, ANY_SHARE, ANY_SHARE)
+    hits = find_contamination(text, tokens_of(text), items, ANY_SHARE, ANY_SHARE)
     if not len(hits):
         return None
     best = int(np.argmax(hits.containment))
-    item = items.index.items[int(hits.item[best])]
+    item = items.items[int(hits.item[best])]
     return f"{item.kind} {item.id}", float(hits.containment[best])
 
 

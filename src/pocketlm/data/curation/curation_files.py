@@ -14,6 +14,8 @@ from pocketlm.data.sources.data_files import DataFile, local_files, local_sha256
 from pocketlm.data.sources.hub import hub_files
 from pocketlm.data.sources.source_settings import HUB_SCHEME, SourceSettings
 from pocketlm.errors import InputError
+from pocketlm.pipeline.artifact import Artifact
+from pocketlm.pipeline.outside import changed_outside
 
 
 def files_identity(settings: CurationSettings) -> str:
@@ -22,6 +24,20 @@ def files_identity(settings: CurationSettings) -> str:
     for name, benchmark in settings.contamination.benchmarks.items():
         parts += [name, *(file.content_hash() for file in _files(name, benchmark))]
     return sha256("\0".join(parts).encode()).hexdigest()
+
+
+def not_as_curated(settings: CurationSettings, curated: Artifact) -> str:
+    """Why the files that the settings name are not those that an artifact was curated with; empty when they are.
+
+    One hash covers them all, so that a change of one leaves none as evidence.
+    """
+    benchmarks = settings.contamination.benchmarks.items()
+    named = [one.path or HUB_FILES.get(name, name) for name, one in benchmarks]
+    named += [settings.language_model] if settings.language_model else []
+    if not named:
+        return ""
+    what = f"outside file {named[0]}" if len(named) == 1 else f"outside files {', '.join(named)}"
+    return changed_outside(curated, what, lambda: files_identity(settings))
 
 
 def benchmark_items(settings: CurationSettings) -> list[Item]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from pocketlm.data.contamination.contamination import Hits, Index, Item, build_index, find_contamination
+from pocketlm.data.contamination.contamination import Hits, Index, build_index, find_contamination
 from pocketlm.data.contamination.evaluation_items import cloze_records, held_out_windows, problem_items
-from pocketlm.data.curation.curation_files import benchmark_items
+from pocketlm.data.curation.curation_files import benchmark_items, not_as_curated
 from pocketlm.data.curation.curation_settings import CurationSettings
 from pocketlm.data.curation.held_out import cloze_items
 from pocketlm.data.curation.prepare import scores_of
@@ -19,7 +20,7 @@ from pocketlm.data.gates.gate_settings import thresholds_of
 from pocketlm.data.gates.gates import GATES, judge, measure
 from pocketlm.data.gates.language import identify
 from pocketlm.data.text import Text, tokens_of
-from pocketlm.errors import InputError
+from pocketlm.pipeline.artifact import Artifact
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,27 @@ class GateValue:
         return self.value >= self.threshold if self.at_least else self.value <= self.threshold
 
 
-def checkable(settings: CurationSettings) -> tuple[CurationSettings, str]:
-    """The settings without the language gate where its model is not at its place any more, and words on that."""
-    if settings.language_model is None or Path(settings.language_model).is_file():
-        return settings, ""
+def checkable(settings: CurationSettings, curated: Artifact) -> tuple[CurationSettings, list[str]]:
+    """The settings by which what was curated can be checked here, and in words what is left out of them and why: the
+    language gate and the benchmarks, where a file outside of the run is not what it was."""
+    if outside := not_as_curated(settings, curated):
+        left_out = [f"benchmarks were not looked for: {outside}"] if settings.contamination.benchmarks else []
+        less = settings.contamination.model_copy(update={"benchmarks": {}})
+        settings = settings.model_copy(update={"contamination": less})
+    elif settings.language_model and find_spec("fasttext") is None:
+        outside, left_out = "no fastText runtime is installed here", []
+    else:
+        return settings, []
+    if settings.language_model is None:
+        return settings, left_out
     name = "minimum_language_confidence"
     gates = settings.gates.model_copy(update={name: None})
     others = {
         source: {gate: value for gate, value in own.items() if gate != name}
         for source, own in settings.source_gates.items()
     }
-    less = settings.model_copy(update={"gates": gates, "source_gates": others, "language_model": None})
-    return less, f"languages were not identified: {settings.language_model} is not there"
+    less_gates = {"gates": gates, "source_gates": others, "language_model": None}
+    return settings.model_copy(update=less_gates), [*left_out, f"languages were not identified: {outside}"]
 
 
 def gate_values(documents: pa.Table, settings: CurationSettings) -> list[list[GateValue]]:
@@ -97,30 +107,16 @@ def _measured(documents: pa.Table, settings: CurationSettings):  # type: ignore[
     return texts, tokens_of(Text.from_arrow(texts)), scores_of(documents), names, source, confidence
 
 
-@dataclass(frozen=True)
-class JudgedItems:
-    """What training text must not hold. `absent` says which benchmarks could not be read here; empty: all were."""
-
-    index: Index
-    absent: str
-
-
-def stored_items(curated: Path, settings: CurationSettings, problems: Path | None) -> JudgedItems:
-    """The items that a curated folder was searched for, from its held-out files, the problems, and the benchmarks as
-    far as their files are still there."""
-    absent = ""
-    benchmarks: list[Item] = []
-    try:
-        benchmarks = benchmark_items(settings)
-    except (InputError, OSError) as error:
-        absent = f"benchmarks were not looked for, their files cannot be read here ({error})"
+def stored_items(curated: Path, settings: CurationSettings, problems: Path | None) -> Index:
+    """The items that a curated folder was searched for, from its held-out files, the problems, and the files of the
+    benchmarks that the settings (`checkable`) name."""
     report, selection = (read_documents(curated / f"{name}.parquet") for name in ("heldout", "heldout_selection"))
-    items = [*benchmarks, *cloze_records(cloze_items(report))]
+    items = [*benchmark_items(settings), *cloze_records(cloze_items(report))]
     if problems is not None:
         items += problem_items(problems)
     for part in (report, selection):
         items += held_out_windows(part["id"].to_pylist(), part["text"].combine_chunks())
-    return JudgedItems(build_index(items), absent)
+    return build_index(items)
 
 
 def items_held(documents: pa.Table, index: Index, settings: CurationSettings) -> Hits:

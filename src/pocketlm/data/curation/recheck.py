@@ -193,23 +193,23 @@ def _searched(
 ) -> tuple[list[str], str]:
     """Gates and items over kept text once more; differences, and words on how much was looked at."""
     path = artifact.file("train.parquet")
-    settings, without = checkable(settings)
-    items = stored_items(artifact.path, settings, problems.path if problems else None)
+    settings, left_out = checkable(settings, artifact)
+    index = stored_items(artifact.path, settings, problems.path if problems else None)
     lines: list[str] = []
     documents = size = 0
     order = context.sample_generator("units").permutation(count_units(path)).tolist()
     for number in order:
         unit = read_unit(path, number)
         lines += failing(unit, settings)[:NAMED]
-        lines += _held(unit, settings, items.index)
+        lines += _held(unit, settings, index)
         documents, size = documents + len(unit), size + text_bytes(unit)
         if size >= SEARCHED_BYTES:
             break
     words = (
         f"{documents:,} kept training documents ({size / 1e6:.1f} MB) held to every gate and searched for "
-        f"{len(items.index.items):,} evaluation items"
+        f"{len(index.items):,} evaluation items"
     )
-    return lines, "; ".join(part for part in (words, without, items.absent) if part)
+    return lines, "; ".join([words, *left_out])
 
 
 def _held(unit: pa.Table, settings: CurationSettings, index: Any) -> list[str]:

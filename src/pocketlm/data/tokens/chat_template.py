@@ -62,6 +62,7 @@ class ChatTemplate:
         origin: the file, for messages.
 
     Attributes:
+        variables: as given.
         special_tokens: id of every special token, by its spelling.
     """
 
@@ -71,6 +72,7 @@ class ChatTemplate:
         if RESERVED.search(source):
             raise InputError(f"{origin}: the chat template holds {UNUSABLE}; remove it")
         self.source = source
+        self.variables = dict(variables)
         self._origin = origin
         self._process = TemplateProcess(source, variables, origin)
         self._marks_answers = GENERATION_TAG.search(source) is not None

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pocketlm.data.curation.audit import Curated, audit_curated, rows_of
-from pocketlm.data.curation.kept_text import JudgedItems, checkable, stored_items
+from pocketlm.data.curation.kept_text import checkable, stored_items
 from pocketlm.data.documents import excerpt_of
 from pocketlm.data.tokens.fast_encoding import FastEncoder
+from pocketlm.data.tokens.replay import not_as_replayed
 from pocketlm.data.tokens.shards import TokenShard
 from pocketlm.data.tokens.tokenizer import Tokenizer
 from pocketlm.errors import InputError
@@ -23,6 +24,7 @@ from pocketlm.evaluation.held_out.token_bytes import token_bytes
 from pocketlm.model.storage import load_config
 from pocketlm.pipeline.artifact import FIGURES, Artifact
 from pocketlm.pipeline.identity import inputs_of
+from pocketlm.pipeline.recorded_hashes import RecordedHash, recorded_hash
 from pocketlm.pipeline.seeds import derive_seed, generator
 from pocketlm.pipeline.storage import sha256_text
 from pocketlm.training.reading import Readings, readings_of
@@ -44,6 +46,7 @@ class Audited:
         stream: the stage whose tokens training read; place: the document's number in it.
         tokens, first: how many tokens, and the first of them in train.npy.
         readings: training stage -> the steps that read it, or why that cannot be told.
+        read_hash, read_hash_of: recorded of what it was read from, and what that is a hash of.
         missing: what cannot be shown, in sentences. problems: what does not hold.
     """
 
@@ -56,7 +59,8 @@ class Audited:
     source: str = ""
     licence: str = ""
     origin: str = ""
-    file_sha256: str = ""
+    read_hash: str = ""
+    read_hash_of: str = ""
     text_sha256: str = ""
     bytes: int = 0
     excerpt: str = ""
@@ -119,6 +123,11 @@ def _follow(run: Run, name: str, shard: TokenShard, documents: list[Audited]) ->
         places = [document.place for document in documents]
         _follow_tokens(run, entry, documents, places, [shard.document(place) for place in places])
         return
+    mixed: Any = entry.settings
+    if outside := not_as_replayed(mixed.replay, run.artifacts[name]):
+        for document in documents:
+            document.missing.append(f"which document of which input it is: {outside}")
+        return
     release = _release(run, entry)
     for number, item in enumerate(release.inputs):
         drawn = [one for one in documents if int(release.draws["train"].stage[one.place]) == number]
@@ -169,24 +178,27 @@ def _add_curation(run: Run, curated: Artifact, documents: list[Audited], rows: l
         return
     given = run.artifacts[_many(entry.inputs["documents"])[0]]
     problems = run.artifacts[_many(entry.inputs["problems"])[0]] if "problems" in entry.inputs else None
-    settings, without = checkable(entry.settings)  # type: ignore[arg-type]
-    items: JudgedItems = stored_items(curated.path, settings, problems.path if problems else None)
+    settings, left_out = checkable(entry.settings, curated)  # type: ignore[arg-type]
+    items = stored_items(curated.path, settings, problems.path if problems else None)
     found = audit_curated(rows, given.file("documents.parquet"), curated.path, settings, items)
-    hashes = _file_hashes(given)
+    hashes = _read_hashes(given, run.recipe.stages[given.stage])
     for document, one in zip(documents, found, strict=True):
         document.curation = one
         document.problems += one.problems
-        document.file_sha256 = hashes.get((document.source.partition("/")[0], document.origin), "")
-        if not document.file_sha256:
-            document.missing.append("no hash of the file that it was read from is recorded")
-        document.missing += [words for words in (without, items.absent) if words]
+        if read := hashes.get((document.source.partition("/")[0], document.origin)):
+            document.read_hash, document.read_hash_of = read.digits, read.words
+        else:
+            document.missing.append("no hash of what it was read from is recorded")
+        document.missing += left_out
 
 
-def _file_hashes(given: Artifact) -> dict[tuple[str, str], str]:
+def _read_hashes(given: Artifact, entry: StageEntry) -> dict[tuple[str, str], RecordedHash]:
     """(source, origin) -> hash, as the stage `sources` recorded them in its table of files."""
+    settings: Any = entry.settings
+    places = {name: source.path for name, source in getattr(settings, "by_name", {}).items()}
     blocks = given.read_json(FIGURES)["blocks"]
     rows = [row for block in blocks if block.get("title") == FILES for row in block["rows"]]
-    return {(row["source"], row["file"]): row["sha256"] for row in rows}
+    return {(row["source"], row["file"]): recorded_hash(row["sha256"], places.get(row["source"], "")) for row in rows}
 
 
 def _add_readings(run: Run, entry: StageEntry, documents: list[Audited]) -> None:

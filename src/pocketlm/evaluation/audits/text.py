@@ -30,7 +30,7 @@ def audit_json(documents: Sequence[Audited], seed: int) -> dict[str, Any]:
                 {**gate, "value": gate["value"] if gate["value"] == gate["value"] else None} for gate in gates
             ]
         rows.append(row)
-    return {"format": 1, "seed": seed, "documents": rows, "not_shown": NOT_SHOWN}
+    return {"format": 2, "seed": seed, "documents": rows, "not_shown": NOT_SHOWN}
 
 
 def audit_lines(documents: Sequence[Audited]) -> Iterator[str]:
@@ -56,8 +56,8 @@ def _origin(document: Audited) -> Iterator[str]:
         return
     licence = document.licence or "none stated"
     yield f"source: {document.source}; origin: {document.origin or 'not recorded'}; licence: {licence}"
-    if document.file_sha256:
-        yield f"sha256 of that file when it was read: {document.file_sha256}"
+    if document.read_hash:
+        yield f"{document.read_hash_of}: {document.read_hash}"
     yield f"text as trained on: {document.bytes:,} bytes, sha256 {document.text_sha256}"
 
 

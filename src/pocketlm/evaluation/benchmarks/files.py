@@ -9,6 +9,8 @@ from pocketlm.data.contamination.benchmarks import HUB_FILES
 from pocketlm.errors import InputError
 from pocketlm.evaluation.benchmarks.settings import BenchmarkFiles
 from pocketlm.evaluation.benchmarks.tasks import BENCHMARKS
+from pocketlm.pipeline.artifact import Artifact
+from pocketlm.pipeline.outside import changed_outside
 
 HUB: Mapping[str, str] = {**HUB_FILES, "blimp": "hf://datasets/nyu-mll/blimp/*/train-*.parquet"}
 HUB_EXAMPLES: Mapping[str, str] = {"gsm8k": "hf://datasets/openai/gsm8k/main/train-*.parquet"}
@@ -41,18 +43,12 @@ def identity(setting: str, benchmarks: Mapping[str, BenchmarkFiles]) -> str:
     )
 
 
-def not_as_recorded(setting: str, benchmarks: Mapping[str, BenchmarkFiles], recorded: str | None) -> str:
-    """Why the benchmarks cannot be read as they were; empty when they can.
-
-    Args:
-        recorded: their `identity` then.
-    """
+def not_as_recorded(setting: str, benchmarks: Mapping[str, BenchmarkFiles], artifact: Artifact) -> str:
+    """Why the benchmarks are not what an artifact was made from; empty when they are."""
     if not benchmarks:
         return ""
-    try:
-        return "" if identity(setting, benchmarks) == recorded else "their files hold something else now"
-    except InputError as error:
-        return str(error)
+    named = ", ".join(place for one in places(setting, benchmarks).values() for place in one.values())
+    return changed_outside(artifact, f"outside files of {setting} ({named})", lambda: identity(setting, benchmarks))
 
 
 def local_files(setting: str, benchmarks: Mapping[str, BenchmarkFiles]) -> dict[str, tuple[list[Path], list[Path]]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pocketlm.data.tokens.mixture_figures import consumed_block, consumed_metrics
 from pocketlm.evaluation.held_out.baselines import compare_with_ngrams, stated_block
-from pocketlm.evaluation.held_out.text import HeldOutText, text_read
+from pocketlm.evaluation.held_out.text import HeldOutText, Pieces, bytes_once, text_read, tokens_once
 from pocketlm.model.storage import load_model
 from pocketlm.pipeline.rederivation import RESCORED, compared, joined
 from pocketlm.pipeline.stage import Rederived
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
     from pocketlm.training.trainer import Trainer, TrainResult
 
 FITTED_BYTES = 16_000_000
-"""Text on which the n-grams are fitted again."""
+"""Text on which the n-grams are fitted again; of more, nothing is decoded."""
+COUNTED_TOKENS = 2_000_000_000
+"""Tokens whose bytes are counted again: what one core looks up in about a minute."""
 LEFT_OUT = "the run went back after a spike; which batches it left out stands in the ledger's warnings"
 TOO_MUCH = "too much text or too large a model to score and fit again here"
 
@@ -37,6 +42,10 @@ class Read:
     text: HeldOutText
     training: list[bytes]
     consumed: list[dict[str, Any]]
+
+    def byte_metrics(self) -> dict[str, Any]:
+        """How much text was read, each stretch once, and is scored."""
+        return {"training_bytes": sum(map(len, self.training)), "heldout.bytes": sum(self.text.lengths)}
 
 
 @dataclass(frozen=True)
@@ -60,12 +69,27 @@ class Prepared:
 
     def read(self, result: TrainResult) -> Read:
         """What the steps of a result have read, and what they are scored on."""
-        pieces = self.batches.pieces(result.steps, result.left_out)
+        pieces = self.pieces(result)
         return Read(
             HeldOutText.of(self.tokens.held_out("heldout"), self.bytes_of),
             text_read(self.tokens.streams, pieces, self.batches.read_on, self.bytes_of),
             self.tokens.consumed(pieces, result.tokens),
         )
+
+    def pieces(self, result: TrainResult) -> Pieces:
+        """Stretches of the streams that the steps of a result have read."""
+        return self.batches.pieces(result.steps, result.left_out)
+
+    def byte_metrics(self, pieces: Pieces, held_out: Sequence[np.ndarray]) -> dict[str, Any]:
+        """Those of `read`, without its text: neither the time nor the memory of decoding.
+
+        `held_out`: documents, borders included.
+        """
+        sizes = np.array([len(text) for text in self.bytes_of], np.int64)
+        return {
+            "training_bytes": bytes_once(self.tokens.streams, pieces, self.batches.read_on, sizes),
+            "heldout.bytes": sum(int(sizes[document].sum()) for document in held_out),
+        }
 
 
 def run_metrics(model: Transformer, result: TrainResult) -> dict[str, Any]:
@@ -78,14 +102,12 @@ def run_metrics(model: Transformer, result: TrainResult) -> dict[str, Any]:
     }
 
 
-def read_metrics(result: TrainResult, read: Read) -> dict[str, Any]:
-    """What was read, what was left out of it, and what is scored."""
+def read_metrics(result: TrainResult, consumed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What was read, and what was left out of it."""
     return {
         "rollbacks": len(result.rollbacks),
         "batches_left_out": len(result.left_out),
-        "training_bytes": sum(map(len, read.training)),
-        "heldout.bytes": sum(read.text.lengths),
-        **consumed_metrics(read.consumed),
+        **consumed_metrics(consumed),
     }
 
 
@@ -97,13 +119,13 @@ def recheck_pretraining(artifact: Artifact, prepared: Prepared, context: Context
     model = load_model(artifact.path, trainer.device)
     metrics = run_metrics(model, result)
     blocks = training_charts(result.rows, result.validation_rows)
-    if not prepared.read_in_order(artifact, result.steps):
-        scored = Rederived((), resting={"*": LEFT_OUT})
-    else:
-        read = prepared.read(result)
-        metrics |= read_metrics(result, read)
-        blocks.append(consumed_block(read.consumed, result.steps))
-        scored = _scored(artifact, prepared, model, read, context)
+    scored = Rederived((), resting={"*": LEFT_OUT})
+    if prepared.read_in_order(artifact, result.steps):
+        pieces = prepared.pieces(result)
+        consumed = prepared.tokens.consumed(pieces, result.tokens)
+        metrics |= read_metrics(result, consumed)
+        blocks.append(consumed_block(consumed, result.steps))
+        scored = _scored(artifact, prepared, model, pieces, result, context)
     if result.validation_rows and _tokens(prepared.glimpse) <= affordable_tokens(model, trainer.device):
         again = {"value": prepared.glimpse.bits_per_byte(model)}
         if trainer.settings.tail_average is None:
@@ -114,14 +136,27 @@ def recheck_pretraining(artifact: Artifact, prepared: Prepared, context: Context
     return joined(own, scored)
 
 
-def _scored(artifact: Artifact, prepared: Prepared, model: Any, read: Read, context: Context) -> Rederived:
-    """The held-out text under the stored model and under n-grams that are fitted again."""
-    affordable = _tokens(read.text) <= affordable_tokens(model, prepared.trainer.device)
-    if not affordable or sum(map(len, read.training)) > FITTED_BYTES:
-        return Rederived((), resting={"heldout.*": TOO_MUCH})
+def _scored(
+    artifact: Artifact, prepared: Prepared, model: Any, pieces: Pieces, result: TrainResult, context: Context
+) -> Rederived:
+    """The size of the text, and the held-out one under the stored model and under n-grams that are fitted again.
+
+    What that takes is known from counts, before any text is decoded.
+    """
+    held_out = prepared.tokens.held_out("heldout")
+    scored_tokens = sum(len(document) - 1 for document in held_out)
+    tokens = tokens_once(pieces, prepared.batches.read_on) + scored_tokens
+    if tokens > COUNTED_TOKENS:
+        why = f"{tokens:,} tokens of text are too many to read again here"
+        return Rederived((), resting={"training_bytes": why, "heldout.*": why})
+    sizes = prepared.byte_metrics(pieces, held_out)
+    affordable = scored_tokens <= affordable_tokens(model, prepared.trainer.device)
+    if not affordable or sizes["training_bytes"] > FITTED_BYTES:
+        return compared(artifact, sizes, resting={"heldout.*": TOO_MUCH})
+    read = prepared.read(result)
     again = compare_with_ngrams(model, read.text, read.training, context)
     words = "held-out text scored again by the stored model and by n-grams fitted again"
-    return compared(artifact, again.metrics(), tolerance=RESCORED, sampled=words)
+    return joined(compared(artifact, sizes), compared(artifact, again.metrics(), tolerance=RESCORED, sampled=words))
 
 
 def _tokens(text: HeldOutText) -> int:

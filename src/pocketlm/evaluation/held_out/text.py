@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from pocketlm.data.tokens.shards import TokenShard
     from pocketlm.model.transformer import Transformer
 
+Pieces = Mapping[str, tuple[np.ndarray, np.ndarray]]
+"""Stream -> starts and lengths of its stretches that were read, repeats included (`PhasedBatches.pieces`)."""
+COUNTED_TOGETHER = 1 << 22
+"""Tokens whose bytes are looked up at once."""
+
 
 @dataclass(frozen=True)
 class HeldOutText:
@@ -67,27 +72,52 @@ def training_text(tokens: np.ndarray, starts: np.ndarray, lengths: np.ndarray, b
     """
     border = bytes_of.index(b"")
     segments = []
-    order = np.argsort(starts, kind="stable")
-    firsts, lasts = starts[order], np.maximum.accumulate(starts[order] + lengths[order])
-    new = np.flatnonzero(np.append(True, firsts[1:] > lasts[:-1])) if len(order) else np.zeros(0, np.int64)
-    ends = np.append(lasts[new[1:] - 1], lasts[-1:])
-    for start, stop in zip(firsts[new].tolist(), ends.tolist(), strict=True):
+    firsts, ends = _joined(starts, lengths)
+    for start, stop in zip(firsts.tolist(), ends.tolist(), strict=True):
         stream = np.asarray(tokens[start:stop])
         pieces = np.split(stream, np.flatnonzero(stream == border))
         segments += [text for piece in pieces if (text := _text(piece, bytes_of))]
     return segments
 
 
+def tokens_once(pieces: Pieces, read_on: int) -> int:
+    """How many tokens the text of `text_read` has, from its stretches alone."""
+    borders = [_joined(starts, lengths + read_on) for starts, lengths in pieces.values()]
+    return sum(int((ends - firsts).sum()) for firsts, ends in borders)
+
+
+def bytes_once(streams: Mapping[str, TokenShard], pieces: Pieces, read_on: int, sizes: np.ndarray) -> int:
+    """How many bytes the text of `text_read` has, counted block by block.
+
+    Args:
+        sizes: bytes of every token id, int64 [vocabulary].
+    """
+    total = 0
+    for name, (starts, lengths) in pieces.items():
+        firsts, ends = _joined(starts, lengths + read_on)
+        for start, stop in zip(firsts.tolist(), ends.tolist(), strict=True):
+            for at in range(start, stop, COUNTED_TOGETHER):
+                total += int(sizes[streams[name].tokens[at : min(at + COUNTED_TOGETHER, stop)]].sum())
+    return total
+
+
+def _joined(starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Firsts and ends of stretches, those that touch or overlap as one."""
+    order = np.argsort(starts, kind="stable")
+    firsts, lasts = starts[order], np.maximum.accumulate(starts[order] + lengths[order])
+    new = np.flatnonzero(np.append(True, firsts[1:] > lasts[:-1])) if len(order) else np.zeros(0, np.int64)
+    return firsts[new], np.append(lasts[new[1:] - 1], lasts[-1:])
+
+
 def text_read(
     streams: Mapping[str, TokenShard],
-    pieces: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    pieces: Pieces,
     read_on: int,
     bytes_of: list[bytes],
 ) -> list[bytes]:
     """The text that a model read in several streams, as `training_text`.
 
     Args:
-        pieces: stream -> starts and lengths of its stretches (`PhasedBatches.pieces`).
         read_on: tokens behind each stretch that were read too.
     """
     return [

@@ -18,9 +18,10 @@ from pocketlm.model.storage import load_model
 from pocketlm.model.transformer import Transformer
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.figures import Block, paragraph
-from pocketlm.pipeline.rederivation import compared
+from pocketlm.pipeline.outside import SHOWN_DIGITS, changed_outside
+from pocketlm.pipeline.rederivation import compared, stated_blocks
 from pocketlm.pipeline.stage import Rederived
-from pocketlm.pipeline.storage import sha256_file
+from pocketlm.pipeline.storage import digest_of, sha256_file
 
 
 def model_files(path: Path, tokenizer: Path | None) -> dict[str, Path]:
@@ -81,6 +82,8 @@ def shape_metrics(shape: ModelSettings, chat_template: str) -> dict[str, Any]:
 
 
 FILES_READ = "needs the files that were read"
+READ_TABLE = "What was read"
+"""Title of the table of files with their hashes."""
 
 
 def padding_block(shape: ModelSettings) -> list[Block]:
@@ -91,20 +94,54 @@ def padding_block(shape: ModelSettings) -> list[Block]:
     return [paragraph(text)]
 
 
-def recheck_import(artifact: Artifact, read_again: Callable[[], Transformer | None]) -> Rederived:
-    """The figures from the stored model, and its weights beside those that are read again (None: they are gone)."""
+def not_as_imported(artifact: Artifact, path: str, now: Callable[[], dict[str, dict[str, Any]]]) -> str:
+    """Why the files at `path` are not those that were imported, each one named; empty when they are.
+
+    `now`: `described` of them; InputError when one is gone.
+    """
+    found: dict[str, dict[str, Any]] = {}
+
+    def identity() -> str:
+        found.update(now())
+        return digest_of(found)
+
+    outside = changed_outside(artifact, f"outside files of {path}", identity)
+    if not outside:
+        return ""
+    tables = [block for block in stated_blocks(artifact) if block.get("title") == READ_TABLE]
+    pairs = [
+        (row["file"], found[row["file"]]["sha256"], row["sha256"])
+        for block in tables
+        for row in block["rows"]
+        if row["file"] in found
+    ]
+    changed = [
+        f"{name} has the sha256 {now_is[:SHOWN_DIGITS]} now, {was[:SHOWN_DIGITS]} then"
+        for name, now_is, was in pairs
+        if now_is != was
+    ]
+    return "; ".join([outside, *changed])
+
+
+def recheck_import(artifact: Artifact, read_again: Callable[[], Transformer], outside: str, merged: bool) -> Rederived:
+    """The figures from the stored model, and its weights beside those that are read again.
+
+    Args:
+        outside: why they cannot be read again; empty when they can.
+        merged: with an adapter, which another machine may round otherwise.
+    """
     model = load_model(artifact.path)
     own = artifact.file("chat_template.jinja").read_text(encoding="utf-8") != CHAT_TEMPLATE
-    source, lines, words = read_again(), [], "the files that it was read from are not there, or changed"
-    if source is not None:
-        weights = source.state_dict()
+    lines, words = [], f"weights not compared with what was read, they rest on hashes: {outside}"
+    if not outside:
+        weights, same = read_again().state_dict(), torch.allclose if merged else torch.equal
         lines = [
             f"model.safetensors: {name} is not that of the file that was read"
             for name, weight in model.state_dict().items()
-            if not torch.equal(weight, weights[name])
+            if not same(weight, weights[name])
         ]
-        words = "weights compared bit by bit with the files that were read"
+        words = f"weights compared {'' if merged else 'bit by bit '}with the files that were read"
     metrics = shape_metrics(model.settings, "its own" if own else "ChatML")
-    rests = {"table What was read": FILES_READ, "paragraph Tensors by type*": FILES_READ}
+    rests = {f"table {READ_TABLE}": outside or FILES_READ, "paragraph Tensors by type*": FILES_READ}
     blocks = padding_block(model.settings)
     return compared(artifact, metrics, blocks, differences=lines, sampled=words, resting_blocks=rests)

@@ -97,15 +97,17 @@ def load_gguf_file(weights: Path, tokenizer_file: Path | None) -> tuple[Transfor
     from pocketlm.data.tokens.chat_template_files import set_text_start
     from pocketlm.data.tokens.tokenizer import Tokenizer
     from pocketlm.model.formats.gguf import gguf_chat_template, gguf_tokens, load_gguf
-    from pocketlm.model.formats.gguf_tokenizer import gguf_tokenizer
+    from pocketlm.model.formats.gguf_tokenizer import gguf_tokenizer, padding_token
 
     model = load_gguf(weights)
     if tokenizer_file is None:
-        return model, gguf_tokenizer(weights)
+        tokenizer = gguf_tokenizer(weights)
+        _note_padding(model, tokenizer)
+        return model, tokenizer
     tokenizer = Tokenizer.load(tokenizer_file)
     ids = tokenizers.Tokenizer.from_file(str(tokenizer_file)).get_vocab(with_added_tokens=True)
     for number, token in enumerate(gguf_tokens(weights)):
-        if ids.get(token) != number and not (number >= tokenizer.vocabulary and token == f"[PAD{number}]"):
+        if ids.get(token) != number and not (number >= tokenizer.vocabulary and token == padding_token(number)):
             raise InputError(
                 f"tokenizer: token {number} of the GGUF file is {token!r}, but {tokenizer_file} "
                 f"{f'gives it the id {ids[token]}' if token in ids else 'does not know it'}: it is another tokenizer"

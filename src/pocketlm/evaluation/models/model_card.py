@@ -15,6 +15,7 @@ from pocketlm.evaluation.benchmarks.files import HUB
 from pocketlm.evaluation.benchmarks.tasks import BENCHMARKS, BLIMP, BLIMP_PREFIX, benchmark_of
 from pocketlm.evaluation.figures import decimals, shown, title
 from pocketlm.evaluation.models.model_lineage import Corpus, Training, corpora, corpus, lineage_of, trainings
+from pocketlm.evaluation.models.stated_licence import StatedLicence
 from pocketlm.statistics.rates import Estimate
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ messages = [{"role": "user", "content": "12+34="}]
 prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 print(tokenizer.decode(model.generate(**prompt, max_new_tokens=32)[0]))
 ```"""
+
+FOREIGN = "Converted by pocketlm from a model made elsewhere; what it was trained on is not recorded there."
+FOREIGN_LIMITS = """\
+What the model can do, and what it was tuned and tested for, only those who made it can say. Models of this size state
+falsehoods fluently."""
 
 LIMITS = """\
 A model of this size states falsehoods fluently and knows only its training text. It has had no safety training. It is
@@ -55,6 +61,7 @@ class Provenance:
         harness: version of lm-evaluation-harness that scored it.
         part: which items of the benchmarks were scored: all, or the half of one split.
         execution: what the ledger says of the run: time, energy, machine, seal; empty under a digest.
+        stated: the licence that a foreign folder or file states for itself.
     """
 
     name: str
@@ -67,6 +74,14 @@ class Provenance:
     harness: str = ""
     part: str = "all"
     execution: Mapping[str, str] = field(default_factory=dict)
+    stated: StatedLicence = field(default_factory=StatedLicence)
+
+    @property
+    def licence(self) -> tuple[str, str]:
+        """Licence and name as the hub's metadata have them: what is stated, else `other` and the text's licences."""
+        if self.stated.name:
+            return self.stated.name, self.stated.title
+        return "other", "training-data-licences"
 
     @property
     def licences(self) -> dict[str, dict[str, int]]:
@@ -114,8 +129,8 @@ def provenance_of(
     )
 
 
-def model_card(settings: ModelSettings, provenance: Provenance) -> str:
-    """Markdown with a metadata block."""
+def model_card(settings: ModelSettings, provenance: Provenance, number_type: str = "float32") -> str:
+    """Markdown with a metadata block; `number_type` is that of the weights."""
     parameters = settings.parameter_count()
     shape: list[list[Any]] = [
         ["parameters", f"{parameters:,}"],
@@ -126,6 +141,7 @@ def model_card(settings: ModelSettings, provenance: Provenance) -> str:
         ["query / key-value heads", f"{settings.heads} / {settings.kv_heads} of {settings.head_dim}"],
         ["vocabulary", f"{settings.vocabulary:,}"],
         ["context", f"{settings.context:,} tokens"],
+        *([["numbers", number_type]] if number_type != "float32" else []),
     ]
     scores = [
         [title(task), metric.replace("_", " "), shown(metric, estimate), estimate.n]
@@ -134,7 +150,7 @@ def model_card(settings: ModelSettings, provenance: Provenance) -> str:
     ]
     origin = [["stage", provenance.stage], ["digest", provenance.digest], ["fingerprint", provenance.fingerprint]]
     sections = {
-        f"# {_inline(provenance.name)}": "A small language model made with pocketlm.",
+        f"# {_inline(provenance.name)}": "A small language model made with pocketlm." if provenance.stage else FOREIGN,
         "## Use": USAGE,
         "## Shape": _table(["what", "value"], shape),
         "## Scores": f"{_scored_with(provenance)}\n\n" + _table(["task", "metric", "value", "items"], scores)
@@ -145,10 +161,21 @@ def model_card(settings: ModelSettings, provenance: Provenance) -> str:
         "## Provenance": "A digest is the sha256 over the model's files, a fingerprint over the settings and inputs "
         "that made it.\n\n" + _table(["what", "value"], [row for row in origin if row[1]]),
         "## Time, energy, machine": _execution_table(provenance),
-        "## Limits": LIMITS,
+        "## Limits": LIMITS if provenance.stage else FOREIGN_LIMITS,
     }
     body = "\n\n".join(f"{heading}\n\n{text}" for heading, text in sections.items() if text)
     return f"{_metadata(provenance)}\n{body}\n"
+
+
+def licence_text(provenance: Provenance) -> str:
+    """The LICENSE file: what a foreign model states for itself, else the licences of the training text."""
+    stated = provenance.stated
+    if stated.text:
+        return stated.text
+    if stated.name:
+        named = f"{stated.name} ({stated.title})" if stated.title else stated.name
+        return f"The model that this was converted from states the licence {named}. Its text was not beside it.\n"
+    return data_licences(provenance.licences)
 
 
 def data_licences(licences: Mapping[str, Mapping[str, int]]) -> str:
@@ -170,11 +197,12 @@ def data_licences(licences: Mapping[str, Mapping[str, int]]) -> str:
 def _metadata(provenance: Provenance) -> str:
     import yaml
 
+    licence, title = provenance.licence
     data: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "license": "other",
-        "license_name": "training-data-licences",
+        "license": licence,
+        **({"license_name": title} if title else {}),
         "license_link": "LICENSE",
         "tags": ["pocketlm"],
     }

@@ -30,7 +30,13 @@ PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
 }
 """llama.cpp's name -> how text is cut, in the words of tokenizer.json."""
 
-_CONTROL, _USER_DEFINED = 3, 4
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+"""Types of tokens (`tokenizer.ggml.token_type`)."""
+
+
+def padding_token(number: int) -> str:
+    """What llama.cpp's converter calls a row of the embedding that the tokenizer has no token for."""
+    return f"[PAD{number}]"
 
 
 def gguf_tokenizer(path: Path) -> Tokenizer:
@@ -69,15 +75,17 @@ def tokenizer_definition(file: GGUFFile) -> dict[str, Any]:
     types = file.numbers("tokenizer.ggml.token_type")
     if len(types) != len(tokens):
         raise CorruptionError(f"{file.path}: {len(tokens):,} tokens, but {len(types):,} token types")
+    while tokens and types[len(tokens) - 1] == UNUSED and tokens[-1] == padding_token(len(tokens) - 1):
+        tokens.pop()
     added = [
         {
             "id": number,
             "content": token,
             **dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False),
-            "special": types[number] == _CONTROL,
+            "special": types[number] == CONTROL,
         }
         for number, token in enumerate(tokens)
-        if types[number] in (_CONTROL, _USER_DEFINED)
+        if types[number] in (CONTROL, USER_DEFINED)
     ]
     return {
         "version": "1.0",

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from pocketlm.errors import InputError
 from pocketlm.model.config import ModelSettings, RopeScaling
-from pocketlm.model.formats.naming import MOST_HEADS
+from pocketlm.model.formats.naming import MOST_HEADS, require_exportable
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 DEFAULT_ROPE_THETA = 10_000.0
@@ -88,8 +88,9 @@ def hugging_face_config(settings: ModelSettings, dtype: torch.dtype = torch.floa
     `rope_theta` and `rope_scaling` by older ones and by other programs.
 
     Raises:
-        InputError: a shape that transformers refuses.
+        InputError: a layout that transformers does not know, or a shape that it refuses.
     """
+    require_exportable(settings)
     if settings.layout == "llama" and settings.width % settings.heads:
         raise InputError(
             f"a llama model of width {settings.width} with {settings.heads} heads cannot be exported: transformers "

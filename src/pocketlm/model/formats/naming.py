@@ -14,6 +14,7 @@ from pocketlm.model.transformer import Transformer
 LONGEST_CONTEXT = 1 << 20
 LARGEST_SIDE = (1 << 31) - 1
 MOST_HEADS = 1 << 16
+EXPORTED_LAYOUTS = ("llama", "qwen3")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,16 @@ class Naming:
             return (self.top[name],)
         _, number, inner = name.split(".", 2)
         return tuple(self.prefix.format(number) + part for part in self.layer[inner])
+
+
+def require_exportable(settings: ModelSettings) -> None:
+    """InputError for a layout that only this program computes (`research`)."""
+    if settings.layout not in EXPORTED_LAYOUTS:
+        raise InputError(
+            f"a model of the layout {settings.layout} cannot be exported: transformers, llama.cpp and the tools built "
+            f"on them compute the layouts {' and '.join(EXPORTED_LAYOUTS)}, and would compute something else from its "
+            "weights. Train one of these to ship it"
+        )
 
 
 def build_model(

@@ -20,10 +20,12 @@ READ_AND_ANSWERED = 64
 TEACHER = "needs the teacher's answers on all examples again: they are not kept"
 
 
-def recheck_distillation(artifact: Artifact, trainer: Trainer, plan: Plan, settings: DistilSettings) -> Rederived:
-    """All figures follow from what was learned from, the log and the scores."""
+def recheck_distillation(
+    artifact: Artifact, trainer: Trainer, plan: Plan, settings: DistilSettings, outside: str = ""
+) -> Rederived:
+    """All figures follow from what was learned from, the log and the scores; `outside` as in `check_run`."""
     answers = plan.selection * (READ_AND_ANSWERED + settings.rollouts.max_tokens)
-    found = check_run(artifact, trainer, plan.validation.score, answers, plan.levels)
+    found = check_run(artifact, trainer, plan.validation.score, answers, plan.levels, outside)
     metrics = distil_metrics(plan, found.result, found.curve)
     blocks = distil_blocks(settings.method, metrics, found.result, found.curve)
     return compared(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pocketlm.errors import InputError
 from pocketlm.posttraining.examples import asked_prompts
 from pocketlm.posttraining.judging import selection_judge
+from pocketlm.posttraining.recheck import answer_worth
 from pocketlm.posttraining.scoring import bits_per_byte, exact_match, first_documents
 from pocketlm.posttraining.sft.example_store import Account, conversation_examples
 from pocketlm.posttraining.sft.validation import conversation_loss
@@ -38,6 +39,7 @@ class Skill:
         n: problems, conversations or documents that it is over.
         counted: what they are called.
         measure: model -> score.
+        answer: what one answer changes of the score, at most; 0 where it is no share of right ones.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Skill:
     n: int
     counted: str
     measure: Callable[[Transformer], float]
+    answer: float = 0.0
 
 
 def tuned_skill(
@@ -99,6 +102,7 @@ def _exact_match(source: Artifact, tokenizer: Tokenizer, settings: SelectionSett
         n=len(prompts),
         counted="selection problems",
         measure=measure,
+        answer=answer_worth([prompt.level for prompt in prompts]),
     )
 
 

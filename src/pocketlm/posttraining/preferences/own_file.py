@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pocketlm.errors import InputError
+from pocketlm.pipeline.artifact import Artifact
+from pocketlm.pipeline.outside import changed_outside
 from pocketlm.pipeline.storage import sha256_file
 
 
@@ -12,11 +14,13 @@ def file_identity(path: str | None) -> str:
     """sha256 of the file at `path`; empty without one. InputError when it is not there."""
     if path is None:
         return ""
-    if is_gone(path):
+    if not Path(path).is_file():
         raise InputError(f"preference.path: there is no file {path}")
     return sha256_file(Path(path))
 
 
-def is_gone(path: str | None) -> bool:
-    """Whether a path is given where there is no file."""
-    return path is not None and not Path(path).is_file()
+def not_as_learned(path: str | None, artifact: Artifact) -> str:
+    """Why the file at `path` is not the one that an artifact was made from; empty when it is, or there is none."""
+    if path is None:
+        return ""
+    return changed_outside(artifact, f"outside file {path}", lambda: file_identity(path))

@@ -52,12 +52,12 @@ def recheck_preferences(artifact: Artifact, run: PreferenceRun, max_tokens: int,
     return compared(artifact, own, blocks, differences=lines, sampled=found.sampled, resting=found.resting)
 
 
-def recheck_logged(artifact: Artifact) -> Rederived:
-    """The figures that log and scores give, where the file of preferences is gone."""
+def recheck_logged(artifact: Artifact, outside: str) -> Rederived:
+    """The figures that log and scores give, where the file of preferences is not what it was: `outside` says why."""
     curve = artifact.read_jsonl("validation.jsonl")
     rejected = len(artifact.read_jsonl("rejected.jsonl"))
     made = preference_metrics(logged(artifact, curve[1:]), curve, 0, 0, rejected, 0)
     names = ("rejected", "steps", "chosen_step", "optimized_tokens", "held_out.margin", "held_out.loss.before")
-    resting = {"*": "needs the file of preferences, which is not at its place any more"}
+    resting = {"*": f"needs the preferences: {outside}"}
     again = {name: made[name] for name in (*names, "held_out.loss")}
     return compared(artifact, again, resting=resting, resting_blocks=resting)

@@ -42,19 +42,26 @@ def recheck_rlvr(
     drawn: Drawn,
     start: Transformer,
     context: Context,
+    outside: str = "",
 ) -> Rederived:
-    """All figures: those of the log from the log, those of samples from samples that are drawn again."""
+    """All figures: those of the log from the log, those of samples from samples that are drawn again.
+
+    `outside`: why nothing that is rewarded can be done again; only the log speaks then.
+    """
     curve = artifact.read_jsonl("validation.jsonl")
     counts = {"prompts": len(drawn.prompts), "prompts.left_out": len(given.left_out)}
     if drawn.draws is None or not artifact.read_jsonl("log.jsonl"):
         why = {"*": "nothing was trained"}
         return compared(artifact, counts, resting=why, resting_blocks=why)
-    sampled = _sampled_again(settings, artifact, given, drawn.prompts, start, context)
+    if outside:
+        sampled = _samples_resting(outside)
+    else:
+        sampled = _sampled_again(settings, artifact, given, drawn.prompts, start, context)
     validation = selection_score(settings, given, context)
     trainer, _ = trainer_of(settings, given, drawn.draws, validation, curve[0], start, context)
     answers = answer_tokens(given.selection, settings.rollouts.max_tokens)
     levels = [prompt.level for prompt in given.selection]
-    found = check_run(artifact, trainer, validation.score, answers, levels)
+    found = check_run(artifact, trainer, validation.score, answers, levels, outside)
     metrics, resting = log_metrics(_result(found), len(given.selection)), dict(found.resting)
     if found.result.steps < settings.steps:
         for name in ("stopped", "sampled_tokens"):
@@ -99,9 +106,7 @@ def _sampled_again(
     device = given.model.head_weight_VD.device
     cost = 2 * answer_tokens(profiled, settings.rollouts.max_tokens) * settings.rollouts.samples
     if cost > affordable_tokens(given.model, device):
-        names = ("pass@*", "live_groups.predicted", "divergence_from_start")
-        rests = {f"table {PROFILE_TITLE}": NO_SAMPLES}
-        return Rederived((), resting=dict.fromkeys(names, NO_SAMPLES), resting_blocks=rests)
+        return _samples_resting(NO_SAMPLES)
     before = given.sampler.sample(given.model, profiled, context.seed("profile before"))
     after = given.sampler.sample(load_model(artifact.path, device), profiled, context.seed("profile after"))
     divergence = divergence_from(start, after, given.sampler, context.runtime.micro_batch)
@@ -113,3 +118,9 @@ def _sampled_again(
         return exact
     about = f"{words}, equal within {OTHER_PRECISION:.0%}: another device rounds and draws otherwise"
     return compared(artifact, metrics, blocks, tolerance=OTHER_PRECISION, sampled=about)
+
+
+def _samples_resting(why: str) -> Rederived:
+    """What samples of the start and of the chosen weights would give again."""
+    names = ("pass@*", "live_groups.predicted", "divergence_from_start")
+    return Rederived((), resting=dict.fromkeys(names, why), resting_blocks={f"table {PROFILE_TITLE}": why})

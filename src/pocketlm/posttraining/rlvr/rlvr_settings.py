@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pocketlm.pipeline.settings import Settings
 from pocketlm.posttraining.settings import PolicyGradientSettings, RolloutSettings
 from pocketlm.problems.rewards import RewardSettings
-from pocketlm.training.settings import TrainingSettings
+from pocketlm.training.settings import AdaptableSettings
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Alarm = Literal["dead_groups", "entropy", "length", "truncated", "pass_at_k", "verifier_failures", "engine_distance"]
@@ -51,7 +51,7 @@ class AlarmSettings(Settings):
     """Alarms that end training; the weights that scored best so far are kept."""
 
 
-class RlvrSettings(TrainingSettings, PolicyGradientSettings):
+class RlvrSettings(AdaptableSettings, PolicyGradientSettings):
     """Rollouts, what is drawn, the update, and when not to start or to end."""
 
     steps: int = Field(default=100, gt=0)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pocketlm.posttraining.examples import Prompt
     from pocketlm.posttraining.rlvr.rlvr_settings import RlvrSettings
     from pocketlm.posttraining.rollouts.inputs import RolloutInputs
+    from pocketlm.training.update import Update
 
 
 RAN_ALL = "ran all steps"
@@ -84,6 +85,8 @@ class RlvrResult:
     ended: str
     stopped: bool
     alarms: list[str]
+    update: Update | None = None
+    """What was trained, as far as anything was."""
 
 
 def train(
@@ -121,6 +124,7 @@ def train(
         ended=result.ended or RAN_ALL,
         stopped=unused > 0,
         alarms=alarms_of(result.rows),
+        update=trainer.update,
     )
 
 

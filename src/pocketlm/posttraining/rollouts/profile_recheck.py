@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pocketlm.pipeline.rederivation import compared
-from pocketlm.posttraining.judging import scorer_of
+from pocketlm.posttraining.judging import checkable_reward, scorer_of
 from pocketlm.posttraining.rollouts.profile import PROFILE, PromptProfile
 from pocketlm.posttraining.rollouts.profile_figures import prospects_of, sample_blocks, sample_metrics
 
@@ -37,6 +37,7 @@ def recheck_samples(
     each = max(1, JUDGED // max(1, len(rows)))
     judged = 0
     generator = context.sample_generator("completions")
+    reward, outside = checkable_reward(reward, artifact)
     with scorer_of(reward, problems) as scorer:
         for row in rows:
             for place in generator.permutation(len(row["completions"]))[:each].tolist():
@@ -47,6 +48,8 @@ def recheck_samples(
                 ended = one["finish"] == "stop"
                 value = again.value if ended or again.value is None else min(0.0, again.value)
                 verdict = (ended and again.correct, value) if one["reward"] is not None else (False, None)
+                if outside:
+                    verdict = verdict[0], one["reward"]
                 if verdict != (one["correct"], one["reward"]):
                     lines.append(f"samples.jsonl, {row['row']['id']}: {one['text']!r} is not judged as it is recorded")
     tokens = sum(len(row["prompt_tokens"]) + len(one["tokens"]) for row in rows for one in row["completions"])
@@ -56,6 +59,7 @@ def recheck_samples(
         sample_metrics(profiles, prospects, tokens),
         sample_blocks(profiles, prospects),
         differences=lines,
-        sampled=f"{judged:,} stored completions judged by the verifier again",
+        sampled=f"{judged:,} stored completions judged by the verifier again"
+        + (f", but their rewards rest on hashes: {outside}" if outside else ""),
         resting={"prompts.left_out": "needs the prompts in the model's tokens"},
     )

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from pocketlm.model.storage import load_model
 from pocketlm.pipeline.figures import figure
 from pocketlm.pipeline.rederivation import compared
-from pocketlm.posttraining.recheck import BETWEEN_ROWS, NO_SAMPLES, answer_tokens, score_differs, scored_resting
+from pocketlm.posttraining.recheck import (
+    BETWEEN_ROWS,
+    NO_SAMPLES,
+    SCORES,
+    answer_tokens,
+    score_differs,
+    scored_resting,
+)
 from pocketlm.posttraining.rollouts.rejection_figures import rejection_charts, rejection_sentence
 from pocketlm.training.recheck import may_end_between_rows
 
@@ -22,11 +29,14 @@ FROM_LAST_ROWS = ("rounds", "chosen_round", "steps", "optimized_tokens")
 """What the last log row of every round tells."""
 
 
-def recheck_rejection(artifact: Artifact, given: RolloutInputs, every: int, budget: int, solved: int) -> Rederived:
+def recheck_rejection(
+    artifact: Artifact, given: RolloutInputs, every: int, budget: int, solved: int, outside: str = ""
+) -> Rederived:
     """Steps, tokens and rounds from the log (a round begins to count its tokens anew), and the choice by the scores.
 
     Args:
         budget: tokens that could be sampled. solved: problems that were learned beside the samples.
+        outside: why no answer can be scored again: a file outside of the run is not what it was.
     """
     log, curve = artifact.read_jsonl("log.jsonl"), artifact.read_jsonl("validation.jsonl")
     ends = [row for row, after in pairwise(log) if after["tokens"] < row["tokens"]] + log[-1:]
@@ -43,7 +53,7 @@ def recheck_rejection(artifact: Artifact, given: RolloutInputs, every: int, budg
     }
     lines, words = [], ""
     answers = answer_tokens(given.selection, given.sampler.settings.max_tokens)
-    resting = scored_resting(given.model, answers)
+    resting = dict.fromkeys(SCORES, outside) if outside else scored_resting(given.model, answers)
     affordable = not resting
     if may_end_between_rows(artifact):
         resting |= dict.fromkeys(FROM_LAST_ROWS, BETWEEN_ROWS)

@@ -1,0 +1,81 @@
+"""A tokenizer as llguidance needs it, and its masks in the form that the engine takes."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy
+
+from pocketlm.errors import InputError
+
+if TYPE_CHECKING:
+    import llguidance
+
+    from pocketlm.data.tokens.tokenizer import Tokenizer
+
+
+class GrammarTokens:
+    """The vocabulary of constrained texts.
+
+    Args:
+        tokenizer: its tokens are those that may be drawn.
+        vocabulary: rows of the model's head; those beyond the tokenizer are never allowed.
+
+    Attributes:
+        backend: for llguidance's matchers.
+        ends: ids of the tokens that end an answer: the end of a turn and the end of a document.
+        of_byte: id of the token that is one byte alone, by the byte.
+
+    Raises:
+        InputError: the head has fewer rows than the tokenizer has tokens, or llguidance cannot use this tokenizer.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocabulary: int) -> None:
+        import llguidance
+
+        if vocabulary < tokenizer.vocabulary:
+            raise InputError(
+                f"grammar: the tokenizer has {tokenizer.vocabulary:,} tokens and the model's head {vocabulary:,} rows; "
+                "use the tokenizer that the model was trained with."
+            )
+        self.ends = tuple(sorted({tokenizer.turn_end, tokenizer.end_of_text}))
+        definition = tokenizer.definition()
+        try:
+            self.backend = llguidance.LLTokenizer(
+                json.dumps(definition), n_vocab=tokenizer.vocabulary, eos_token=list(self.ends)
+            )
+        except ValueError as error:
+            raise InputError(f"grammar: this tokenizer cannot be used for constrained text: {error}.") from error
+        self._words = (vocabulary + 31) // 32
+        special = {token["id"] for token in definition["added_tokens"] if token["special"]}
+        self._ordinary = self._mask([token for token in range(tokenizer.vocabulary) if token not in special])
+        self._ends = self._mask(self.ends)
+        self.of_byte: dict[int, int] = {}
+        for byte in range(256):
+            ids = self.backend.tokenize_bytes(bytes([byte]))
+            if len(ids) == 1 and ids[0] not in special and self.backend.decode_bytes(ids) == bytes([byte]):
+                self.of_byte[byte] = ids[0]
+
+    def allowed(self, matcher: llguidance.LLMatcher) -> numpy.ndarray:
+        """Words of the tokens that may come next, special tokens left out, those that end it put in where it may end.
+
+        All words are 0 where nothing may come, and where the matcher has failed.
+        """
+        raw = numpy.frombuffer(matcher.compute_bitmask(), numpy.int32)
+        words = numpy.zeros_like(self._ordinary)
+        if not matcher.is_error():
+            count = min(len(raw), len(words))
+            numpy.bitwise_and(raw[:count], self._ordinary[:count], out=words[:count])
+            if matcher.is_accepting():
+                words |= self._ends
+        return words
+
+    def only(self, token: int | None) -> numpy.ndarray:
+        """Words of one token; None: of those that end the text."""
+        return self._ends.copy() if token is None else self._mask([token])
+
+    def _mask(self, tokens: list[int] | tuple[int, ...]) -> numpy.ndarray:
+        bits = numpy.zeros(self._words * 32, numpy.uint8)
+        bits[list(tokens)] = 1
+        return numpy.packbits(bits, bitorder="little").view(numpy.int32)

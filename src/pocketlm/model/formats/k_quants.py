@@ -1,0 +1,152 @@
+"""Quantisers of the super-block types Q6_K and Q4_K of ggml: 256 weights share one or two half-precision factors.
+
+    Q6_K  16 groups of 16:  weight = d * scale * (q - 32)         scale: int8, q: 6 bits    6.5625 bits a weight
+    Q4_K   8 groups of 32:  weight = d * scale * q - m * minimum  both: 6 bits, q: 4 bits   4.5 bits a weight
+
+Layout: docs of github.com/ggml-org/ggml and the published dequantisation, which `gguf.quants` has too. What is free is
+how scales are chosen. Here as in llama.cpp without an importance matrix: each group tries some 20 step widths around
+the one that just spans its values, takes for each the least-squares scale (and minimum) of the levels that rounding
+gives, and keeps the best; large weights count more. The group's figures are then rounded to the shared factors and the
+levels taken once more.
+
+Sums run in a fixed order, so equal weights give equal bytes on every processor. Does not cover: importance matrices,
+other K types.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pocketlm.data.kernels import kernel
+
+SUPER_BLOCK = 256
+_SYMMETRIC_GROUP, _SYMMETRIC_LEVELS = 16, 32
+_RANGED_GROUP, _RANGED_LEVELS = 32, 15
+_LARGEST_RANGED_SCALE = 63
+
+
+def q6_k(rows: np.ndarray) -> np.ndarray:
+    """[R, C] float32, C a multiple of 256, as bytes [R, C / 256 * 210]: low 4 bits, high 2 bits, scales, d."""
+    groups = np.ascontiguousarray(rows, np.float32).reshape(-1, _SYMMETRIC_GROUP)
+    scales = _symmetric_scales(groups).reshape(-1, SUPER_BLOCK // _SYMMETRIC_GROUP)
+    at = np.abs(scales).argmax(-1)[:, None]
+    factor = (np.take_along_axis(scales, at, -1) / np.float32(-128)).astype(np.float16)
+    widened = factor.astype(np.float32)
+    steps = _quotient(scales, widened).clip(-128, 127).astype(np.int8)
+    values = groups.reshape(*scales.shape, _SYMMETRIC_GROUP)
+    levels = _quotient(values, (widened * steps)[..., None])
+    codes = (levels.clip(-_SYMMETRIC_LEVELS, _SYMMETRIC_LEVELS - 1) + _SYMMETRIC_LEVELS).astype(np.uint8)
+    # Halves of 128 weights, each of four runs of 32: runs 0 and 2 share the bytes of their low bits, and 1 and 3.
+    runs = codes.reshape(-1, 2, 4, 32)
+    low = (runs[:, :, :2] & 15) | (runs[:, :, 2:] & 15) << 4
+    high = (runs >> 4) << (np.arange(4, dtype=np.uint8) * 2)[:, None]
+    parts = [low, np.bitwise_or.reduce(high, axis=2), steps.view(np.uint8), factor.view(np.uint8)]
+    return np.concatenate([part.reshape(len(scales), -1) for part in parts], axis=1).reshape(len(rows), -1)
+
+
+def q4_k(rows: np.ndarray) -> np.ndarray:
+    """[R, C] float32, C a multiple of 256, as bytes [R, C / 256 * 144]: d, m, 6-bit scales and minima, levels."""
+    groups = np.ascontiguousarray(rows, np.float32).reshape(-1, _RANGED_GROUP)
+    figures = _ranged_scales(groups).reshape(-1, SUPER_BLOCK // _RANGED_GROUP, 2)
+    factors = (figures.max(axis=1, keepdims=True) / np.float32(_LARGEST_RANGED_SCALE)).astype(np.float16)
+    widened = factors.astype(np.float32)
+    steps = _quotient(figures, widened).clip(0, _LARGEST_RANGED_SCALE).astype(np.uint8)
+    scale, minimum = np.moveaxis(widened * steps, -1, 0)[..., None]
+    values = groups.reshape(*figures.shape[:2], _RANGED_GROUP)
+    codes = _quotient(values + minimum, scale).clip(0, _RANGED_LEVELS).astype(np.uint8)
+    pairs = codes.reshape(-1, 4, 2, _RANGED_GROUP)
+    scales, minima = steps[..., 0], steps[..., 1]
+    # Groups 4 to 7 keep four bits in the last four bytes and the two others above the six bits of groups 0 to 3.
+    packed = [
+        scales[:, :4] | (scales[:, 4:] >> 4) << 6,
+        minima[:, :4] | (minima[:, 4:] >> 4) << 6,
+        (scales[:, 4:] & 15) | (minima[:, 4:] & 15) << 4,
+    ]
+    parts = [factors.view(np.uint8), *packed, pairs[:, :, 0] | pairs[:, :, 1] << 4]
+    return np.concatenate([part.reshape(len(figures), -1) for part in parts], axis=1).reshape(len(rows), -1)
+
+
+def _quotient(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Nearest whole numbers of `values / steps`; 0 where a step is 0, for nothing can be told apart there."""
+    shape = np.broadcast_shapes(values.shape, steps.shape)
+    quotient = np.divide(values, steps, out=np.zeros(shape, np.float32), where=np.broadcast_to(steps != 0, shape))
+    return np.rint(quotient, out=quotient)
+
+
+@kernel
+def _symmetric_scales(groups):  # type: ignore[no-untyped-def]
+    """Scale of each group for levels from -32 to 31; the weight of an error is the square of the value."""
+    scales = np.zeros(len(groups), np.float32)
+    for number in range(len(groups)):
+        group = groups[number]
+        extreme = np.float32(0)
+        for value in group:
+            if abs(value) > abs(extreme):
+                extreme = value
+        best = 0.0
+        for step in range(-9, 10):
+            if extreme == 0:
+                break
+            inverse = -(_SYMMETRIC_LEVELS + 0.1 * step) / extreme
+            product, square = 0.0, 0.0
+            for value in group:
+                level = min(max(np.rint(inverse * value), -_SYMMETRIC_LEVELS), _SYMMETRIC_LEVELS - 1)
+                weight = np.float64(value) * value
+                product += weight * value * level
+                square += weight * level * level
+            # What the best scale, product / square, takes from the weighted sum of squared errors.
+            if square > 0 and product * product > best * square:
+                best = product * product / square
+                scales[number] = product / square
+    return scales
+
+
+@kernel
+def _ranged_scales(groups):  # type: ignore[no-untyped-def]
+    """[groups, 2]: scale and (positive) minimum of each for levels from 0 to 15; the weight of an error is the value's
+    size plus the group's root mean square."""
+    found = np.zeros((len(groups), 2), np.float32)
+    count = groups.shape[1]
+    levels = np.zeros(count)
+    for number in range(len(groups)):
+        group = groups[number]
+        low, high, squares = 0.0, np.float64(group[0]), 0.0
+        for value in group:
+            low, high = min(low, np.float64(value)), max(high, np.float64(value))
+            squares += np.float64(value) * value
+        found[number, 1] = -low
+        if high <= low:
+            continue
+        usual = np.sqrt(squares / count)
+        least = np.inf
+        for step in range(-11, 11):
+            # The first try is the plain one, 15 steps from the lowest to the highest value.
+            inverse = (_RANGED_LEVELS + (0.0 if step == -11 else 0.1 * step)) / (high - low)
+            w, wx, wq, wqq, wxq = 0.0, 0.0, 0.0, 0.0, 0.0
+            for place in range(count):
+                value = np.float64(group[place])
+                level = min(max(np.rint(inverse * (value - low)), 0.0), np.float64(_RANGED_LEVELS))
+                levels[place] = level
+                weight = usual + abs(value)
+                w += weight
+                wx += weight * value
+                wq += weight * level
+                wqq += weight * level * level
+                wxq += weight * value * level
+            determinant = w * wqq - wq * wq
+            scale, offset = 1 / inverse, low
+            if determinant > 0:
+                scale = (w * wxq - wx * wq) / determinant
+                offset = (wqq * wx - wq * wxq) / determinant
+                if offset > 0:  # the format only subtracts
+                    scale, offset = wxq / wqq, 0.0
+            if scale < 0:
+                continue
+            error = 0.0
+            for place in range(count):
+                value = np.float64(group[place])
+                error += (usual + abs(value)) * (scale * levels[place] + offset - value) ** 2
+            if error < least:
+                least = error
+                found[number, 0], found[number, 1] = scale, -offset
+    return found

@@ -1,0 +1,199 @@
+"""Real models behind the server: texts are those of the generation engine, grammars hold, templates may refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from starlette.testclient import TestClient
+
+from pocketlm.data.tokens.chat import encode_chat
+from pocketlm.errors import InputError
+from pocketlm.generation.engine import Engine, Request
+from pocketlm.serving.limits import Limits
+from pocketlm.serving.models import ServedModel, open_model
+from tests.evaluation_world import run_folder, trained
+from tests.serving_world import client, contents, events, settled
+
+USER = {"role": "user", "content": "What is 3+4?"}
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
+    torch.set_num_threads(1)
+    run = run_folder(tmp_path_factory.mktemp("serving"))
+    return open_model("tiny", run, Limits(), slots=3)
+
+
+@pytest.fixture
+def http(model: ServedModel) -> Iterator[TestClient]:
+    with client(model) as made:
+        model.worker._stopping = False
+        yield made
+
+
+def chat(**fields: Any) -> dict[str, Any]:
+    return {"model": "tiny", "messages": [USER], "seed": 11, **fields}
+
+
+def test_the_text_is_that_of_the_engine(http: TestClient, model: ServedModel) -> None:
+    reference, tokenizer = trained()
+    tokens, _ = encode_chat(tokenizer, [USER], add_generation_prompt=True)
+    stops = (tokenizer.im_end, tokenizer.end_of_text)
+    request = Request(tokens, 12, 0.8, 11, samples=5, stop_tokens=stops, top_k=30, top_p=0.9, odds=3)
+    expected = Engine(reference).generate([request])[0]
+    fields = {"n": 5, "temperature": 0.8, "top_k": 30, "top_p": 0.9, "max_tokens": 12, "logprobs": True}
+    answer = http.post(CHAT, json=chat(**fields, top_logprobs=3)).json()
+    for choice, completion in zip(answer["choices"], expected, strict=True):
+        assert choice["message"]["content"] == tokenizer.decode(completion.tokens)
+        assert choice["finish_reason"] == completion.finish
+        odds = completion.odds or []
+        for entry, one in zip(choice["logprobs"]["content"], odds, strict=False):
+            assert entry["logprob"] == pytest.approx(one.log_probability, abs=1e-4)
+            assert [each["logprob"] for each in entry["top_logprobs"]] == pytest.approx(
+                [value for _, value in one.likeliest], abs=1e-4
+            )
+    chunks = events(http.post(CHAT, json=chat(**fields, stream=True)).text)
+    assert contents(chunks) == {choice["index"]: choice["message"]["content"] for choice in answer["choices"]}
+    assert settled(model)
+
+
+def test_answers_do_not_depend_on_who_else_is_served(http: TestClient, model: ServedModel) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def ask(seed: int) -> str:
+        text: str = http.post(CHAT, json=chat(seed=seed, max_tokens=10)).json()["choices"][0]["message"]["content"]
+        return text
+
+    alone = [ask(seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(8))) == alone
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 8}, "size": {"type": "integer"}},
+    "required": ["name", "size"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_schema_is_followed(http: TestClient, stream: bool) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "thing", "schema": SCHEMA, "strict": True}}
+    for seed in range(4):
+        answer = http.post(CHAT, json=chat(seed=seed, response_format=form, max_tokens=60, stream=stream))
+        text = contents(events(answer.text))[0] if stream else answer.json()["choices"][0]["message"]["content"]
+        value = json.loads(text)
+        assert set(value) == {"name", "size"}
+        assert isinstance(value["size"], int)
+
+
+def test_patterns_and_grammars_are_followed(http: TestClient) -> None:
+    for form in ({"type": "regex", "regex": "[ab]{3}c"}, {"type": "grammar", "grammar": 'start: /[ab]{3}/ "c"'}):
+        fields = {"model": "tiny", "prompt": "the", "max_tokens": 30, "n": 3, "response_format": form}
+        choices = http.post("/v1/completions", json=fields).json()["choices"]
+        for choice in choices:
+            assert (len(choice["text"]), choice["text"][-1], choice["finish_reason"]) == (4, "c", "stop")
+            assert set(choice["text"]) <= set("abc")
+    text = http.post(CHAT, json=chat(response_format={"type": "json_object"}, max_tokens=70)).json()
+    assert isinstance(json.loads(text["choices"][0]["message"]["content"]), dict)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"type": "json_schema", "json_schema": {"schema": {"type": "nonsense"}}},
+        {"type": "json_schema", "json_schema": {"schema": {"type": "integer", "minimum": 3, "maximum": 2}}},
+        {"type": "json_schema", "json_schema": {"schema": {"$ref": "http://example.org/schema"}}},
+        {"type": "json_schema", "json_schema": {"schema": False}},
+        {"type": "regex", "regex": "(unclosed"},
+        {"type": "regex", "regex": "a{1,100000}" * 50},
+        {"type": "grammar", "grammar": "no grammar at all ((("},
+        {"type": "grammar", "grammar": "start: start"},
+    ],
+)
+def test_grammars_that_cannot_be_followed_are_the_requests_fault(
+    http: TestClient, model: ServedModel, form: dict[str, Any]
+) -> None:
+    answer = http.post(CHAT, json=chat(response_format=form, max_tokens=20))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_grammar"), answer.text
+    assert answer.json()["error"]["param"] == "response_format"
+    assert http.post(CHAT, json=chat(max_tokens=3)).status_code == 200
+    assert settled(model)
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "Adds.",
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"enum": [1, 2, 3]}, "b": {"enum": [4, 5]}},
+            "required": ["a", "b"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_functions_are_called(tmp_path: Path, stream: bool) -> None:
+    """The small model's context is long enough for one function's description."""
+    model = open_model("tiny", run_folder(tmp_path), Limits(), slots=2)
+    with client(model) as http:
+        fields = {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False, "stream": stream}
+        answer = http.post(CHAT, json=chat(**fields))
+        if answer.status_code == 400 and "context" in answer.text:
+            pytest.skip("the tiny model's context does not hold the description")
+        assert answer.status_code == 200, answer.text
+        if stream:
+            deltas = [chunk["choices"][0] for chunk in events(answer.text)]
+            assert deltas[-1]["finish_reason"] == "tool_calls"
+            functions = [call["function"] for choice in deltas for call in choice["delta"].get("tool_calls", [])]
+            name = "".join(function.get("name", "") for function in functions)
+            arguments = "".join(function.get("arguments", "") for function in functions)
+        else:
+            [choice] = answer.json()["choices"]
+            assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
+            [call] = choice["message"]["tool_calls"]
+            name, arguments = call["function"]["name"], call["function"]["arguments"]
+        assert name == "add"
+        assert json.loads(arguments)["a"] in (1, 2, 3)
+        for wrong in ({"tools": [{"type": "retrieval"}]}, {"tool_choice": "required"}, {"tools": 3}):
+            assert http.post(CHAT, json=chat(**wrong)).status_code == 400
+
+
+def test_a_template_that_refuses_says_why_without_its_place(
+    http: TestClient, model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pocketlm.data.tokens.chat_template import ChatTemplate
+
+    source = (
+        "{% for m in messages %}{% if m['content'] == 'bad' %}{{ raise_exception('no bad words') }}{% endif %}"
+        "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    template = ChatTemplate(source, {}, model.tokenizer, "/secret/place/chat_template.jinja")
+    monkeypatch.setattr(model.tokenizer, "chat_template", template)
+    assert http.post(CHAT, json=chat(max_tokens=2)).status_code == 200
+    answer = http.post(CHAT, json=chat(messages=[{"role": "user", "content": "bad"}]))
+    assert answer.status_code == 400
+    assert "no bad words" in answer.json()["error"]["message"]
+    assert "secret" not in answer.text
+    endless = ChatTemplate("{% for i in range(10**12) %}x{% endfor %}", {}, model.tokenizer, "/secret/t.jinja")
+    monkeypatch.setattr(model.tokenizer, "chat_template", endless)
+    answer = http.post(CHAT, json=chat())
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "messages")
+    assert "secret" not in answer.text
+
+
+def test_a_context_longer_than_the_models_is_refused(model: ServedModel, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is longer than tiny's context"):
+        open_model("tiny", run_folder(tmp_path), Limits(), context=10**6)
