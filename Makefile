@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/quickstart
 
-.PHONY: quickstart test test-long test-peers test-cluster check wheel clean
+.PHONY: quickstart test test-long test-peers test-cluster test-llama check wheel clean
 
 quickstart: .venv/ready
 	$(BIN)/pocketlm run quickstart --out $(OUT)
@@ -20,6 +20,10 @@ test-peers: .venv-peers/ready
 
 test-cluster: .venv-peers/ready
 	.venv-peers/bin/python -m pytest tests/cluster
+
+# Exported GGUF files in llama.cpp, which is compiled into an environment of its own: minutes to an hour.
+test-llama: .venv/ready-development .venv-llama/ready
+	LLAMA_PYTHON=.venv-llama/bin/python $(BIN)/python -m pytest tests/llama
 
 check: .venv/ready-development
 	$(BIN)/ruff check src tests bench
@@ -46,5 +50,11 @@ wheel: .venv/ready-development
 		--constraint constraints-peers.txt --editable '.[development,peers]'
 	touch $@
 
+.venv-llama/ready: constraints-peers.txt
+	test -x .venv-llama/bin/python || $(PYTHON) -m venv .venv-llama
+	.venv-llama/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-peers.txt \
+		llama-cpp-python numpy
+	touch $@
+
 clean:
-	rm -rf .venv .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-llama build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

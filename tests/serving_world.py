@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from starlette.testclient import TestClient
 
@@ -106,24 +106,26 @@ class ScriptedEngine:
         return news
 
     def _completion(self, item: Running) -> Completion | None:
-        request, tokens = item.request, item.tokens[: item.done]
-        odds = [self._odds(request, token) for token in tokens]
-        given = odds if request.odds is not None else None
-        logs = [each.log_probability for each in odds]
-        if tokens[-1] in request.stop_tokens:
-            text = tokenizer().decode(tokens[:-1]) if request.stop_strings else None
-            return Completion(tokens[:-1], logs, "stop", text=text, odds=given)
-        if request.stop_strings:
+        request, tokens, text = item.request, item.tokens[: item.done], None
+        stopped = tokens[-1] in request.stop_tokens
+        cut = None
+        if request.stop_strings and not stopped:
             cut = StopStrings(request.stop_strings, tokenizer().decode).cut(tokens)
-            if cut is not None:
-                kept, text = cut
-                return Completion(
-                    tokens[:kept], logs[:kept], "stop", text=text, odds=None if given is None else given[:kept]
-                )
-        if item.done >= min(len(item.tokens), request.max_tokens, CONTEXT - len(request.tokens)):
-            text = tokenizer().decode(tokens) if request.stop_strings else None
-            return Completion(tokens, logs, "length", text=text, odds=given)
-        return None
+        if (
+            not stopped
+            and cut is None
+            and item.done < min(len(item.tokens), request.max_tokens, CONTEXT - len(request.tokens))
+        ):
+            return None
+        kept = tokens[:-1] if stopped else tokens
+        if request.stop_strings:
+            text = tokenizer().decode(kept)
+        if cut is not None:
+            kept, text = tokens[: cut[0]], cut[1]
+        odds = [self._odds(request, token) for token in (tokens if cut is None else kept)]
+        logs = [each.log_probability for each in odds]
+        finish: Literal["stop", "length"] = "length" if not stopped and cut is None else "stop"
+        return Completion(kept, logs, finish, text=text, odds=None if request.odds is None else odds)
 
     def _progress(self, item: Running, completion: Completion | None) -> Progress:
         token = item.tokens[item.done - 1]

@@ -42,8 +42,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, whole: tuple[int, dict[str, 
             try:
                 export(folder)
             except OSError as error:
-                assert error.errno == errno.ENOSPC
-                refused += 1
+                refused += error.errno == errno.ENOSPC
         if disk.failed and "tiny.gguf" not in seen(folder):
             assert list(folder.iterdir()) == [], disk.operations[at]
         else:

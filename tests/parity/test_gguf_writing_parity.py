@@ -1,4 +1,4 @@
-"""GGUF files that we write, read by transformers; and beside a file written from transformers' weights by gguf itself."""
+"""GGUF files that we write, read by transformers; and beside a file that gguf writes from transformers' weights."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketlm.errors import InputError
-from pocketlm.generation.grammar_schema import COMBINING, CONSTRAINING
+from pocketlm.generation.grammar.schema import COMBINING, CONSTRAINING
 from tests.grammar_world import allowed, drawn, grammars, tokenizer, validator
 
 SEEDS = st.integers(0, 2**32)

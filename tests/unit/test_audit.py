@@ -19,6 +19,7 @@ from pocketlm.data.tokens.shards import TokenShard
 from pocketlm.data.tokens.tokenizer import Tokenizer
 from pocketlm.errors import InputError, VerificationError
 from pocketlm.evaluation.audits.audit import audit
+from pocketlm.evaluation.audits.text import audit_json, audit_lines
 from pocketlm.pipeline.recipe import load_recipe
 from pocketlm.pipeline.seeds import derive_seed
 from pocketlm.stages import registry
@@ -69,6 +70,33 @@ def test_the_steps_are_those_whose_batches_hold_the_tokens(run: Path) -> None:
     for row in rows:
         read = row.readings["pretrain"]
         assert (read.count, read.steps) == (len(seen[row.place]), sorted(seen[row.place])[:8])
+
+
+def test_documents_that_were_read_are_drawn_first_and_others_are_called_unread(run: Path) -> None:
+    rows = audited(run, 1000)
+    read = [row.place for row in rows if row.readings["pretrain"].count]
+    assert 0 < len(read) < len(rows), "the short run leaves documents out"
+    for seed in range(3):
+        few = audited(run, 5, seed)
+        assert {row.place for row in few} <= set(read)
+        assert all(row.read for row in few)
+        assert {row.place for row in audited(run, len(read), seed)} == set(read)
+    one_more = list(audit_lines(audited(run, len(read) + 1)))
+    assert sum("NOT READ" in line for line in one_more) == 1
+    assert any(line.endswith("; 1 of them were read by no step, for no more documents were read") for line in one_more)
+    by_place = {row["place"]: row["read"] for row in audit_json(rows, 0)["documents"]}
+    assert by_place == {row.place: row.place in read for row in rows}
+
+
+def test_where_batches_were_left_out_nothing_is_called_unread(run: Path, tmp_path: Path) -> None:
+    copy = whole_run.copy(run, tmp_path)
+    manifest = copy / "artifacts/pretrain/manifest.json"
+    content = json.loads(manifest.read_text())
+    content["metrics"]["batches_left_out"] = 1
+    manifest.write_text(json.dumps(content))
+    rows = audited(copy, 1000)
+    assert {row.read for row in rows} == {None}
+    assert not any("NOT READ" in line for line in audit_lines(rows))
 
 
 def test_text_and_json_say_the_same_and_depend_on_the_seed_alone(run: Path, tmp_path: Path) -> None:

@@ -32,6 +32,12 @@ ROWS: dict[str, dict[str, Any]] = {
     "winogrande": {"sentence": "Ann met Bea, _ waved.", "option1": "Ann", "option2": "Bea", "answer": "2"},
     "lambada_openai": {"text": "He looked at her and said to Anna"},
     "gsm8k": {"question": "How many are 3 and 4?", "answer": "It is 3+4=<<3+4=7>>7.\n#### 7"},
+    "blimp": {
+        "sentence_good": "Ann sees herself.",
+        "sentence_bad": "Ann sees itself.",
+        "UID": "anaphor",
+        "pairID": "0",
+    },
 }
 RECORDS = {
     "arc_challenge": (
@@ -44,6 +50,7 @@ RECORDS = {
     "winogrande": ("Ann met Bea, _ waved.", "Ann met Bea, Ann waved.", "Ann met Bea, Bea waved."),
     "lambada_openai": ("He looked at her and said to", "He looked at her and said to Anna"),
     "gsm8k": ("How many are 3 and 4?", "How many are 3 and 4? It is 3+4=7.\n7"),
+    "blimp": ("Ann sees herself.", "Ann sees itself."),
 }
 ANSWERS = {"arc_challenge": CHOICES["text"][0], "hellaswag": "goes.", "piqa": "heat water", "winogrande": "Bea"}
 
@@ -63,6 +70,7 @@ def test_records_are_question_question_with_choices_and_question_with_answer(nam
     records = tuple(" ".join(record.split(" ")).replace("  ", " ") for record in item.records)
     assert records == tuple(record.replace("  ", " ") for record in RECORDS[name])
     assert item.kind == name
+    assert item.literal == (name == "blimp")
     assert item.id == ROWS[name].get("id", "1")
     assert item.answer == ANSWERS.get(name, item.answer)
 

@@ -126,10 +126,10 @@ def test_mouse_keyboard_and_finger_find_what_else_was_likely(path: str, chromium
         assert shown(chromium) == [["The", "97.0 %"]]
         chromium.press("End")
         assert shown(chromium) == [["!", "30.0 %"]]
-        chromium.press("ArrowLeft")
         chromium.press("ArrowUp")
+        assert shown(chromium)[0][1] == "1.00 %"
         chromium.press("ArrowLeft")
-        assert shown(chromium) in ([["The", "97.0 %"]], [["␣quick", "50.0 %"]])
+        assert shown(chromium) == FOX_ROWS
         chromium.press("Escape")
         assert shown(chromium) == []
 
@@ -312,7 +312,7 @@ def test_settings_reach_the_server_and_are_kept(chromium: Visitor) -> None:
         chromium.say("reset")
         stored = chromium.evaluate("Object.keys(localStorage)")
     plain, full, reset = server.asked
-    defaults = {"temperature": 0.7, "top_p": 0.95, "top_k": 0, "min_p": 0, "repetition_penalty": 1, "max_tokens": 256}
+    defaults = {"temperature": 0.4, "top_p": 0.95, "top_k": 0, "min_p": 0, "repetition_penalty": 1, "max_tokens": 256}
     assert {name: plain[name] for name in defaults} == defaults
     assert not {"seed", "stop", "response_format"} & set(plain)
     assert {name: full[name] for name in wanted} == wanted
@@ -320,7 +320,7 @@ def test_settings_reach_the_server_and_are_kept(chromium: Visitor) -> None:
     assert full["response_format"] == {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
     assert full["messages"][0] == {"role": "system", "content": "Be brief."}
     assert "max_tokens" not in reset
-    assert reset["temperature"] == 0.7
+    assert reset["temperature"] == 0.4
     assert stored
     assert chromium.messages == []
 
@@ -370,7 +370,7 @@ def test_the_token_is_asked_for_and_kept_for_this_tab_alone(chromium: Visitor) -
         chromium.press("Escape")
         chromium.idle()
         assert chromium.texts(".turn:last-child .said") == ["give up"]
-        assert chromium.text(".turn:last-child .problem-text") == "Send the server's token"
+        assert chromium.text(".turn:last-child .problem-text") == "The server wants its token, and was not given it."
     assert server.tokens_seen[:3] == [None, "Bearer wrong", "Bearer right"]
     assert {text for text in chromium.messages if "status of 401" not in text} == set()
 
@@ -450,9 +450,7 @@ def test_a_reload_keeps_the_conversation_the_draft_and_the_choices(chromium: Vis
         assert chromium.texts(".model") == ["base"] * 4
         assert chromium.evaluate("document.getElementById('message').value") == "a draft"
         assert chromium.evaluate("document.getElementById('model-0').value") == "base"
-        assert chromium.texts(".turn:last-child .problem-text") == [
-            "The page was loaded anew before this answer had ended."
-        ] * 2
+        assert len(chromium.texts(".turn:last-child .problem-text")) == 2  # broken off, and it says so
         assert chromium.text(".turn:last-child .text").startswith("a a a")
         chromium.point(".token")
         assert shown(chromium) == FOX_ROWS
@@ -481,6 +479,8 @@ def test_html_stays_text_and_nothing_overflows(dark: bool, chromium: Visitor) ->
                     wide = "[...document.querySelectorAll('main, main *, header *, #composer *')].filter(one => "
                     wide += "one.checkVisibility() && !one.closest('.unseen') && one.getBoundingClientRect().right > innerWidth)"
                     assert chromium.evaluate(f"{wide}.map(one => one.outerHTML.slice(0, 80))") == []
+                    cut = "[...document.querySelectorAll('button')].filter(one => one.scrollWidth > one.clientWidth)"
+                    assert chromium.evaluate(f"{cut}.map(one => one.outerHTML)") == []
                     chromium.evaluate(f"document.querySelector('{button}').click()")
                 assert chromium.evaluate("document.documentElement.scrollWidth") == width
                 chromium.evaluate("document.querySelector('#settings [data-close]').click()")
@@ -492,8 +492,7 @@ def test_html_stays_text_and_nothing_overflows(dark: bool, chromium: Visitor) ->
 def test_everything_can_be_done_with_keys_and_has_a_name(chromium: Visitor) -> None:
     with world(echo) as server:
         chromium.visit(server.url)
-        chromium.evaluate("document.activeElement.blur()")
-        reached = []
+        reached: list[str] = []
         for _ in range(40):
             chromium.press("Tab")
             reached.append(chromium.evaluate("document.activeElement.id || document.activeElement.innerText"))
@@ -501,7 +500,8 @@ def test_everything_can_be_done_with_keys_and_has_a_name(chromium: Visitor) -> N
             outline += "? document.activeElement.nextElementSibling : document.activeElement).outlineStyle"
             if reached[-1] == "message":
                 break
-            assert chromium.evaluate(outline) == "solid", reached
+            if not chromium.evaluate("document.activeElement === document.body"):  # between the page's end and its start
+                assert chromium.evaluate(outline) == "solid", reached
         needed = ["mode-chat", "model-0", "compare", "settings-open", "What is the capital of France?", "message"]
         assert [name for name in reached if name in needed] == needed
         chromium.type("hello")
@@ -536,7 +536,7 @@ def test_shaded_tokens_and_soft_words_can_be_read(dark: bool, chromium: Visitor)
       const style = getComputedStyle(document.documentElement); const of = name => style.getPropertyValue(name).trim();
       const mixed = (...colours) => { for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
         return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map(value => value / 255); };
-      const shades = [...document.querySelectorAll('.legend .token')].map(one => getComputedStyle(one).backgroundColor);
+      const shades = [...document.querySelectorAll('.legend i')].map(one => getComputedStyle(one).backgroundColor);
       const grounds = [of('--ground'), of('--card')];
       return [...grounds.flatMap(ground => shades.map(shade => [mixed(of('--ink')), mixed(ground, shade)])),
         ...grounds.flatMap(ground => ['--soft', '--warn', '--accent'].map(ink => [mixed(of(ink)), mixed(ground)])),
@@ -557,7 +557,7 @@ def test_no_motion_where_none_is_wanted(chromium: Visitor) -> None:
         chromium.visit(server.url)
         chromium.say("go", wait=False)
         caret = "getComputedStyle(document.querySelector('.text'), '::after').animationName"
-        chromium.until("document.querySelector('.text')")
+        chromium.until("document.querySelector('.text') !== null")
         assert chromium.evaluate(caret) == "blink"
         chromium.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
         assert chromium.evaluate(caret) == "none"

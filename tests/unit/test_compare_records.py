@@ -251,11 +251,11 @@ def test_a_page_of_runs_gets_blocks_or_the_reason(tmp_path: Path) -> None:
 
 
 def test_runs_with_several_evaluations_are_paired_by_the_name_of_the_evaluation(tmp_path: Path) -> None:
-    """Of `one` and `two` all three evaluations scored the final model or not; `three` has the usual one alone."""
+    """Of `one` and `two` a third evaluation did not score the final model; `three` has the usual one alone."""
     for name, share in (("one", 0.3), ("two", 0.8)):
-        run_with(tmp_path / name, {"base": 0.5, "tuned": share})
-        run_with(tmp_path / name, {"tuned": share}, "evaluate_benchmarks")
         run_with(tmp_path / name, {"base": 0.5}, "a_first_look")  # before the others by name, without the final model
+        run_with(tmp_path / name, {"tuned": share}, "evaluate_benchmarks")
+        run_with(tmp_path / name, {"base": 0.5, "tuned": share})
     run_with(tmp_path / "three", {"tuned": 0.6})
     run_with(tmp_path / "two", {"tuned": 0.1}, "evaluate_once_more")
     blocks = run_blocks({name: tmp_path / name for name in ("one", "two", "three")})
@@ -277,8 +277,8 @@ def test_runs_with_several_evaluations_are_paired_by_the_name_of_the_evaluation(
 
 
 def test_of_several_evaluations_the_one_that_scored_the_model_is_taken(tmp_path: Path) -> None:
-    run = run_with(tmp_path / "run", {"tuned": 0.7, "base": 0.2})
-    run_with(run, {"base": 0.4}, "a_first_look")
+    run_with(tmp_path / "run", {"base": 0.4}, "a_first_look")
+    run = run_with(tmp_path / "run", {"base": 0.2, "tuned": 0.7})
     assert "artifacts/evaluate" in open_record(str(run)).origin
     with pytest.raises(InputError, match=r"holds 2 evaluations of base; name one of .*a_first_look, .*evaluate"):
         open_record(f"{run}:base")

@@ -14,7 +14,10 @@ from pocketlm.data.curation.curation_files import files_identity
 from pocketlm.data.curation.writing import SPLITS
 from pocketlm.data.documents import DOCUMENTS, TableWriter
 from pocketlm.errors import InputError
+from pocketlm.evaluation.benchmarks.tasks import content_hash
+from pocketlm.evaluation.clean import Flags
 from pocketlm.pipeline.artifact import Artifact
+from pocketlm.pipeline.storage import canonical_json, sha256_text
 from pocketlm.stages.curate import CurateSettings
 from tests.data_pipeline import prose
 from tests.unit.test_curation_units import rows, run, write_documents
@@ -94,6 +97,33 @@ def test_an_unknown_benchmark_without_a_path_is_named(tmp_path: Path) -> None:
         files_identity(nameless)
     with pytest.raises(InputError, match=r"curate.contamination.benchmarks.gsm8k.path = .*nowhere"):
         files_identity(settings(tmp_path / "nowhere.jsonl"))
+
+
+def test_pairs_of_blimp_are_found_word_for_word_and_marked(tmp_path: Path) -> None:
+    """Short sentences of common words: a document that holds one is told from one with a word exchanged."""
+    pairs = [
+        {"UID": "adjunct_island", "pairID": "0", "sentence_good": "Who should she hug before they leave?"},
+        {"UID": "adjunct_island", "pairID": "1", "sentence_good": "Who should he see before they leave?"},
+        {"UID": "adjunct_island", "pairID": "2", "sentence_good": "What had we found while talking about it?"},
+    ]
+    pairs = [{**pair, "sentence_bad": pair["sentence_good"][:-1] + " again?"} for pair in pairs]
+    path = tmp_path / "blimp.jsonl"
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
+    texts = [prose(seed, 12) for seed in range(40)]
+    texts[7] += "\n\n**WHO** should she hug, before they leave?"
+    texts[9] += "\n\nWhat had he found while talking about it?"
+    asked = CurateSettings(
+        minimum_bytes=20_000,
+        held_out={"minimum_documents": 3},
+        contamination={"benchmarks": {"blimp": {"path": str(path)}}},
+    )
+    made = run(tmp_path / "run", write_documents(tmp_path / "sources", texts), asked)
+    (item,) = made.read_jsonl("contaminated_items.jsonl")
+    assert (item["kind"], item["id"], item["document"]) == ("blimp", "1", "b/7")
+    assert "b/9" in kept_texts(made)
+    flags = Flags(frozenset({"blimp"}), frozenset({(item["kind"], item["question"])}))
+    assert flags.of("blimp_adjunct_island", pairs) == [True, False, False]
+    assert content_hash("blimp_adjunct_island", pairs[0]) == sha256_text(canonical_json(pairs[0])), "splits stay"
 
 
 def test_a_dry_run_lists_spans_and_cuts_nothing(tmp_path: Path) -> None:

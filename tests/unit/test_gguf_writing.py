@@ -1,4 +1,4 @@
-"""GGUF files that we write: read back by our reader and by gguf's own, bit for bit, and refused where they would lie."""
+"""GGUF files that we write: read back by our reader and by gguf's, bit for bit, and refused where they would lie."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_rows_without_a_token_are_padding_and_stay_it(tmp_path: Path) -> None:
     model = model_of(vocabulary=320)
     path = written(tmp_path / "small.gguf", model, "q8_0")
     file = GGUFFile(path)
-    assert file.strings("tokenizer.ggml.tokens")[299:302] == [*file.strings("tokenizer.ggml.tokens")[299:300], "[PAD300]", "[PAD301]"]  # fmt: skip
+    assert file.strings("tokenizer.ggml.tokens")[300:302] == ["[PAD300]", "[PAD301]"]
     assert file.numbers("tokenizer.ggml.token_type")[298:302] == [1, 1, 5, 5]
     read, tokenizer = load(path)
     assert (read.settings.vocabulary, read.settings.known_tokens, tokenizer.vocabulary) == (320, 300, 300)
@@ -190,8 +190,10 @@ def kinds(file_type: str, width: int, ffn_width: int, layers: int, tied: bool) -
     with torch.device("meta"):
         model = Transformer(shape)
     names = {
-        "embedding.weight": "token_embd.weight", "head.weight": "output.weight", "final_norm.weight": "output_norm.weight"
-    }  # fmt: skip
+        "embedding.weight": "token_embd.weight",
+        "head.weight": "output.weight",
+        "final_norm.weight": "output_norm.weight",
+    }
     shapes = {names[name]: tuple(weight.shape) for name, weight in model.state_dict().items() if name in names}
     for layer in range(layers):
         for name, columns in (("attn_v", width), ("attn_q", width), ("ffn_down", ffn_width), ("ffn_up", width)):

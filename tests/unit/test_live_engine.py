@@ -174,22 +174,36 @@ def test_all_cancelled_leaves_every_slot_free() -> None:
         assert_same(completion, expected)
 
 
-def broken_from(position: int) -> Transformer:
-    """The tiny model whose logits are no numbers from a position on."""
+POISON = 60
+"""A token whose embedding is not a number; the good requests of these tests do not draw it."""
+
+
+def poisonous() -> Transformer:
     model = Transformer(tiny_model().settings)
     model.load_state_dict(tiny_model().state_dict())
-    model.cosine_SC[position:] = float("nan")
+    with torch.no_grad():
+        model.embedding.weight[POISON] = float("nan")
     return model.requires_grad_(False)
+
+
+class Poisoner:
+    """A tool that puts the token behind the eleventh."""
+
+    triggers = frozenset(range(61))
+
+    def call(self, tokens: list[int]) -> list[int]:
+        return [POISON] if len(tokens) == 11 else []
 
 
 @pytest.mark.parametrize("prefill_tokens", [8, 512])
 def test_what_is_not_a_number_ends_its_own_sequence_alone(prefill_tokens: int) -> None:
     """In decoding and in prompts, and the slots and places on the shelf are as good as new afterwards."""
-    engine = LiveEngine(broken_from(30), 3, prefill_tokens=prefill_tokens)
+    engine = LiveEngine(poisonous(), 3, prefill_tokens=prefill_tokens)
     good = Request([1, 2, 3], 20, 1.0, samples=2)
-    bad = (Request([1] * 20, 25, 1.0, samples=2), Request([2] * 35, 5, samples=2), Request([2] * 40, 5))
+    bad = Request([1] * 20, 25, 1.0, samples=2, tool=Poisoner())
+    bad_prompts = [Request([*[2] * 5, POISON, *[2] * count], 5, samples=2) for count in (20, 40)]
     for _ in range(3):
-        requests = [good, bad[0], good, bad[1], bad[2], good]
+        requests = [good, bad, good, *bad_prompts, good]
         tickets = [engine.add(request) for request in requests]
         found = run(engine)
         ended = endings(found)
@@ -203,21 +217,21 @@ def test_what_is_not_a_number_ends_its_own_sequence_alone(prefill_tokens: int) -
                     assert "weights are broken" in str(outcome)
         assert not ended
         # The tokens before the place were handed out as they came.
-        assert sum(len(one.tokens) for one in found if (one.ticket, one.sample) == (tickets[1], 0)) == 11
+        assert sum(len(one.tokens) for one in found if (one.ticket, one.sample) == (tickets[1], 0)) == 12
         assert (engine.active, engine.waiting) == (0, 0)
 
 
 def test_a_prompt_that_was_cancelled_half_way_leaves_nothing_broken() -> None:
-    engine = LiveEngine(broken_from(30), 1, prefill_tokens=20)
-    ticket = engine.add(Request([2] * 45, 2))
+    engine = LiveEngine(poisonous(), 1, prefill_tokens=20)
+    ticket = engine.add(Request([*[2] * 15, *[POISON] * 30], 2))
     engine.advance()
     engine.advance()
     engine.cancel(ticket)
-    good = Request([1, 2, 3], 20, 1.0)
-    engine.add(good)
-    (outcome,) = endings(run(engine)).values()
-    assert isinstance(outcome, Completion)
-    assert_same(outcome, alone(good)[0])
+    for good in (Request([1] * 3, 20, 1.0), Request([1] * 10, 30, 1.0)):
+        engine.add(good)
+        (outcome,) = endings(run(engine)).values()
+        assert isinstance(outcome, Completion)
+        assert_same(outcome, alone(good)[0])
 
 
 class Failing(Rule):
@@ -379,9 +393,37 @@ def test_odds_are_the_models_own() -> None:
             assert [token for token, _ in odds.likeliest] == best.indices.tolist()
             assert [log for _, log in odds.likeliest] == pytest.approx(best.values.tolist(), abs=1e-4)
         assert short.odds is not None
-        assert [(one.log_probability, one.likeliest) for one in short.odds] == [
-            (one.log_probability, ()) for one in completion.odds
-        ]
+        assert {one.likeliest for one in short.odds} == {()}
+        own_odds = [one.log_probability for one in completion.odds]
+        assert [one.log_probability for one in short.odds] == pytest.approx(own_odds, abs=1e-4)
+
+
+class OnlyTheLast(Rule):
+    """Allows token 60 alone."""
+
+    def members(self) -> list[int]:
+        return [60]
+
+
+def test_ids_that_pad_the_vocabulary_are_in_no_odds_and_in_no_mask() -> None:
+    model = Transformer(tiny_model().settings.model_copy(update={"tokens": 10}))
+    model.load_state_dict(tiny_model().state_dict())
+    engine = LiveEngine(model.requires_grad_(False), 2)
+    request = Request([4, 8], 12, 1.0, odds=MOST_ODDS)
+    engine.add(request)
+    engine.add(dataclasses.replace(request, constraint=lambda: Rule(0, 10**9)))  # allows multiples of 4, to 60
+    engine.add(dataclasses.replace(request, constraint=lambda: OnlyTheLast(0, 1)))
+    free, ruled, none = endings(run(engine)).values()
+    assert "allows no token" in str(none)
+    for completion in (free, ruled):
+        assert isinstance(completion, Completion)
+        assert completion.odds is not None
+        logs = model(torch.tensor([[*request.tokens, *completion.tokens]]))[0, 1:-1, :10].log_softmax(-1)
+        for odds, expected, token in zip(completion.odds, logs, completion.tokens, strict=True):
+            assert dict(odds.likeliest) == pytest.approx(dict(enumerate(expected.tolist())), abs=1e-4)
+            assert odds.log_probability == dict(odds.likeliest)[token]
+    assert isinstance(ruled, Completion)
+    assert set(ruled.tokens) <= {0, 4, 8}
 
 
 def test_nothing_grows_with_the_requests_served() -> None:

@@ -21,9 +21,14 @@ from pocketlm.model.lora import AdaptedLinear, adapted_model, factors_of, merge
 from pocketlm.model.lora_settings import FUSED, TARGETS, LoraSettings
 from pocketlm.model.loss import head_cross_entropy, token_log_probabilities
 from pocketlm.model.transformer import Transformer
+from pocketlm.planning.disk import training_disk
+from pocketlm.planning.flops import training_flops_per_token
+from pocketlm.planning.memory import training_memory
+from pocketlm.planning.work import Work
 from pocketlm.posttraining.rlvr.rlvr_settings import RlvrSettings
 from pocketlm.stages.preference import PreferenceSettings
 from pocketlm.stages.sft import SftSettings
+from pocketlm.training import checkpoint
 from pocketlm.training.adapters import Adapted
 from pocketlm.training.batches import PretrainBatches
 from pocketlm.training.objective import LanguageModelObjective
@@ -302,6 +307,48 @@ def test_without_adapters_the_identity_is_what_it_was(kind: type[AdaptableSettin
     assert kind(lora={"rank": 8}).identity()["lora"] == {
         "rank": 8, "alpha": 32.0, "targets": list(TARGETS), "rslora": False,
     }  # fmt: skip
+
+
+def test_a_plan_counts_what_adapters_take(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, steps=6, warmup_steps=1)
+    trainer.run()
+    trainer.update.gradients.of(trainer.batches.batch(0, trainer.model))
+    placement = trainer.update.placement
+    plan = training_memory(SHAPE, trainer.settings, 4, SHAPE.context, "cpu", keeps_best=True)
+    held = {weight.data_ptr(): weight for model in (trainer.model, placement.model) for weight in model.parameters()}
+    best = trainer.validation_state.best_weights.values()
+    parts = {
+        "weights": list(held.values()),
+        "gradients": [weight.grad for weight in placement.model.parameters()],
+        "optimizer": [tensor for tensor in trainer.update.optimizer.tensors().values() if tensor.ndim],
+        "copies": [*trainer.update.meter._before, *best],
+    }
+    for name, tensors in parts.items():
+        assert getattr(plan, name) == sum(tensor.nbytes for tensor in tensors if tensor is not None), name
+    work = Work("sft", "examples", SHAPE, trainer.settings, 2, 4, SHAPE.context, 128)
+    newest = trainer.checkpoints.load_newest()
+    assert newest is not None
+    written = [tensor for group in newest.tensors.values() for tensor in group.values() if tensor.ndim]
+    assert training_disk(work).checkpoints == (checkpoint.KEPT + 1) * sum(tensor.nbytes for tensor in written)
+    assert plan.activations == pytest.approx(_kept_for_backward(placement.model), rel=0.05)
+    whole = training_flops_per_token(SHAPE, 16)
+    assert whole * 0.66 < training_flops_per_token(SHAPE, 16, LoraSettings(rank=1)) < whole * 0.75
+
+
+def _kept_for_backward(adapted: Transformer) -> int:
+    """Bytes of everything that autograd keeps of a batch of 4 rows, weights and tables left out."""
+    own = {item.untyped_storage().data_ptr() for item in (*adapted.parameters(), *adapted.buffers())}
+    kept: dict[int, Tensor] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    batch = PretrainBatches(stream(), 4, SHAPE.context, seed=3).batch(0)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        LanguageModelObjective().loss(adapted, batch)
+    return sum(item.untyped_storage().nbytes() for item in kept.values())
 
 
 def test_a_copy_of_the_adapted_model_is_its_own(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from pocketlm.errors import CorruptionError, InputError
 from pocketlm.evaluation.models.loading import load, locate
+from pocketlm.pipeline.artifact import Draft
 from pocketlm.stages.export import export_hugging_face
 from tests.evaluation_world import run_folder, trained
 
@@ -70,3 +71,28 @@ def test_a_flipped_byte_in_the_weights_is_found_and_named(tmp_path: Path) -> Non
     weights.write_bytes(data)
     with pytest.raises(CorruptionError, match=r"model\.safetensors"):
         locate(run)
+
+
+def evaluation_in(run: Path, stage: str, digests: dict[str, str], figures: int = 1, split: str = "report") -> None:
+    manifest = {"kind": "evaluation", "stage": stage, "fingerprint": stage, "settings": {"split": split}}
+    draft = Draft(run / "artifacts" / stage, manifest)
+    draft.write_json("results.json", {"models": {name: {"digest": digest} for name, digest in digests.items()}})
+    draft.commit({f"tuned.task_{number}.accuracy": 0.5 for number in range(figures)})
+
+
+def test_the_evaluation_beside_a_model_is_one_that_scored_it(tmp_path: Path) -> None:
+    run = run_folder(tmp_path)
+    tuned, base = (locate(run / "artifacts" / name) for name in ("tuned", "base"))
+    assert tuned.companions()[1] is None
+    evaluation_in(run, "a_first_look", {"base": base.digest, "tuned": "of an earlier one"})
+    assert tuned.companions()[1] is None
+
+    def beside() -> list[str | None]:
+        found = [location.companions()[1] for location in (tuned, base)]
+        return [one and one.stage for one in found]
+
+    evaluation_in(run, "chosen", {"tuned": tuned.digest}, figures=9, split="selection")
+    assert beside() == ["chosen", "a_first_look"]
+    evaluation_in(run, "evaluate", {"tuned": tuned.digest})
+    evaluation_in(run, "evaluate_more", {"tuned": tuned.digest, "base": base.digest}, figures=5)
+    assert beside() == ["evaluate_more", "evaluate_more"]

@@ -38,7 +38,8 @@ def executed(template: str, messages: Sequence[Message]) -> str:
     assert match is not None
     body, rest = match.groups()
     turns = [
-        re.sub(r"\{\{ \.(Role|Content) \}\}", lambda field: message[field[1].lower()], body) for message in messages
+        body.replace("{{ .Role }}", message["role"]).replace("{{ .Content }}", message["content"])
+        for message in messages
     ]
     return "".join(turns) + rest
 
@@ -78,17 +79,23 @@ def test_another_form_is_left_to_the_gguf(tmp_path: Path, name: str) -> None:
     assert instructions(text)["PARAMETER stop"] == ["</s>", "<|endoftext|>"]
 
 
+TURNS = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
+    "{% endfor %}"
+)
+HEADER = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+
+
 @pytest.mark.parametrize(
     ("source", "system"),
     [
-        ("{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}"
-         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}", ""),
-        ("Hello. {% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
-         "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}", None),
+        (TURNS + HEADER, ""),
+        (f"Hello. {TURNS}{HEADER}", None),
         ("{{ raise_exception('no') }}", None),
         ("{% for message in messages %}{{ message.content }}<|im_end|>{% endfor %}", None),
     ],
-)  # fmt: skip
+)
 def test_chatml_is_told_by_what_a_template_writes(source: str, system: str | None) -> None:
     backend = trained()[1]
     tokenizer = Tokenizer(backend._backend)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
+from typer.testing import CliRunner
 
+from pocketlm.cli import app
 from pocketlm.errors import InputError
+from pocketlm.generation.requests import Request
 from pocketlm.pipeline import environment
 from pocketlm.serving.benchmark import cost
 from pocketlm.serving.benchmark.asking import ODD_NAME, ODD_SCHEMA
@@ -20,8 +24,12 @@ from pocketlm.serving.benchmark.cost import Prices, find_meter
 from pocketlm.serving.benchmark.orders import BenchmarkOrder, Side
 from pocketlm.serving.benchmark.task import Task
 from pocketlm.serving.benchmark.tasks import task_set
+from pocketlm.serving.limits import Limits
+from pocketlm.serving.models import ServedModel
 from pocketlm.statistics.quantiles import quantile
+from tests import serving_world
 from tests.openai_stand_in import Body, Said, StandIn, openai_stand_in
+from tests.serving_world import ScriptedEngine, served, settled, tokenizer
 
 TASKS = task_set(40)
 BY_PROMPT = {task.messages[-1]["content"]: task for task in task_set()}
@@ -72,7 +80,7 @@ def figures(content: dict[str, Any], way: str) -> dict[str, Any]:
 
 
 def test_figures_of_a_model_whose_answers_are_known(tmp_path: Path) -> None:
-    """Right with constraints always, without only about tasks whose hash begins with 0 to 7."""
+    """Right with constraints always, without only about tasks whose hash ends with 0 to 7."""
     say = model(lambda task, held: held or task.hash[-1] < "8")
     content, lines = measured(say, tmp_path / "out.json", streams=4)
     knows = [task for task in TASKS if task.hash[-1] < "8"]
@@ -239,3 +247,63 @@ def test_quantiles_cover() -> None:
     assert quantile([5.0], 0.5) == quantile([5.0], 0.95)
     with pytest.raises(ValueError, match="no items"):
         quantile([], 0.5)
+
+
+def test_a_model_is_served_for_the_time_of_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own server, over an engine that reads the question from its prompt and follows constraints if it has any."""
+    monkeypatch.setattr(serving_world, "CONTEXT", 20_000)
+
+    def script(request: Request, sample: int) -> list[int]:
+        asked = tokenizer().decode(list(request.tokens))
+        texts = [json.dumps(task.gold) for task in TASKS if task.question in asked]
+        if "Say hello." in asked:
+            texts = [json.dumps({"zq7": "vx-4913"}) if request.constraint else "Hello!"]
+        (text,) = texts
+        if "<tool_call>" in asked:
+            gold = {"name": ODD_NAME, "arguments": json.loads(text)} if "zq7" in text else json.loads(text)
+            text = f"<tool_call>\n{json.dumps(gold)}\n</tool_call>"
+        return [*tokenizer().encode(text), tokenizer().im_end]
+
+    opened = []
+
+    def open_model(name: str, path: Path, limits: Limits) -> ServedModel:
+        opened.append(served(ScriptedEngine(script=script), limits, name))
+        return opened[0]
+
+    monkeypatch.setattr("pocketlm.serving.models.open_model", open_model)
+    roomy = [replace(task, max_tokens=2000) for task in TASKS[:12]]
+    monkeypatch.setattr("pocketlm.serving.benchmark.command.task_set", lambda limit: roomy)
+    lines = bench_serve(BenchmarkOrder(model=tmp_path / "toy", streams=3), tmp_path / "out.json")
+    content = json.loads((tmp_path / "out.json").read_text())
+    for way in ("constrained", "prompt_only"):
+        assert content["ways"][way]["faults"] == {}
+        for name in ("schema_valid", "executable_call", "task_success"):
+            assert figures(content, way)[name]["value"] == 1
+    assert content["support"]["tool_call"]["state"] == content["support"]["extraction"]["state"] == "enforced"
+    assert content["in_process"]
+    assert lines[0].startswith("toy at http://127.0.0.1:")
+    assert settled(opened[0])
+
+
+def test_the_command(tmp_path: Path) -> None:
+    out = str(tmp_path / "out.json")
+    run = CliRunner().invoke
+    with openai_stand_in(model(lambda task, held: held)) as server:
+        result = run(app, ["bench-serve", "--url", server.url, "--limit", "4", "--price-per-hour", "1", "--out", out])
+        assert result.exit_code == 0, result.output
+        assert "task success" in result.output
+        assert f"written: {out}" in result.output
+        curve = ["--router-curve", "--router-url", server.url, "--most-routed", "0.3", "--router-price-prompt", "1"]
+        result = run(app, ["bench-serve", "--url", server.url, "--limit", "8", *curve, "--out", out])
+        assert result.exit_code == 0, result.output
+        assert "area under the curve" in result.output
+        assert json.loads((tmp_path / "out.json").read_text())["router"]["chosen"]["most_routed"] == 0.3
+    for wrong, message in (
+        ([], "one of the two"),
+        (["--url", "x"], "--url 'x': an address"),
+        (["--url", "http://x/v1", "--router-curve"], "go together"),
+        (["--url", "http://x/v1", *curve, "--router-measure", "meen"], "did you mean 'mean'"),
+    ):
+        result = run(app, ["bench-serve", *wrong, "--out", out])
+        assert isinstance(result.exception, InputError)
+        assert message in str(result.exception)

@@ -139,9 +139,9 @@ def test_too_few_tasks_choose_nothing() -> None:
     assert found["curve"][-1]["threshold"] == EVERYTHING
 
 
-def small(body: Body) -> Said:
-    """Right about tasks whose hash begins with 0 to 7, and sure of those; takes no constraints with logprobs."""
-    if body.get("logprobs") and "tools" in body:
+def small(body: Body, refuses: bool = True) -> Said:
+    """Right about tasks whose hash ends with 0 to 7, and sure of those; gives no log-probabilities of calls."""
+    if refuses and body.get("logprobs") and "tools" in body:
         return Said("no log-probabilities together with tools", status=400)
     task = BY_PROMPT.get(body["messages"][-1]["content"]) or BY_QUESTION.get(body["messages"][-1]["content"])
     knows = task is not None and task.hash[-1] < "8"
@@ -149,14 +149,15 @@ def small(body: Body) -> Said:
     return replace(said, log_probability=-0.1 if knows else -2.0)
 
 
-def test_two_servers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("refuses", [True, False])
+def test_two_servers(refuses: bool, tmp_path: Path) -> None:
     def large(body: Body) -> Said:
         task = BY_PROMPT.get(body["messages"][-1]["content"])
         return Said("down", status=500) if task is not None and task.hash[-1] == "f" else model(lambda t, h: True)(body)
 
     out = tmp_path / "out.json"
     prices = TokenPrices(1.0, 4.0)
-    with openai_stand_in(small) as own, openai_stand_in(large, models=("big",)) as other:
+    with openai_stand_in(lambda body: small(body, refuses)) as own, openai_stand_in(large, models=("big",)) as other:
         curve = CurveOrder(Side(other.url, options="--router-"), "mean", 0.6, prices)
         order = BenchmarkOrder(Side(own.url), limit=40, prices=Prices(per_hour=1.0), curve=curve)
         lines = bench_serve(order, out)
@@ -164,6 +165,7 @@ def test_two_servers(tmp_path: Path) -> None:
     content = json.loads(out.read_text())
     router = content["router"]
     assert router["asked"] == {"extraction": "constrained", "tool_call": "prompt_only"}
+    assert router["without_confidence"] == 0
     assert not any("tools" in body for body in sent), "both are asked the same way"
     knows = [task for task in TASKS if task.hash[-1] < "8"]
     lost = [task for task in TASKS if task.hash[-1] == "f"]

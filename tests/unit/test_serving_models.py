@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from starlette.testclient import TestClient
 from pocketlm.data.tokens.chat import encode_chat
 from pocketlm.errors import InputError
 from pocketlm.generation.engine import Engine, Request
+from pocketlm.generation.live import LiveEngine
+from pocketlm.model.config import ModelSettings
+from pocketlm.model.transformer import Transformer
 from pocketlm.serving.limits import Limits
 from pocketlm.serving.models import ServedModel, open_model
 from tests.evaluation_world import run_folder, trained
-from tests.serving_world import client, contents, events, settled
+from tests.serving_world import asked, client, contents, events, served, settled, tokenizer
 
 USER = {"role": "user", "content": "What is 3+4?"}
 CHAT = "/v1/chat/completions"
@@ -30,10 +34,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
     return open_model("tiny", run, Limits(), slots=3)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def http(model: ServedModel) -> Iterator[TestClient]:
     with client(model) as made:
-        model.worker._stopping = False
         yield made
 
 
@@ -42,15 +45,15 @@ def chat(**fields: Any) -> dict[str, Any]:
 
 
 def test_the_text_is_that_of_the_engine(http: TestClient, model: ServedModel) -> None:
-    reference, tokenizer = trained()
-    tokens, _ = encode_chat(tokenizer, [USER], add_generation_prompt=True)
-    stops = (tokenizer.im_end, tokenizer.end_of_text)
+    reference, words = trained()
+    tokens, _ = encode_chat(words, [USER], add_generation_prompt=True)
+    stops = (words.im_end, words.end_of_text)
     request = Request(tokens, 12, 0.8, 11, samples=5, stop_tokens=stops, top_k=30, top_p=0.9, odds=3)
     expected = Engine(reference).generate([request])[0]
     fields = {"n": 5, "temperature": 0.8, "top_k": 30, "top_p": 0.9, "max_tokens": 12, "logprobs": True}
     answer = http.post(CHAT, json=chat(**fields, top_logprobs=3)).json()
     for choice, completion in zip(answer["choices"], expected, strict=True):
-        assert choice["message"]["content"] == tokenizer.decode(completion.tokens)
+        assert choice["message"]["content"] == words.decode(completion.tokens)
         assert choice["finish_reason"] == completion.finish
         odds = completion.odds or []
         for entry, one in zip(choice["logprobs"]["content"], odds, strict=False):
@@ -143,31 +146,68 @@ TOOL = {
 }
 
 
+@pytest.fixture(scope="module")
+def wide() -> Iterator[TestClient]:
+    """A model that knows nothing, with a context that holds descriptions of functions."""
+    shape = ModelSettings(
+        vocabulary=tokenizer().vocabulary, width=32, layers=2, heads=2, kv_heads=2, head_dim=16, ffn_width=48, context=1500
+    )  # fmt: skip
+    transformer = Transformer(shape)
+    transformer.init_weights(0)
+    engine = LiveEngine(transformer.requires_grad_(False), 4, decode=tokenizer().decode)
+    model = replace(served(engine), context=1500)
+    with client(model) as made:
+        yield made
+    assert model.worker.held == 0
+
+
 @pytest.mark.parametrize("stream", [False, True])
-def test_functions_are_called(tmp_path: Path, stream: bool) -> None:
-    """The small model's context is long enough for one function's description."""
-    model = open_model("tiny", run_folder(tmp_path), Limits(), slots=2)
-    with client(model) as http:
-        fields = {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False, "stream": stream}
-        answer = http.post(CHAT, json=chat(**fields))
-        if answer.status_code == 400 and "context" in answer.text:
-            pytest.skip("the tiny model's context does not hold the description")
-        assert answer.status_code == 200, answer.text
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "add"}}])
+def test_functions_are_called(wide: TestClient, stream: bool, choice: Any) -> None:
+    fields = {"tools": [TOOL], "tool_choice": choice, "parallel_tool_calls": False, "stream": stream, "n": 2}
+    answer = wide.post(CHAT, json=asked(seed=5, **fields))
+    assert answer.status_code == 200, answer.text
+    for index in range(2):
         if stream:
-            deltas = [chunk["choices"][0] for chunk in events(answer.text)]
+            deltas = [each for chunk in events(answer.text) for each in chunk["choices"] if each["index"] == index]
             assert deltas[-1]["finish_reason"] == "tool_calls"
-            functions = [call["function"] for choice in deltas for call in choice["delta"].get("tool_calls", [])]
+            functions = [call["function"] for each in deltas for call in each["delta"].get("tool_calls", [])]
             name = "".join(function.get("name", "") for function in functions)
             arguments = "".join(function.get("arguments", "") for function in functions)
         else:
-            [choice] = answer.json()["choices"]
-            assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
-            [call] = choice["message"]["tool_calls"]
+            one = answer.json()["choices"][index]
+            assert (one["finish_reason"], one["message"]["content"]) == ("tool_calls", None)
+            [call] = one["message"]["tool_calls"]
             name, arguments = call["function"]["name"], call["function"]["arguments"]
         assert name == "add"
         assert json.loads(arguments)["a"] in (1, 2, 3)
-        for wrong in ({"tools": [{"type": "retrieval"}]}, {"tool_choice": "required"}, {"tools": 3}):
-            assert http.post(CHAT, json=chat(**wrong)).status_code == 400
+
+
+def test_a_conversation_goes_on_with_the_results_of_functions(wide: TestClient) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": 4}'}}
+    messages = [
+        {"role": "user", "content": "1 + 4?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "5"},
+    ]
+    assert wide.post(CHAT, json=asked(messages=messages, tools=[TOOL], max_tokens=5)).status_code == 200
+    assert wide.post(CHAT, json=asked(messages=messages, max_tokens=5)).status_code == 200
+    messages[2]["tool_call_id"] = "call_2"
+    assert wide.post(CHAT, json=asked(messages=messages, max_tokens=5)).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [{"type": "retrieval"}]}, {"tools": 3}, {"tools": [TOOL], "tool_choice": "sometimes"},
+        {"tools": [TOOL], "logprobs": True}, {"tools": [TOOL], "response_format": {"type": "json_object"}},
+        {"tools": [TOOL], "parallel_tool_calls": "no"},
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "subtract"}}},
+    ],
+)  # fmt: skip
+def test_malformed_tools_are_refused(wide: TestClient, fields: dict[str, Any]) -> None:
+    answer = wide.post(CHAT, json=asked(**fields))
+    assert answer.status_code == 400, answer.text
 
 
 def test_a_template_that_refuses_says_why_without_its_place(

@@ -21,6 +21,7 @@ from pocketlm.serving.confidence import WINDOW, confidence
 from pocketlm.serving.endpoint import Endpoint, EndpointFault, parse_endpoint
 from pocketlm.serving.limits import Limits
 from pocketlm.serving.router import Router, read_answer, read_router
+from tests import serving_world
 from tests.openai_stand_in import Said, StandIn, openai_stand_in
 from tests.serving_world import ScriptedEngine, asked, client, contents, events, said, served, settled, tokenizer
 
@@ -135,6 +136,30 @@ def test_streams(threshold: float, outcome: str, text: str) -> None:
         assert chunks[-1]["usage"]["completion_tokens"] > 0
         assert all("stream" not in sent and "stream_options" not in sent for sent in upstream.asked)
         assert events(made.post("/v1/chat/completions", json=asked(stream=True)).text)[-1]["choices"]
+
+
+@pytest.mark.parametrize(("threshold", "outcome"), [(SURE, "own"), (UNSURE, "upstream")])
+def test_a_call_may_come_from_either(threshold: float, outcome: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving_world, "CONTEXT", 4000)
+    call = json.dumps({"name": "f", "arguments": {"a": 1}})
+    words = [*tokenizer().encode(f"<tool_call>\n{call}\n</tool_call>"), tokenizer().im_end]
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    answer = Said(call=("f", '{"a": 2}'), finish="tool_calls")
+    with routed(answer, threshold, script=lambda request, sample: words) as (made, upstream):
+        body = asked("x", tools=tools, tool_choice="required", max_tokens=120)
+        for stream in (False, True):
+            response = made.post("/v1/chat/completions", json={**body, "stream": stream})
+            assert response.headers["x-pocketlm-routed"] == outcome
+            if stream:
+                deltas = [choice["delta"] for chunk in events(response.text) for choice in chunk["choices"]]
+                calls = [call["function"] for delta in deltas for call in delta.get("tool_calls") or []]
+                arguments = "".join(call.get("arguments") or "" for call in calls)
+            else:
+                choice = response.json()["choices"][0]
+                assert choice["finish_reason"] == "tool_calls"
+                arguments = choice["message"]["tool_calls"][0]["function"]["arguments"]
+            assert json.loads(arguments) == {"a": 1 if outcome == "own" else 2}
+        assert all(sent["tools"] == tools for sent in upstream.asked)
 
 
 def test_calls_come_through() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pocketlm.evaluation.benchmarks.tasks import BLIMP, benchmark_of, content_hash
+from pocketlm.evaluation.benchmarks.tasks import benchmark_of, indexed_hash
 from pocketlm.evaluation.task_data import ARITHMETIC, CLOZE, INSTRUCTIONS, family
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ class Flags:
     def of(self, task: str, rows: Sequence[Mapping[str, Any]]) -> list[bool] | None:
         """Whether each row of a task's data was found in training text; None where it was not looked for."""
         kind = benchmark_of(task) or OWN_KINDS.get(family(task))
-        if kind is None or kind == BLIMP or kind not in self.kinds:
+        if kind is None or kind not in self.kinds:
             return None
         own = kind in OWN_KINDS.values()
-        return [(kind, str(row["id"]) if own else content_hash(task, row)) in self.held for row in rows]
+        return [(kind, str(row["id"]) if own else indexed_hash(task, row)) in self.held for row in rows]
 
 
 def flags_of(model: Artifact) -> Flags:

@@ -105,8 +105,8 @@ def adapted_model(model: Transformer, settings: LoraSettings, seed: int) -> Tran
             parent, _, name = module.partition(".")
             block = adapted.get_submodule(f"blocks.{layer}.{parent}")
             weight = block.get_submodule(name).get_parameter("weight")
-            rows = [sides[part][0] for part in FUSED[module]]
-            setattr(block, name, AdaptedLinear(weight, rows, marks, settings.rank, settings.scale))
+            outputs = [sides[part][0] for part in FUSED[module]]
+            setattr(block, name, AdaptedLinear(weight, outputs, marks, settings.rank, settings.scale))
     with torch.no_grad():
         for factors in factors_of(adapted):
             bound = 1 / math.sqrt(factors.A.shape[1])

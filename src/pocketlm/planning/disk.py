@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from pocketlm.pipeline.recipe import Recipe
 from pocketlm.planning.limits import FLOAT, KEPT_CHECKPOINTS
-from pocketlm.planning.memory import optimizer_bytes
+from pocketlm.planning.memory import optimizer_bytes, trained_parameters
 from pocketlm.planning.work import Work, model_of, works_of
+from pocketlm.training.settings import lora_of
 
 TOKEN = 2  # bytes, for vocabularies of up to 65,536 ids (data/tokens/shards.py)
 
@@ -52,11 +53,12 @@ def training_disk(work: Work) -> StageDisk:
     """Disk of a training stage."""
     weights = FLOAT * work.model.parameter_count()
     optimizer = optimizer_bytes(work.model, work.settings)
-    whole = weights + optimizer + weights * ((work.settings.tail_average is not None) + work.keeps_best)
+    trained = FLOAT * trained_parameters(work.model, work.settings)
+    whole = trained + optimizer + trained * ((work.settings.tail_average is not None) + work.keeps_best)
     several = KEPT_CHECKPOINTS + 1  # those kept and one under way
     return StageDisk(
         work.name,
-        artifact=weights + len(work.milestones) * (weights + optimizer),
+        artifact=weights + (trained if lora_of(work.settings) else 0) + len(work.milestones) * (weights + optimizer),
         checkpoints=several * whole,
         snapshots=several * whole if work.settings.spikes is not None else 0,
         milestones=len(work.milestones) * whole,

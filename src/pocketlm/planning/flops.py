@@ -6,6 +6,7 @@ use: "6N" leaves attention out, "PaLM" (arXiv 2204.02311, appendix B) counts it 
 """
 
 from pocketlm.model.config import ModelSettings
+from pocketlm.model.lora_settings import LoraSettings
 
 CONVENTION = "causal: 6 x matrix parameters + attention under the causal mask, backward = 2 x forward"
 
@@ -15,10 +16,15 @@ def matrix_parameters(settings: ModelSettings) -> int:
     return settings.layers * settings.layer_matrix_parameters() + settings.vocabulary * settings.width
 
 
-def training_flops_per_token(settings: ModelSettings, length: int) -> float:
-    """Forward and backward, mean over the positions of a row of `length` tokens."""
+def training_flops_per_token(settings: ModelSettings, length: int, lora: LoraSettings | None = None) -> float:
+    """Forward and backward, mean over the positions of a row of `length` tokens.
+
+    With adapters only these get gradients: frozen matrices pass them on, which is half of their backward pass.
+    """
     attention = 6 * settings.layers * settings.heads * settings.head_dim * (length + 1)
-    return 6 * matrix_parameters(settings) + attention
+    if lora is None:
+        return 6 * matrix_parameters(settings) + attention
+    return 4 * matrix_parameters(settings) + 6 * lora.parameter_count(settings) + attention
 
 
 def forward_flops_per_token(settings: ModelSettings, length: int) -> float:

@@ -19,7 +19,7 @@ from pocketlm.planning.limits import (
     HEAD_CHUNK,
     SHELF,
 )
-from pocketlm.training.settings import TrainingSettings
+from pocketlm.training.settings import TrainingSettings, lora_of
 
 LIBRARIES = {"cpu": 600_000_000, "cuda": 1_200_000_000}
 """Resident before the first weight: torch and the interpreter; on CUDA the context, library work space, rounding."""
@@ -61,30 +61,48 @@ def training_memory(
     keeps_best: bool = False,
 ) -> TrainingMemory:
     """Memory of a step in parts of `rows` rows of `length` tokens. `masked`: rows are packed, with positions and mask;
-    `keeps_best`: the best weights on the selection split are kept beside the present ones."""
+    `keeps_best`: the best weights on the selection split are kept beside the present ones.
+
+    With adapters the matrices of the layers are there twice, frozen and merged; gradients, optimizer state and copies
+    are of the adapters alone, and the frozen head has no gradient.
+    """
+    lora, trained = lora_of(training), FLOAT * trained_parameters(model, training)
     parameters = FLOAT * model.parameter_count()
+    if lora is not None:
+        parameters += trained + FLOAT * _inner_parameters(model)
     copies = 1 + (training.tail_average is not None) + keeps_best
-    head = FLOAT * model.vocabulary * model.width
+    head = FLOAT * model.vocabulary * model.width if lora is None else 0
     logits = min(HEAD_CHUNK[device], rows * length * model.vocabulary) * (FLOAT if device == "cpu" else 2)
     # The head's gradient twice (its product of a chunk, then scaled), or a layer's gradients on the way back; later the
     # update: its size, and Muon's matrices.
     layer = rows * length * (6 * model.ffn_width + 3 * model.width) * (FLOAT if device == "cpu" else 2)
     inner = FLOAT * _inner_parameters(model) if training.optimizer == "muon" else 0
     activations = activation_bytes(model, rows, length, device, masked)
+    if lora is not None:
+        lowered = model.layers * len(lora.targets) * lora.rank
+        activations += (
+            rows * length * lowered * (FLOAT if device == "cpu" else 2) - FLOAT * model.vocabulary * model.width
+        )
     return TrainingMemory(
         weights=parameters,
-        gradients=parameters,
+        gradients=trained,
         optimizer=optimizer_bytes(model, training),
-        copies=copies * parameters,
+        copies=copies * trained,
         activations=activations,
-        passing=max(2 * head + logits + layer, parameters + 3 * inner) + int(HOLES[device] * activations),
+        passing=max(2 * head + logits + layer, trained + 3 * inner) + int(HOLES[device] * activations),
     )
+
+
+def trained_parameters(model: ModelSettings, training: TrainingSettings) -> int:
+    """Parameters that are trained: all, or those of the adapters."""
+    lora = lora_of(training)
+    return model.parameter_count() if lora is None else lora.parameter_count(model)
 
 
 def optimizer_bytes(model: ModelSettings, training: TrainingSettings) -> int:
     """State of the optimizer: two moments for AdamW's weights, one for Muon's; row sizes where they are kept."""
     if training.optimizer == "adamw":
-        return 2 * FLOAT * model.parameter_count()
+        return 2 * FLOAT * trained_parameters(model, training)
     inner = _inner_parameters(model)
     rows = model.layers * ((model.heads + 2 * model.kv_heads) * model.head_dim + 2 * model.width + 2 * model.ffn_width)
     return FLOAT * (2 * (model.parameter_count() - inner) + inner + training.normalise_rows * rows)

@@ -36,6 +36,7 @@ from pocketlm.planning.peaks import peak_of
 from pocketlm.planning.sweeps import Sweep, sweeps_of
 from pocketlm.planning.work import Work, model_of, models_of, works_of
 from pocketlm.training.ranks import Rank
+from pocketlm.training.settings import lora_of
 
 if TYPE_CHECKING:
     from pocketlm.planning.benchmark import Throughput
@@ -215,7 +216,7 @@ def _stage(work: Work, chosen: Fit, machine: Machine, speed: Throughput) -> Iter
     model = work.model
     yield (
         f"{work.name}: {model.layout}, {model.layers} layers of {model.width}, vocabulary {model.vocabulary:,}: "
-        f"{model.parameter_count():,} parameters"
+        f"{model.parameter_count():,} parameters{_adapters(work)}"
     )
     bound = "" if work.kind == "pretraining" else "at most "
     sequences = f"{work.rows:,} x {work.length:,}" if work.kind == "pretraining" else f"{work.settings.batch_rows:,}"
@@ -230,7 +231,7 @@ def _stage(work: Work, chosen: Fit, machine: Machine, speed: Throughput) -> Iter
     if work.milestones:
         yield f"  milestones  {', '.join(f'{kept:,}' for kept in work.milestones)} tokens"
     flops = _flops(work)
-    each = training_flops_per_token(model, work.length)
+    each = training_flops_per_token(model, work.length, lora_of(work.settings))
     yield f"  operations  {each / 1e6:,.1f} MFLOP a token, {bound}{flops:.3g} FLOP in all"
     yield f"  memory      {_arithmetic(chosen.memory, chosen.rows, work.length, work)} = {_size(chosen.memory.total)}"
     whole = "the whole batch" if chosen.whole else f"as many as fit in equal parts, of {work.rows:,} rows a step"
@@ -252,7 +253,8 @@ def _stage(work: Work, chosen: Fit, machine: Machine, speed: Throughput) -> Iter
     )
     peak_rate = peak_of(machine.name) if machine.kind == "cuda" else None
     if peak_rate is not None:
-        utilisation = each * speed.tokens_per_second / (peak_rate.teraflops * 1e12)
+        # The speed is that of training all weights, whatever the stage trains.
+        utilisation = training_flops_per_token(model, work.length) * speed.tokens_per_second / (peak_rate.teraflops * 1e12)
         yield (
             f"  MFU         {utilisation:.1%} of {peak_rate.teraflops:g} TFLOP/s dense bf16 ({peak_rate.source}), "
             "causal FLOPs"
@@ -298,7 +300,12 @@ def _flops(work: Work) -> float:
     sampled = (
         0.0 if work.rollouts is None else work.rollouts.sampled_tokens * forward_flops_per_token(work.model, length)
     )
-    return work.tokens * training_flops_per_token(work.model, length) + sampled
+    return work.tokens * training_flops_per_token(work.model, length, lora_of(work.settings)) + sampled
+
+
+def _adapters(work: Work) -> str:
+    lora = lora_of(work.settings)
+    return "" if lora is None else f", frozen; adapters of rank {lora.rank} train {lora.parameter_count(work.model):,}"
 
 
 def _budget(work: Work) -> str:

@@ -39,7 +39,7 @@ CAPS = {
     "validation_documents": 4, "solved_pairs": 16, "selection_pairs": 6, "report_pairs": 6,
     "instructions_per_family": 8, "held_out_per_family": 2, "profile_prompts": 4, "prompts": 4, "prompts_per_level": 2,
     "heldout_bytes": 4000, "shown_answers": 4, "continuation_tokens": 16, "minimum_live_groups": 0.0,
-    "tokens_per_parameter": 0.02, "seeds": 1, "token_budget": 4000, "rounds": 1,
+    "tokens_per_parameter": 0.02, "seeds": 1, "token_budget": 4000, "rounds": 1, "rank": 4,
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A model that was trained by adapters: its weights must be those of the start, merged with the adapters beside them."""
+"""A model that was trained by adapters: its weights must be those of the start, merged with what stands beside them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pocketlm.pipeline.artifact import Artifact
     from pocketlm.training.trainer import Trainer
 
-ROUNDED = {"rtol": 1e-5, "atol": 1e-6}
+RELATIVE, ABSOLUTE = 1e-5, 1e-6
 """Another machine sums the products of the factors in another order; a weight is of the order of 0.01."""
 
 
@@ -40,6 +40,6 @@ def adapter_differs(artifact: Artifact, trainer: Trainer) -> list[str]:
         lines.append(f"{ADAPTER}/{CONFIG}: not what the settings give")
     kept = load_model(artifact.path, trainer.device).state_dict()
     for name, weight in merged.state_dict().items():
-        if not torch.allclose(kept[name], weight, **ROUNDED):
+        if not torch.allclose(kept[name], weight, RELATIVE, ABSOLUTE):
             lines.append(f"model.safetensors: {name} is not that of the start, merged with the adapter")
     return lines

@@ -47,9 +47,8 @@ def serve(models: Sequence[str], settings: ServeSettings, announce: Callable[[st
             served[name] = open_model(name, path, settings.limits, settings.slots, settings.context, settings.threads)
             announce(f"{name}: {path}, {served[name].worker.slots} slots, context {served[name].context}")
         if (router := settings.router) is not None:
-            announce(
-                f"answers of a confidence below {router.threshold:g} are asked of {router.model} at {router.endpoint.url}"
-            )
+            place = f"{router.model} at {router.endpoint.url}"
+            announce(f"answers of a confidence below {router.threshold:g} are asked of {place}")
         run(served, settings, token, listener, announce)
 
 

@@ -142,18 +142,20 @@ def tool_constraint(use: ToolUse, grammars: Grammars, max_tokens: int | None = N
     Raises:
         InputError: names tools[i] whose schema cannot be followed.
     """
-    rules, bodies = [], []
+    rules, bodies, largest = [], [], 0
     for function in use.functions:
         try:
-            arguments = grammars.lark_rule(function.parameters)
+            arguments = grammars.embedded(function.parameters)
         except InputError as error:
             raise InputError(f"tools[{function.place}].function.parameters: {error}") from error
-        begin = json.dumps(f'\n{{"name": "{function.name}", "arguments": ')
+        begin, end = f'\n{{"name": "{function.name}", "arguments": ', f"}}\n{CALL_END}"
         rules += [
-            f"body_{function.place}: {begin} arguments_{function.place} {json.dumps('}' + chr(10) + CALL_END)}",
-            f"arguments_{function.place}: {arguments}",
+            f"body_{function.place}: {json.dumps(begin)} arguments_{function.place} {json.dumps(end)}",
+            f"arguments_{function.place}: {arguments.rule}",
         ]
         bodies.append(f"body_{function.place}")
+        call = len(CALL_BEGIN) + len(begin) + arguments.shortest + len(end)
+        largest = max(largest, arguments.largest_part, call)
     more = f' ("\\n{CALL_BEGIN}" body){{0,{MOST_CALLS - 1}}}' if use.parallel else ""
     if use.required:
         head = [f'start: "{CALL_BEGIN}" body{more}']
@@ -165,7 +167,7 @@ def tool_constraint(use: ToolUse, grammars: Grammars, max_tokens: int | None = N
         ]
     text = "\n".join([*head, f"body: {' | '.join(bodies)}", *rules])
     try:
-        return grammars.lark(text, max_tokens, talks=not use.required)
+        return grammars.lark(text, max_tokens, largest, talks=not use.required)
     except InputError as error:
         raise InputError(f"tools: the functions together are too much: {error}") from error
 

@@ -18,7 +18,7 @@ from pocketlm.model.transformer import Transformer
 from pocketlm.pipeline.context import Context
 from pocketlm.training.placement import Placement
 from pocketlm.training.ranks import Rank
-from pocketlm.training.settings import AdaptableSettings, TrainingSettings
+from pocketlm.training.settings import TrainingSettings, lora_of
 
 
 class Adapted(Placement):
@@ -49,7 +49,7 @@ def placement_of(model: Transformer, settings: TrainingSettings, context: Contex
     Raises:
         InputError: adapters, on several ranks.
     """
-    lora = settings.lora if isinstance(settings, AdaptableSettings) else None
+    lora = lora_of(settings)
     if lora is None:
         return Placement(model)
     ranks = Rank.of_environment().size

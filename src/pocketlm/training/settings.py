@@ -126,6 +126,11 @@ class TrainingSettings(OptimizationSettings):
         return self
 
 
+def lora_of(settings: TrainingSettings) -> LoraSettings | None:
+    """The adapters that are trained instead of the weights, if any."""
+    return settings.lora if isinstance(settings, AdaptableSettings) else None
+
+
 class AdaptableSettings(TrainingSettings):
     """How a model is trained: all of its weights, or low-rank adapters beside them."""
 

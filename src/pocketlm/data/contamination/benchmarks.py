@@ -5,7 +5,8 @@
 Each item gives its question alone, its question with each choice, and its question with the right answer. WinoGrande
 has no question beside its choices: its records are the sentence with a gap and the two completions. LAMBADA's question
 is the passage without its last word. GSM8K's rationale loses its calculator notes (`<<16-3=13>>`), HellaSwag its
-WikiHow marks (`[title]`), as the published evaluation does it.
+WikiHow marks (`[title]`), as the published evaluation does it. A pair of BLiMP is its two sentences, of which each word
+counts: they are short and made of few words.
 
 Formats: .jsonl, .jsonl.gz, .jsonl.zst, .json (a list), .parquet. Not covered: few-shot prompts, and explanations that
 a benchmark keeps in columns which are not scored.
@@ -31,6 +32,7 @@ HUB_FILES: Mapping[str, str] = {
     "winogrande": "hf://datasets/allenai/winogrande/winogrande_xl/validation-*.parquet",
     "lambada_openai": "hf://datasets/EleutherAI/lambada_openai/default/test-*.parquet",
     "gsm8k": "hf://datasets/openai/gsm8k/main/test-*.parquet",
+    "blimp": "hf://datasets/nyu-mll/blimp/*/train-*.parquet",
 }
 """Where the split that is scored lies on the hub, under the names that lm-evaluation-harness gives the tasks."""
 
@@ -166,6 +168,8 @@ class _Parts:
     answer: str = ""
     whole: tuple[str, ...] = ()
     """Records with the choices filled in, where that is not question + choice."""
+    literal: bool = False
+    """Whether each word decides, however common it is."""
 
     def item(self, kind: str, name: str) -> Item:
         filled = self.whole or tuple(f"{self.question} {choice}" for choice in self.choices)
@@ -173,7 +177,7 @@ class _Parts:
             filled += (" ".join((self.question, *self.choices)),)
         if self.answer and self.answer not in self.choices:
             filled += (f"{self.question} {self.answer}",)
-        return Item(kind, name, (self.question, *filled), self.choices, self.answer)
+        return Item(kind, name, (self.question, *filled), self.choices, self.answer, self.literal)
 
 
 def _arc(row: Row) -> _Parts:
@@ -218,6 +222,10 @@ def _gsm8k(row: Row) -> _Parts:
     return _Parts(row.text("question"), (), CALCULATOR_NOTE.sub("", row.text("answer")).replace("#### ", ""))
 
 
+def _blimp(row: Row) -> _Parts:
+    return _Parts(row.text("sentence_good"), whole=(row.text("sentence_bad"),), literal=True)
+
+
 def _declared(columns: Columns) -> Callable[[Row], _Parts]:
     def read(row: Row) -> _Parts:
         choices = row.texts(columns.choices) if columns.choices else ()
@@ -241,6 +249,7 @@ READERS: Mapping[str, Callable[[Row], _Parts]] = {
     "winogrande": _winogrande,
     "lambada_openai": _lambada,
     "gsm8k": _gsm8k,
+    "blimp": _blimp,
 }
 LETTERED = ("arc_challenge", "arc_easy", "hellaswag", "piqa", "winogrande")
 """Benchmarks that are questions with options."""

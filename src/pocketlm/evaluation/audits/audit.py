@@ -1,11 +1,12 @@
 """Random documents that a model was trained on: where each came from, what it passed, where it was read.
 
-Behind `pocketlm audit-sample`. A document is drawn from the streams that pretraining read, followed back through
+Behind `pocketlm audit-sample`. A document is drawn from what pretraining read of its streams, followed back through
 tokens, mixture and curation to its source, and held to every rule again on the way. What breaks one is a problem.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from pocketlm.data.documents import excerpt_of
 from pocketlm.data.tokens.fast_encoding import FastEncoder
 from pocketlm.data.tokens.replay import not_as_replayed
 from pocketlm.data.tokens.shards import TokenShard
+from pocketlm.data.tokens.token_ledger import consumed_tokens
 from pocketlm.data.tokens.tokenizer import Tokenizer
 from pocketlm.errors import InputError
 from pocketlm.evaluation.held_out.token_bytes import token_bytes
@@ -34,6 +36,7 @@ from pocketlm.training.streams import batches_of_streams
 if TYPE_CHECKING:
     from pocketlm.data.tokens.mixture_release import Release
     from pocketlm.pipeline.recipe import Recipe, StageEntry
+    from pocketlm.training.batches import PhasedBatches
 
 FILES = "Files that were read"
 
@@ -68,6 +71,20 @@ class Audited:
     missing: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
+    @property
+    def read(self) -> bool | None:
+        """Whether any step of a pretraining read some of it; None where that cannot be told."""
+        known = [read.count > 0 for read in self.readings.values() if isinstance(read, Readings)]
+        return True if any(known) else False if known and len(known) == len(self.readings) else None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A pretraining whose batches can be told: `steps` of `batches`."""
+
+    batches: PhasedBatches
+    steps: int
+
 
 class Run:
     """A run folder's recipe and artifacts. Hashes are not looked at: `pocketlm verify` does that."""
@@ -85,18 +102,22 @@ class Run:
 
 
 def audit(recipe: Recipe, artifacts: Path, count: int, seed: int) -> list[Audited]:
-    """`count` documents of the streams that pretraining read, drawn by `seed`, in the order of the streams.
+    """`count` documents of the streams of pretraining, drawn by `seed` among those of which a step read something, in
+    the order of the streams. Only where these are too few, others follow.
 
     Raises:
         InputError: no stage of the run pretrains on tokens.
     """
     run = Run(recipe, artifacts)
-    streams = list(dict.fromkeys(name for entry in run.entries("pretrain") for name in _many(entry.inputs["tokens"])))
+    trainings = {entry.name: (entry, _trained(run, entry)) for entry in run.entries("pretrain")}
+    streams = list(dict.fromkeys(name for entry, _ in trainings.values() for name in _many(entry.inputs["tokens"])))
     if not streams:
         raise InputError(f"{artifacts.parent}: no finished stage pretrains on tokens, so there is nothing to draw from")
     shards = {name: TokenShard.open(run.artifacts[name].path) for name in streams}
     sizes = [len(shard.offsets) for shard in shards.values()]
-    chosen = generator(seed, "audit sample").permutation(sum(sizes))[:count]
+    order = generator(seed, "audit sample").permutation(sum(sizes))
+    read = np.concatenate([_read(name, shard, trainings.values()) for name, shard in shards.items()])[order]
+    chosen = np.concatenate([order[read], order[~read]])[:count]
     found = []
     for at, (name, shard) in enumerate(shards.items()):
         own = np.sort(chosen[(chosen >= sum(sizes[:at])) & (chosen < sum(sizes[: at + 1]))]) - sum(sizes[:at])
@@ -105,11 +126,27 @@ def audit(recipe: Recipe, artifacts: Path, count: int, seed: int) -> list[Audite
             tokens = len(shard.document(place))
             documents.append(Audited(name, place, tokens, int(shard.offsets[place])))
         _follow(run, name, shard, documents)
-        for entry in run.entries("pretrain"):
+        for entry, trained in trainings.values():
             if name in _many(entry.inputs["tokens"]):
-                _add_readings(run, entry, documents)
+                _add_readings(entry.name, trained, documents)
         found += documents
     return found
+
+
+def _read(name: str, shard: TokenShard, trainings: Iterable[tuple[StageEntry, Trained | None]]) -> np.ndarray:
+    """Whether a pretraining read some of each document, bool [documents]; a run that cannot be told has read all."""
+    read = np.zeros(len(shard.offsets), bool)
+    for entry, trained in trainings:
+        if name not in _many(entry.inputs["tokens"]):
+            continue
+        if trained is None:
+            return np.ones(len(shard.offsets), bool)
+        starts, lengths = trained.batches.pieces(trained.steps).get(
+            name, (np.zeros(0, np.int64), np.zeros(0, np.int64))
+        )
+        lengths = lengths + trained.batches.read_on
+        read |= consumed_tokens(np.asarray(shard.offsets), len(shard.tokens), starts, lengths) > 0
+    return read
 
 
 def _many(reference: Any) -> list[str]:
@@ -201,13 +238,21 @@ def _read_hashes(given: Artifact, entry: StageEntry) -> dict[tuple[str, str], Re
     return {(row["source"], row["file"]): recorded_hash(row["sha256"], places.get(row["source"], "")) for row in rows}
 
 
-def _add_readings(run: Run, entry: StageEntry, documents: list[Audited]) -> None:
+def _add_readings(stage: str, trained: Trained | None, documents: list[Audited]) -> None:
     """The steps of a training stage that read the documents."""
+    for document in documents:
+        if trained is None:
+            document.readings[stage] = "the run left batches out after a spike; which, the log does not say"
+        else:
+            place = document.stream, document.first, document.tokens
+            document.readings[stage] = readings_of(trained.batches, trained.steps, *place)
+
+
+def _trained(run: Run, entry: StageEntry) -> Trained | None:
+    """The batches of a training stage; None where it left some out, for the log does not say which."""
     artifact = run.artifacts[entry.name]
     if artifact.metrics["batches_left_out"]:
-        for document in documents:
-            document.readings[entry.name] = "the run left batches out after a spike; which, the log does not say"
-        return
+        return None
     settings: Any = entry.settings
     inputs = inputs_of(entry, run.artifacts)
     tokens = inputs.many("tokens")
@@ -224,7 +269,4 @@ def _add_readings(run: Run, entry: StageEntry, documents: list[Audited]) -> None
     streams = {name: TokenShard.open(one.path) for name, one in tokens.items()}
     seed = derive_seed(run.recipe.seed_of(entry), "order")
     batches = batches_of_streams(streams, phases, settings.packing, border, seed, begun)
-    steps = int(artifact.metrics["steps"])
-    for document in documents:
-        place = document.stream, document.first, document.tokens
-        document.readings[entry.name] = readings_of(batches, steps, *place)
+    return Trained(batches, int(artifact.metrics["steps"]))

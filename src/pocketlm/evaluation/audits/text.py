@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pocketlm.evaluation.audits.audit import Audited
 
 SHOWN_DUPLICATES = 5
+NOT_READ = "NOT READ: it lies in the stream, but no step of any pretraining read it, so no model was trained on it"
 NOT_SHOWN = (
     "Not shown: whether the source is what it says it is; documents that were compared and found unlike; text that "
     "fine-tuning read (solved problems, instructions, conversations). Hashes are checked by `pocketlm verify`."
@@ -23,7 +24,7 @@ def audit_json(documents: Sequence[Audited], seed: int) -> dict[str, Any]:
     """Everything, for programs."""
     rows = []
     for document in documents:
-        row = asdict(document)
+        row = asdict(document) | {"read": document.read}
         if document.curation is not None:
             gates = [asdict(gate) | {"passed": gate.passed} for gate in document.curation.gates]
             row["curation"]["gates"] = [
@@ -37,6 +38,8 @@ def audit_lines(documents: Sequence[Audited]) -> Iterator[str]:
     """One paragraph a document, and what no audit can show."""
     for number, document in enumerate(documents, start=1):
         yield f"[{number}] {document.id or f'document {document.place} of {document.stream}'}"
+        if document.read is False:
+            yield f"    {NOT_READ}"
         yield from (f"    {line}" for line in _origin(document))
         if document.curation is not None:
             yield from (f"    {line}" for line in _curation(document.curation, document.bytes))
@@ -47,7 +50,9 @@ def audit_lines(documents: Sequence[Audited]) -> Iterator[str]:
             yield f"    excerpt: {document.excerpt}"
         yield ""
     broken = sum(bool(document.problems) for document in documents)
-    yield f"{len(documents)} documents, {broken} with problems"
+    unread = sum(document.read is False for document in documents)
+    left = f"; {unread} of them were read by no step, for no more documents were read" if unread else ""
+    yield f"{len(documents)} documents, {broken} with problems{left}"
     yield NOT_SHOWN
 
 
@@ -58,7 +63,7 @@ def _origin(document: Audited) -> Iterator[str]:
     yield f"source: {document.source}; origin: {document.origin or 'not recorded'}; licence: {licence}"
     if document.read_hash:
         yield f"{document.read_hash_of}: {document.read_hash}"
-    yield f"text as trained on: {document.bytes:,} bytes, sha256 {document.text_sha256}"
+    yield f"text in the stream: {document.bytes:,} bytes, sha256 {document.text_sha256}"
 
 
 def _curation(curated: Curated, size: int) -> Iterator[str]:
@@ -97,7 +102,7 @@ def _tokens(document: Audited) -> Iterator[str]:
         if not isinstance(read, Readings):
             yield f"{stage}: which steps read it cannot be told: {read}"
         elif not read.count:
-            yield f"{stage}: no step read it; the run ended before its turn"
+            yield f"{stage}: no step read it"
         else:
             steps = ", ".join(map(str, read.steps)) + (", ..." if read.count > len(read.steps) else "")
             yield (

@@ -12,7 +12,7 @@ from pocketlm.evaluation.benchmarks.tasks import BENCHMARKS
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.outside import changed_outside
 
-HUB: Mapping[str, str] = {**HUB_FILES, "blimp": "hf://datasets/nyu-mll/blimp/*/train-*.parquet"}
+HUB = HUB_FILES
 HUB_EXAMPLES: Mapping[str, str] = {"gsm8k": "hf://datasets/openai/gsm8k/main/train-*.parquet"}
 
 

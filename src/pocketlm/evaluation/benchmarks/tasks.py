@@ -195,13 +195,19 @@ def definition(task: str, file: Path, examples: Path | None, cache: Path | None)
 
 def content_hash(task: str, row: Mapping[str, Any]) -> str:
     """sha256 of what a benchmark's row asks: its question alone where it has one (so that twins under other ids, other
-    column orders and additional columns do not matter), else the whole row."""
+    column orders and additional columns do not matter), else, of BLiMP's pairs, the whole row."""
+    name = benchmark_of(task)
+    return sha256_text(canonical_json(row)) if name in (None, BLIMP) else indexed_hash(task, row)
+
+
+def indexed_hash(task: str, row: Mapping[str, Any]) -> str:
+    """sha256 by which the contamination scan knows a benchmark's row: of its question, or BLiMP's right sentence."""
     from pocketlm.data.contamination.contamination_index import question_hash
 
     name = benchmark_of(task)
-    if name is not None and name in READERS:
-        return question_hash(READERS[name](Row(name, row)).item(name, ""))
-    return sha256_text(canonical_json(row))
+    if name is None:
+        raise ValueError(f"{task} is no benchmark")
+    return question_hash(READERS[name](Row(name, row)).item(name, ""))
 
 
 def _rows(paths: Sequence[Path]) -> Iterator[Row]:

@@ -1,8 +1,8 @@
 """From what a user names to a record: a result file, a run or its evaluation, a published baseline, an lm_eval result.
 
 scores.json          a result file of `pocketlm eval`, or `results_TIME.json` of the stock command
-runs/quickstart      a run: its final model; `runs/quickstart:sft` another model that it evaluated. Of several evaluations
-                     the one that scored it; where several did, name the folder of one
+runs/quickstart      a run: its final model; `runs/quickstart:sft` another model that it evaluated. Of several
+                     evaluations the one that scored it; where several did, name the folder of one
 smollm2-135m         a published baseline
 base=scores.json     any of these under another name
 """

@@ -49,7 +49,7 @@ def write_gguf_file(
         What is stored, the types with most bytes first.
 
     Raises:
-        InputError: the file exists, or another Modelfile; model or tokenizer cannot be said in GGUF, or a weight is too large.
+        InputError: the file exists, or another Modelfile; or model, tokenizer or a weight does not go into such a file.
         GateFailed: what was written is not read back as the model.
         OSError: the disk refuses.
     """

@@ -67,10 +67,19 @@ class ModelLocation:
         return model, tokenizer
 
     def companions(self) -> tuple[Artifact | None, Artifact | None]:
-        """The run's curated documents and its evaluation, as far as it has them."""
-        documents = next((item for item in self._run_artifacts() if "licences.json" in item.manifest["files"]), None)
-        evaluation = next((item for item in self._run_artifacts() if item.kind == "evaluation"), None)
-        return documents, evaluation
+        """The run's curated documents and its evaluation of this model, as far as it has them.
+
+        Of several evaluations that scored it, one by which nothing was chosen, and of these the one with most figures.
+        """
+        artifacts = self._run_artifacts()
+        documents = next((item for item in artifacts if "licences.json" in item.manifest["files"]), None)
+        own = [item for item in artifacts if item.kind == "evaluation" and self._scored_by(item)]
+        own.sort(key=lambda item: (item.manifest["settings"].get("split") == "selection", -len(item.metrics)))
+        return documents, next(iter(own), None)
+
+    def _scored_by(self, evaluation: Artifact) -> bool:
+        scored = evaluation.read_json("results.json")["models"].values()
+        return self.artifact is not None and self.artifact.digest in [one["digest"] for one in scored]
 
     def _run_artifacts(self) -> list[Artifact]:
         folders = [self.run / ARTIFACTS / name for name in _folders(self.run / ARTIFACTS)] if self.run else []

@@ -1,7 +1,8 @@
 """Weights as llama.cpp keeps them, GGUF: reading of the architectures `llama` and `qwen3`, quantised types included.
 
 The tokenizer inside the file is not read: its user brings the `tokenizer.json` that it was made from, and `gguf_tokens`
-tells whether the two have the same tokens. Does not cover: writing, mixtures of experts, models cut into several files.
+tells whether the two have the same tokens. `gguf_writing.py` writes such files. Does not cover: mixtures of experts,
+models cut into several files.
 """
 
 from collections import Counter

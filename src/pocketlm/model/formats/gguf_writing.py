@@ -54,7 +54,8 @@ def write_gguf(
         What is stored, by GGUF's names, in the order of the file.
 
     Raises:
-        InputError: layout or rotation has no counterpart in llama.cpp, a weight does not fit the type, too little disk space.
+        InputError: layout or rotation has no counterpart in llama.cpp, a weight does not fit the type, or the disk is
+            too small.
         OSError: the disk refuses.
     """
     from gguf import GGMLQuantizationType, GGUFWriter
@@ -118,9 +119,9 @@ def _require_common_rotation(settings: ModelSettings) -> None:
     scaling = settings.rope_scaling
     if scaling is not None and (scaling.beta_fast, scaling.beta_slow) != YARN_BETAS:
         raise InputError(
-            f"the model's rope_scaling has beta_fast {scaling.beta_fast:g} and beta_slow {scaling.beta_slow:g}: llama.cpp "
-            f"computes {YARN_BETAS[0]:g} and {YARN_BETAS[1]:g} for the layout {settings.layout} whatever the file says, "
-            "which is another model. Export it with --to hf"
+            f"the model's rope_scaling has beta_fast {scaling.beta_fast:g} and beta_slow {scaling.beta_slow:g}: "
+            f"llama.cpp computes {YARN_BETAS[0]:g} and {YARN_BETAS[1]:g} for the layout {settings.layout} whatever the "
+            "file says, which is another model. Export it with --to hf"
         )
 
 

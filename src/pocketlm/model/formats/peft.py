@@ -133,7 +133,7 @@ def merge_adapter(model: Transformer, folder: Path) -> None:
 
 def _matrices(model: Transformer) -> dict[str, Tensor]:
     """The matrices of the layers by the modules of transformers: views of the model's weights."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, weight in model.state_dict().items():
         if name.startswith("blocks.") and weight.ndim == 2:
             parts = zip(NAMING.parts(name), split_rows(model.settings, name, weight), strict=True)

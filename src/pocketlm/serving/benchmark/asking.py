@@ -10,7 +10,7 @@ in two halves, and the second half goes the other way first, so that neither way
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
@@ -94,11 +94,17 @@ def request_body(task: Task, way: Way, model: str) -> dict[str, Any]:
 
 
 def ask_tasks(
-    target: Target, tasks: Sequence[Task], way: Way, log_probabilities: bool = False, meter: bool = False
+    target: Target,
+    tasks: Sequence[Task],
+    way: Way,
+    answered: Callable[[], None],
+    log_probabilities: bool = False,
+    meter: bool = False,
 ) -> Round:
     """Ask all tasks one way, `target.streams` at a time.
 
     Args:
+        answered: called after each answer, in the order of the tasks.
         log_probabilities: ask for those of the answers' tokens as well.
         meter: read this machine's energy counters.
     """
@@ -111,7 +117,10 @@ def ask_tasks(
     began = perf_counter()
     pool = ThreadPoolExecutor(target.streams)
     try:
-        answers = list(pool.map(one, tasks))
+        answers = []
+        for answer in pool.map(one, tasks):
+            answers.append(answer)
+            answered()
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the whole list
     seconds = perf_counter() - began
@@ -120,14 +129,16 @@ def ask_tasks(
     return Round(way, records, seconds, joules)
 
 
-def ask_both_ways(target: Target, tasks: Sequence[Task], constrained: Sequence[Kind], meter: bool) -> list[Round]:
+def ask_both_ways(
+    target: Target, tasks: Sequence[Task], constrained: Sequence[Kind], answered: Callable[[], None], meter: bool
+) -> list[Round]:
     """Ask every task without constraints, and those of the kinds in `constrained` with them; in halves, as above."""
     rounds = []
     for half, ways in ((tasks[::2], WAYS), (tasks[1::2], WAYS[::-1])):
         for way in ways:
             asked = [task for task in half if way == "prompt_only" or task.kind in constrained]
             if asked:
-                rounds.append(ask_tasks(target, asked, way, meter=meter))
+                rounds.append(ask_tasks(target, asked, way, answered, meter=meter))
     return rounds
 
 
@@ -138,7 +149,7 @@ def find_support(target: Target, log_probabilities: bool = False) -> dict[Kind, 
     shows that it was ignored; one that was cut shows nothing, and counts as ignored too.
 
     Args:
-        log_probabilities: whether the constraint is taken together with `logprobs`.
+        log_probabilities: whether the constraint is followed together with `logprobs`, and these come.
     """
     greeting = [{"role": "user", "content": "Say hello."}]
     body = {"model": target.model, "temperature": 0, "max_tokens": 96, "messages": greeting}
@@ -165,6 +176,8 @@ def _support(target: Target, body: dict[str, Any]) -> Support:
     answer = ask(target.endpoint, body, target.timeout)
     if answer.fault:
         return Support("refused" if answer.status in REFUSALS and answer.status != 429 else "failed", answer.fault)
+    if "logprobs" in body and answer.log_probabilities is None:
+        return Support("refused", "no log-probabilities come with it")
     texts = [arguments for name, arguments in answer.calls if name == ODD_NAME] if "tools" in body else [answer.text]
     found, fault = strict_object(texts[0]) if texts else ({}, "no call")
     return Support("ignored" if fault or not fits_schema(found, ODD_SCHEMA) else "enforced")

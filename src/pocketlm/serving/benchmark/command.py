@@ -6,13 +6,14 @@ digest stands in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pocketlm.errors import InputError
 from pocketlm.pipeline.environment import environment
+from pocketlm.pipeline.progress import Progress
 from pocketlm.pipeline.seeds import generator
 from pocketlm.pipeline.storage import write_json_atomic
 from pocketlm.serving.benchmark.asking import WAYS, Record, Target, ask_both_ways, find_support
@@ -42,6 +43,7 @@ def bench_serve(order: BenchmarkOrder, out: Path) -> list[str]:
     with _served(order) as side:
         target = open_side(side, order)
         metering = find_meter(target.endpoint.here)
+        answered = _count_up(2 * len(tasks))
         content = {
             "format": FORMAT,
             "task_set": {"version": VERSION, "digest": digest_of(tasks), "n": len(tasks)},
@@ -53,21 +55,30 @@ def bench_serve(order: BenchmarkOrder, out: Path) -> list[str]:
             "environment": environment(),
         }
         if order.curve is None:
-            content |= _both_ways(order, target, tasks, metering)
+            content |= _both_ways(order, target, tasks, metering, answered)
         else:
             large = open_side(order.curve.side, order)
             found = measure_routing(
-                target, large, tasks, order.curve, order.prices, metering, generator(0, "bench-serve intervals")
+                target,
+                large,
+                tasks,
+                order.curve,
+                order.prices,
+                metering,
+                generator(0, "bench-serve intervals"),
+                answered,
             )
             content |= {"router": {"endpoint": _described(large), "prices": vars(order.curve.prices), **found}}
     write_json_atomic(out, content)
     return both_ways_lines(content) if order.curve is None else curve_lines(content)
 
 
-def _both_ways(order: BenchmarkOrder, target: Target, tasks: Sequence[Task], metering: Metering) -> dict[str, Any]:
+def _both_ways(
+    order: BenchmarkOrder, target: Target, tasks: Sequence[Task], metering: Metering, answered: Callable[[], None]
+) -> dict[str, Any]:
     support = find_support(target)
     constrained = [kind for kind in KINDS if support[kind].usable]
-    rounds = ask_both_ways(target, tasks, constrained, bool(metering.counters))
+    rounds = ask_both_ways(target, tasks, constrained, answered, bool(metering.counters))
     records = {way: records_of(rounds, way) for way in WAYS}
     draws = generator(0, "bench-serve intervals")
     missing = {
@@ -89,6 +100,19 @@ def _both_ways(order: BenchmarkOrder, target: Target, tasks: Sequence[Task], met
         "formulas": {"energy_per_success": ENERGY_FORMULA, "cost_per_success": COST_FORMULA},
         "records": [_recorded(record) for way in WAYS for record in records[way]],
     }
+
+
+def _count_up(total: int) -> Callable[[], None]:
+    """Shows progress, one more answer each time it is called."""
+    progress, done = Progress(), 0
+    progress.start("bench-serve", 1, 1)
+
+    def answered() -> None:
+        nonlocal done
+        done += 1
+        progress.update(done, total, "answer", {})
+
+    return answered
 
 
 def _described(target: Target) -> dict[str, str]:

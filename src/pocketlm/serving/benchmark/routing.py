@@ -1,8 +1,8 @@
-"""Measuring a router: both models answer every task once, with log-probabilities; `curve` says what follows."""
+"""Measuring a router: both models answer every task once; `curve` says what follows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy
@@ -25,25 +25,26 @@ def measure_routing(
     prices: Prices,
     metering: Metering,
     generator: numpy.random.Generator,
+    answered: Callable[[], None],
 ) -> dict[str, Any]:
-    """Ask both models and draw the curve.
+    """Ask both models and draw the curve; `answered` is called after each answer.
 
-    A kind of task is asked with constraints where both endpoints take them together with `logprobs`, otherwise of both
-    without.
+    A kind of task is asked with constraints where both endpoints take them, and the small model's gives
+    log-probabilities together with them; otherwise of both without.
 
     Raises:
         InputError: the small model's endpoint states no log-probabilities.
     """
-    supports = find_support(small, True), find_support(large, True)
+    supports = find_support(small, log_probabilities=True), find_support(large)
     ways: dict[str, Way] = {
         kind: "constrained" if all(support[kind].usable for support in supports) else "prompt_only" for kind in KINDS
     }
-    ours = _rounds(small, tasks, ways, bool(metering.counters))
+    ours = _rounds(small, tasks, ways, answered, True, bool(metering.counters))
     if all(record.answer.log_probabilities is None for one in ours for record in one.records):
         raise InputError(
             f"{small.endpoint.url} states no log-probabilities (logprobs), so nothing says how sure {small.model} is"
         )
-    theirs = _rounds(large, tasks, ways, False)
+    theirs = _rounds(large, tasks, ways, answered, False, False)
     own_cost = _own_cost(ours, prices, len(tasks))
     replies = {record.task.hash: record for one in theirs for record in one.records}
     pairs = [_pair(record, replies[record.task.hash], order, own_cost) for one in ours for record in one.records]
@@ -60,12 +61,19 @@ def measure_routing(
     }
 
 
-def _rounds(target: Target, tasks: Sequence[Task], ways: dict[str, Way], meter: bool) -> list[Round]:
+def _rounds(
+    target: Target,
+    tasks: Sequence[Task],
+    ways: dict[str, Way],
+    answered: Callable[[], None],
+    log_probabilities: bool,
+    meter: bool,
+) -> list[Round]:
     found = []
     for way in dict.fromkeys(ways.values()):
         asked = [task for task in tasks if ways[task.kind] == way]
         if asked:
-            found.append(ask_tasks(target, asked, way, log_probabilities=True, meter=meter))
+            found.append(ask_tasks(target, asked, way, answered, log_probabilities, meter))
     return found
 
 

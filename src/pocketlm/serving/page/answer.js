@@ -38,6 +38,9 @@ export class AnswerView {
   render() {
     const { record } = this;
     this.element.dataset.state = record.state;
+    const silent = ENDED.has(record.state) && !record.text;
+    this.element.classList.toggle("silent", silent);
+    this.element.classList.toggle("empty", silent && !record.before);
     this.part("model").textContent = record.model;
     this.part("text").setAttribute("aria-label", `${record.model}; arrow keys go through the tokens`);
     this.part("figures").textContent = figures(record);
@@ -49,6 +52,7 @@ export class AnswerView {
 
 function problemText({ message, status, wait }) {
   if (status === 429) return `The server is busy: ${message}. ${wait ? `Try again in ${wait} s.` : "Try again soon."}`;
+  if (status === 401) return "The server wants its token, and was not given it.";
   return message.replace(/^./, (first) => first.toUpperCase());
 }
 
@@ -59,6 +63,7 @@ function figures(record) {
   if (count) parts.push(`${count.toLocaleString("en")} ${count === 1 ? "token" : "tokens"}`);
   if (rate) parts.push(`${rate.toFixed(rate < 100 ? 1 : 0)} tokens/s`);
   if (first !== undefined) parts.push(`first token after ${first.toFixed(2)} s`);
+  if (state === "done" && !record.text) parts.push("an empty answer");
   if (state === "stopped") parts.push("stopped by you");
   if (finish) parts.push(`finish: ${finish === "length" ? "length (limit reached)" : finish}`);
   if (state === "done" && seed) parts.push(`seed ${seed}`);

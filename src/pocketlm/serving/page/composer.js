@@ -19,8 +19,9 @@ export class Composer {
       event.preventDefault();
       this.submit(send);
     });
-    // The second half of a double click on Send falls on Stop.
+    // Stop stands where Send stood: the second half of a double click, or a key held down, does not mean it.
     this.stopButton.addEventListener("click", (event) => event.detail > 1 || stop());
+    this.stopButton.addEventListener("keydown", (event) => event.repeat && event.preventDefault());
     this.field.addEventListener("input", () => this.changed());
     this.field.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || event.isComposing || event.shiftKey || event.altKey) return;

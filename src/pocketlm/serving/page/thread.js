@@ -94,10 +94,11 @@ export class Thread {
     turn.part("copy-said").addEventListener("click", () => this.act("copy-said", this, turn, 0));
     turn.part("cancel").addEventListener("click", cancel);
     form.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
-      if (event.key !== "Escape") return;
+      const sends = event.key === "Enter" && (event.ctrlKey || event.metaKey);
+      if (!sends && event.key !== "Escape") return;
       event.preventDefault();
-      cancel();
+      if (sends) form.requestSubmit();
+      else cancel();
     });
     form.addEventListener("submit", (event) => {
       event.preventDefault();

@@ -165,7 +165,7 @@ export class TokenText {
     const at = this.spans.indexOf(this.current);
     const keys = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: this.spans.length - 1 };
     const vertical = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    const target = vertical ? this.inNextLine(vertical) : this.spans[keys[event.key]];
+    const target = vertical && this.spans.length ? this.inNextLine(vertical) : this.spans[keys[event.key]];
     if (!target || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
     this.step(target);
@@ -180,14 +180,15 @@ export class TokenText {
 
   /** The token nearest to the current one in the line below (1) or above (-1). */
   inNextLine(direction) {
-    const from = (this.current ?? this.spans[0])?.getBoundingClientRect();
+    const from = (this.current ?? this.spans[0]).getClientRects()[0];
     let best = null;
     let least = Infinity;
     for (const span of this.spans) {
-      const at = span.getBoundingClientRect();
-      const lines = ((at.top - from.top) * direction) / from.height;
-      const distance = lines * 1e5 + Math.abs(at.left - from.left);
-      if (lines > 0.5 && distance < least) [best, least] = [span, distance];
+      for (const at of span === this.current ? [] : span.getClientRects()) {
+        const lines = ((at.top - from.top) * direction) / from.height;
+        const distance = lines * 1e5 + Math.abs(at.left - from.left);
+        if (lines > 0.5 && distance < least) [best, least] = [span, distance];
+      }
     }
     return best;
   }

@@ -5,14 +5,14 @@ import { element } from "./token_text.js";
 const WORDS = {
   chat: {
     title: "Ask",
-    says: "You write, and a small language model on this page's server answers. Models of this size are often wrong "
-      + "and sound sure: check what they say. A model trained on plain text alone does better with “Continue text”.",
+    says: "A small language model on this page's server. Models of this size are often wrong and sound sure: check what "
+      + "they say. One trained on plain text alone does better with “Continue text”.",
     examples: ["What is the capital of France?", "Name three fruits.", "Write one sentence about the sea.", "What is 12 + 7?"],
   },
   text: {
     title: "Continue a text with",
-    says: "You begin a text, and a small language model on this page's server goes on with it, word after likely word. "
-      + "This is what models trained on plain text do; nothing tells them that they are asked a question.",
+    says: "You begin a text, and a small language model on this page's server goes on, word after likely word. This is "
+      + "what models trained on plain text do; nothing tells them that they are asked a question.",
     examples: ["The capital of France is", "Once upon a time, a small robot", "Water boils at", "def add(a, b):"],
   },
 };

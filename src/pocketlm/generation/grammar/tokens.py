@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     import llguidance
 
     from pocketlm.data.tokens.tokenizer import Tokenizer
+
+PLAIN = re.compile(rb"[\x20-\x21\x23-\x5b\x5d-\x7e]+")
+STRUCTURE = re.compile(rb'[{}\[\]",:]')
 
 
 class GrammarTokens:
@@ -56,6 +61,12 @@ class GrammarTokens:
             ids = self.backend.tokenize_bytes(bytes([byte]))
             if len(ids) == 1 and ids[0] not in special and self.backend.decode_bytes(ids) == bytes([byte]):
                 self.of_byte[byte] = ids[0]
+        texts = [self.backend.decode_bytes([token]) for token in range(tokenizer.vocabulary)]
+        self._plain = [bool(PLAIN.fullmatch(text)) for text in texts]
+        self._quoting = [b'"' in text for text in texts]
+        self._no_quotes = self._mask([token for token, quoting in enumerate(self._quoting) if not quoting])
+        self._no_structure = self._mask([token for token, text in enumerate(texts) if not STRUCTURE.search(text)])
+        self._brackets = numpy.array([self.of_byte[byte] for byte in b'"}]' if byte in self.of_byte], numpy.int64)
 
     def allowed(self, matcher: llguidance.LLMatcher) -> numpy.ndarray:
         """Words of the tokens that may come next, special tokens left out, those that end it put in where it may end.
@@ -71,11 +82,41 @@ class GrammarTokens:
                 words |= self._ends
         return words
 
+    def in_string(self, words: numpy.ndarray) -> bool:
+        """Whether any text may stand here: both brackets and the quote are allowed only inside a JSON string."""
+        return len(self._brackets) == 3 and bool(bits_of(words, self._brackets).all())
+
+    def beginning_nothing(self, words: numpy.ndarray, first: int | None, in_string: bool) -> numpy.ndarray:
+        """Allowed words without the tokens that could begin a part of a JSON text, but with the token `first`."""
+        kept = words & (self._no_quotes if in_string else self._no_structure)
+        return kept if first is None else kept | self._mask([first])
+
+    def holds(self, words: numpy.ndarray, token: int) -> bool:
+        """Whether a token is among the words."""
+        return bool(words[token >> 5] >> (token & 31) & 1)
+
+    def is_plain(self, token: int) -> bool:
+        """Whether inside a string it leaves open what it found open: ASCII without quote, escape and control."""
+        return self._plain[token]
+
+    def closes_string(self, token: int) -> bool:
+        """Whether it holds a quote."""
+        return self._quoting[token]
+
+    def count(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self.backend.tokenize_str(text))
+
     def only(self, token: int | None) -> numpy.ndarray:
         """Words of one token; None: of those that end the text."""
         return self._ends.copy() if token is None else self._mask([token])
 
-    def _mask(self, tokens: list[int] | tuple[int, ...]) -> numpy.ndarray:
+    def _mask(self, tokens: Sequence[int]) -> numpy.ndarray:
         bits = numpy.zeros(self._words * 32, numpy.uint8)
         bits[list(tokens)] = 1
         return numpy.packbits(bits, bitorder="little").view(numpy.int32)
+
+
+def bits_of(words: numpy.ndarray, tokens: numpy.ndarray) -> numpy.ndarray:
+    """[n] bool for [n] ids: whether each is among the words."""
+    return ((words[tokens >> 5] >> (tokens & 31)) & 1).astype(bool)

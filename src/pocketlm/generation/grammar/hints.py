@@ -1,4 +1,4 @@
-"""Pieces of text that a grammar may ask for somewhere, so that the way to an end can be found (`grammar_ending.py`).
+"""Pieces of text that a grammar may ask for somewhere, so that the way to an end can be found (`endings.py`).
 
 Where a pattern has to occur anywhere in a text, what may come next does not show when it has begun to occur.
 """

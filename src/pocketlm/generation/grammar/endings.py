@@ -13,14 +13,19 @@ from typing import TYPE_CHECKING
 
 import numpy
 
+from pocketlm.generation.grammar.tokens import bits_of
+
 if TYPE_CHECKING:
     import llguidance
 
-    from pocketlm.generation.grammar_tokens import GrammarTokens
+    from pocketlm.generation.grammar.tokens import GrammarTokens
 
 CLOSING = b"@}])\"'>\n;.,:"
-"""What ends something, in the order in which it is tried. The rest of ASCII's punctuation follows, then all others."""
-PUNCTUATION = b"!#$%&(*+-/<=?[\\^_`{|~ "
+"""What ends something, in the order in which it is tried."""
+PUNCTUATION = b"!#$%&*/=?\\^_`|~"
+"""Follows; then all others."""
+LAST = b" +-{[(<"
+"""What can be left out, and what opens something."""
 
 MOST_REPEATED = 3
 """Times that a byte is taken before others have their turn, where nothing new was allowed in between."""
@@ -35,11 +40,9 @@ class Endings:
 
     def __init__(self, tokens: GrammarTokens) -> None:
         self._tokens = tokens
-        order = dict.fromkeys([*CLOSING, *PUNCTUATION, *range(256)])
-        self._order, self._brackets = (
-            numpy.array([tokens.of_byte[byte] for byte in some if byte in tokens.of_byte], numpy.int64)
-            for some in (order, b'"}]')
-        )
+        others = [byte for byte in range(256) if byte not in LAST]
+        order = dict.fromkeys([*CLOSING, *PUNCTUATION, *others, *LAST])
+        self._order = numpy.array([tokens.of_byte[byte] for byte in order if byte in tokens.of_byte], numpy.int64)
 
     def find(self, matcher: llguidance.LLMatcher, most: int, hints: Sequence[list[int]] = ()) -> list[int] | None:
         """Tokens from here to a place where the text may end; None if none is found within `most` tokens.
@@ -81,12 +84,12 @@ class Endings:
             words = self._tokens.allowed(walker)
             if len(path) >= most or not words.any():
                 return None
-            allowed = _bits(words, self._order)
+            allowed = bits_of(words, self._order)
             steps: list[int] | None = None
             if not allowed.any():
                 steps = self._fixed(walker, words)
-            elif len(self._brackets) == 3 and _bits(words, self._brackets).all():
-                steps = [int(self._brackets[0])]  # both brackets are allowed only where they are text: in a string
+            elif self._tokens.in_string(words):
+                steps = [self._tokens.of_byte[ord('"')]]
             elif generator is not None:
                 steps = [int(self._order[generator.choice(numpy.flatnonzero(allowed))])]
             else:
@@ -106,7 +109,7 @@ class Endings:
         for hint in hints:
             trial = walker.deep_copy()
             if trial.try_consume_tokens(hint) == len(hint):
-                after = _bits(self._tokens.allowed(trial), self._order)
+                after = bits_of(self._tokens.allowed(trial), self._order)
                 if trial.is_accepting() or (after & ~allowed).any():
                     return hint
         return None
@@ -131,7 +134,3 @@ def _choice(allowed: numpy.ndarray, before: numpy.ndarray, uses: numpy.ndarray) 
         place = int(fresh.argmax() if fresh.any() else numpy.where(allowed, uses, uses.max() + 1).argmin())
     uses[place] += 1
     return place
-
-
-def _bits(words: numpy.ndarray, tokens: numpy.ndarray) -> numpy.ndarray:
-    return ((words[tokens >> 5] >> (tokens & 31)) & 1).astype(bool)

@@ -11,8 +11,8 @@ A narrowed schema allows fewer texts, each of them valid under the schema as it 
 - between values stands nothing or, behind "," and ":", one space: line ends can be repeated for ever, too.
 
 Schemas that combine others (`allOf`, or `$ref`, `anyOf`, `oneOf` beside constraints) are taken as they are, but for
-the last point: what narrows one part could contradict another. Strings and arrays get no bound; `grammar.py` says how
-a text ends in time.
+the last point: what narrows one part could contradict another. Strings and arrays get no bound; `constraint.py` says
+how a text ends in time.
 
 Not covered: what llguidance does not know (`not`, `if`, `uniqueItems`, `contains`, ...). It is refused there.
 """
@@ -66,6 +66,20 @@ CONSTRAINING = (
     | {"maxProperties", "items", "prefixItems", "minItems", "maxItems", "minLength", "maxLength", "pattern", "format"}
     | {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
 )
+
+ANY_OBJECT = {
+    "type": "object",
+    "additionalProperties": {"$ref": "#/$defs/value"},
+    "$defs": {
+        "value": {
+            "anyOf": [
+                {"type": ["string", "number", "boolean", "null"]},
+                {"type": "array", "items": {"$ref": "#/$defs/value"}},
+                {"type": "object", "additionalProperties": {"$ref": "#/$defs/value"}},
+            ]
+        }
+    },
+}
 
 Schema = dict[str, Any]
 
