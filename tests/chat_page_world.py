@@ -48,6 +48,8 @@ class Says:
         pause: seconds before each token.
         status: other than 200, an error of OpenAI's form with `message` and `extra`.
         fault: after the tokens: "broken" closes the connection, "event" sends an error.
+        routed: what a router did with the request; whoever answered is called "big".
+        bare: no log-probabilities are given.
     """
 
     tokens: Sequence[Token] = ()
@@ -59,6 +61,8 @@ class Says:
     extra: dict[str, Any] = field(default_factory=dict)
     wait: int | None = None
     fault: str = ""
+    routed: str = ""
+    bare: bool = False
 
 
 def words(text: str, **options: Any) -> Says:
@@ -136,10 +140,12 @@ def world(say: Callable[[Body], Says], **options: Any) -> Iterator[World]:
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
             self.send_header("X-Seed", "77")
+            if answer.routed:
+                self.send_header("X-Pocketlm-Routed", answer.routed)
             self.end_headers()
             for choice in choices(answer, chat):
                 time.sleep(answer.pause)
-                self.event({"choices": [choice]})
+                self.event({"model": "big", "choices": [choice]})
             if answer.fault == "event":
                 self.event({"error": {"message": "the model broke", "type": "server_error"}})
             elif answer.fault != "broken":
@@ -164,8 +170,9 @@ def choices(answer: Says, chat: bool) -> Iterator[dict[str, Any]]:
         if text.endswith("\ufffd") and token is not answer.tokens[-1]:
             continue
         if answer.text is not None:
-            text, given = answer.text[given : given + len(text)], given + len(text)
-        yield _choice(text, waiting, None, chat)
+            end = given + len(text) if token is not answer.tokens[-1] else None
+            text, given = answer.text[given:end], given + len(text)
+        yield _choice(text, [] if answer.bare else waiting, None, chat)
         waiting = []
     if not answer.fault:
         yield _choice("", [], answer.finish, chat)

@@ -10,9 +10,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
+import tokenizers
 from starlette.testclient import TestClient
+from tokenizers import AddedToken
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel as ByteLevelSplit
 
-from pocketlm.data.tokens.tokenizer import Tokenizer, train_tokenizer
+from pocketlm.data.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer, byte_characters
 from pocketlm.errors import InputError
 from pocketlm.generation.live import Progress
 from pocketlm.generation.requests import Completion, Odds, Request
@@ -28,8 +33,16 @@ LETTERS = "The answer is blowing in the wind, é ö 😀! "
 
 @cache
 def tokenizer() -> Tokenizer:
-    """Bytes and a few words: 'é' and '😀' take several tokens."""
-    return Tokenizer(train_tokenizer(["the answer is blowing in the wind user assistant system"], 275))
+    """Bytes and a few pieces of words: 'é' and '😀' take several tokens. Built by hand: learning one takes seconds."""
+    characters = byte_characters()
+    pieces = "t h|th e|Ġ the|a n|i s|Ġ is|i n|in g|Ġ b|l o|w ing|an s|Ġ ans|e r|w er|w i"
+    merges = [(left, right) for left, right in map(str.split, pieces.split("|"))]
+    words = [*SPECIAL_TOKENS, *characters, *("".join(pair) for pair in merges)]
+    backend = tokenizers.Tokenizer(BPE(vocab={word: number for number, word in enumerate(words)}, merges=merges))
+    backend.pre_tokenizer = ByteLevelSplit(add_prefix_space=False)
+    backend.decoder = ByteLevelDecoder()
+    backend.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in SPECIAL_TOKENS])
+    return Tokenizer(backend)
 
 
 def said(text: str) -> Callable[[Request, int], list[int]]:

@@ -31,8 +31,10 @@ NAMES = st.one_of(
     st.sampled_from(["type", "role", "content", "text", "name", "function", "include_usage", "json_schema", "schema"]),
 )
 VALUES = st.recursive(
-    SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(NAMES, inner, max_size=4)), max_leaves=8
-)  # fmt: skip
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(NAMES, inner, max_size=4)),
+    max_leaves=8,
+)
 
 
 @pytest.fixture(scope="module")

@@ -183,10 +183,15 @@ def test_tokens_are_joined_to_whole_characters(chromium: Visitor) -> None:
 
 
 def test_a_stop_string_cuts_inside_a_token(chromium: Visitor) -> None:
-    with world(lambda body: Says([Token(b"ab"), Token(b"cd"), Token(b"ef")], text="abc")) as server:
+    whole = [Token(b"ab"), Token(b"cd"), Token(b"ef")]
+    answers = iter([Says(whole, text="abc"), Says(whole[:1], text="abc")])  # the token that was cut is told of, or not
+    with world(lambda body: next(answers)) as server:
         chromium.visit(server.url)
         chromium.say("go")
         assert chromium.texts(".text .token") == ["ab", "c"]
+        chromium.say("go")
+        assert chromium.texts(".turn:last-child .text .token") == ["ab"]
+        assert chromium.text(".turn:last-child .text") == "abc"
 
 
 def test_text_that_is_not_its_tokens_is_shown_without_them(chromium: Visitor) -> None:
@@ -195,6 +200,29 @@ def test_text_that_is_not_its_tokens_is_shown_without_them(chromium: Visitor) ->
         chromium.say("go")
         assert chromium.text(".text") == "zyx"
         assert chromium.texts(".text .token") == []
+
+
+def test_text_streams_where_no_probabilities_are_given(chromium: Visitor) -> None:
+    with world(lambda body: words("one two three four", pause=0.2, bare=True)) as server:
+        chromium.visit(server.url)
+        chromium.say("go", wait=False)
+        chromium.until("document.querySelector('.text')?.innerText === 'one two'")
+        chromium.idle()
+        assert chromium.text(".text") == "one two three four"
+        assert chromium.texts(".text .token") == []
+
+
+def test_the_answer_says_who_gave_it_where_a_router_decides(chromium: Visitor) -> None:
+    answers = iter([words("a b", routed="upstream"), words("a b", routed="own"), words("a b", routed="failed")])
+    with world(lambda body: next(answers)) as server:
+        chromium.visit(server.url)
+        for name in ("one", "two", "three"):
+            chromium.say(name)
+        upstream, own, failed = chromium.texts(".figures")
+    assert upstream.startswith("answered by big, another server's model · 3 tokens · answer after ")
+    assert "seed" not in upstream
+    assert own.startswith("3 tokens · answer after ")
+    assert "a larger model was asked and did not answer" in failed
 
 
 def test_two_models_are_asked_at_once_and_remember_their_own_words(chromium: Visitor) -> None:

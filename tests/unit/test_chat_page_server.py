@@ -27,7 +27,7 @@ def test_the_page_and_the_server_understand_each_other(tmp_path: Path) -> None:
         messages = len(chromium.messages)  # the 401
 
         chromium.say("hello")
-        assert chromium.text(".text") == f"0{LETTERS}".rstrip()
+        assert chromium.text(".text") == f"0{LETTERS}"
         assert "finish: stop" in chromium.text(".figures")
         joined = chromium.evaluate("[...document.querySelectorAll('.token')].map(one => one.textContent).join('')")
         assert joined == f"0{LETTERS}"
@@ -43,15 +43,13 @@ def test_the_page_and_the_server_understand_each_other(tmp_path: Path) -> None:
         chromium.idle()
         assert settled(models[1])  # its slot is free
         assert "stopped by you" in chromium.text(".turn:last-child [data-column='1'] .figures")
-        assert "é é" not in chromium.text(".turn:last-child [data-column='1'] .text")
+        assert chromium.text(".turn:last-child [data-column='1'] .text").startswith("0éé")
 
         chromium.click("#compare")
         chromium.click("label:has(#mode-text)")
         chromium.setting("stop-strings", "wind")
         chromium.say("the answer")
-        assert chromium.text("#text-turns .text") == "the answer0The answer is blowing in the"
-        cut = "document.querySelector('#text-turns .text').textContent"
-        assert chromium.evaluate(cut) == "the answer0The answer is blowing in the "
+        assert chromium.text("#text-turns .text") == "the answer0The answer is blowing in the "
         assert chromium.texts("#text-turns .token") != []
         chromium.setting("schema", '{"type": "nothing"}')
         chromium.say("never")

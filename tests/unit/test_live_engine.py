@@ -70,6 +70,8 @@ def test_sequences_that_come_one_after_the_other_are_what_they_are_alone(
     slots: int, steps_per_look: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pocketlm.generation.live.STEPS_PER_LOOK", {"cpu": steps_per_look})
+    monkeypatch.setattr("pocketlm.generation.schedule.SMALLEST_BLOCK", 1)
+    monkeypatch.setattr("pocketlm.generation.schedule.COPY_COST", 0)
     engine = LiveEngine(tiny_model(), slots, decode=toy_decode, prefill_tokens=16)
     requests, found = {}, []
     for request in mixed(40):
@@ -221,15 +223,22 @@ def test_what_is_not_a_number_ends_its_own_sequence_alone(prefill_tokens: int) -
         assert (engine.active, engine.waiting) == (0, 0)
 
 
-def test_a_prompt_that_was_cancelled_half_way_leaves_nothing_broken() -> None:
-    engine = LiveEngine(poisonous(), 1, prefill_tokens=20)
-    ticket = engine.add(Request([*[2] * 15, *[POISON] * 30], 2))
+@pytest.mark.parametrize(("prefill_tokens", "cancelled"), [(64, False), (20, False), (40, True)])
+def test_a_broken_prompt_leaves_nothing_on_the_shelf(prefill_tokens: int, cancelled: bool) -> None:
+    """A short prompt takes its place, and is copied to a slot together with a longer one: as far as that goes."""
+    engine = LiveEngine(poisonous(), 2, prefill_tokens=prefill_tokens)
+    ticket = engine.add(Request([*[2] * 5, *[POISON] * 40], 2))
     engine.advance()
-    engine.advance()
-    engine.cancel(ticket)
-    for good in (Request([1] * 3, 20, 1.0), Request([1] * 10, 30, 1.0)):
-        engine.add(good)
-        (outcome,) = endings(run(engine)).values()
+    assert engine.waiting == (prefill_tokens < 45)
+    if cancelled:
+        engine.cancel(ticket)
+    else:
+        run(engine)
+    goods = Request([1] * 3, 20, 1.0), Request([1] * (prefill_tokens // 2), 15, 1.0)
+    tickets = [engine.add(good) for good in goods]
+    ended = endings(run(engine))
+    for ticket, good in zip(tickets, goods, strict=True):
+        outcome = ended[ticket, 0]
         assert isinstance(outcome, Completion)
         assert_same(outcome, alone(good)[0])
 

@@ -19,12 +19,17 @@ from pocketlm.data.curation import kept_text
 from pocketlm.data.curation.curation_files import files_identity
 from pocketlm.data.gates import language
 from pocketlm.pipeline.artifact import Artifact
-from pocketlm.pipeline.coverage import coverage_of
+from pocketlm.pipeline.coverage import coverage_lines, coverage_of
 from pocketlm.pipeline.outside import changed_outside
+from pocketlm.pipeline.progress import Progress
+from pocketlm.pipeline.recipe import load_recipe
+from pocketlm.pipeline.runner import Runner
 from pocketlm.pipeline.stage import Inputs
 from pocketlm.pipeline.storage import sha256_file, sha256_text
+from pocketlm.pipeline.verification import checks_of_run
 from pocketlm.posttraining.settings import RolloutSettings
 from pocketlm.problems.rewards import RewardSettings
+from pocketlm.stages import registry
 from pocketlm.stages.curate import CurateSettings, curate
 from pocketlm.stages.distil import DistilSettings, distil
 from pocketlm.stages.import_model import ImportModelSettings, import_model
@@ -34,7 +39,10 @@ from pocketlm.stages.rejection_sampling import RejectionSamplingSettings, reject
 from pocketlm.stages.rlvr import RlvrSettings, rlvr
 from pocketlm.stages.sample import SampleSettings, sample
 from tests import posttraining_world as world
+from tests import whole_run
+from tests.data_pipeline import corpus, write_jsonl
 from tests.token_folders import documents, held_out, tokens_artifact
+from tests.toy import Silent
 from tests.unit.test_curation_contamination import ITEMS
 from tests.unit.test_curation_contamination import documents as curated_documents
 from tests.unit.test_curation_units import run as curate_run
@@ -233,3 +241,44 @@ def test_benchmarks_and_a_language_model_that_changed_are_named_and_not_used(
     with_text = with_text.set_column(place, "text", pa.array(column, with_text.schema.field("text").type))
     pq.write_table(with_text, artifact.path / "train.parquet")
     assert any("holds the evaluation item 2" in line for line in found("inside").differences), "inside of the run"
+
+
+RECIPE = """
+name: outside
+seed: 7
+runtime: {threads: 1, device: cpu}
+sources:
+  mine: {path: "%s", licence: MIT}
+curate:
+  inputs: {documents: sources}
+  minimum_bytes: 20000
+  held_out: {minimum_documents: 3}
+  contamination: {benchmarks: {gsm8k: {path: "%s"}}}
+report:
+  inputs: {stages: "*"}
+"""
+
+
+def test_verify_passes_over_what_changed_outside_and_stops_at_what_changed_inside(tmp_path: Path) -> None:
+    benchmark, texts = tmp_path / "gsm.jsonl", write_jsonl(tmp_path / "texts.jsonl", corpus(40))
+    benchmark.write_text("".join(json.dumps(item) + "\n" for item in ITEMS), encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(RECIPE % (texts, benchmark), encoding="utf-8")
+    recipe, run = load_recipe(tmp_path / "recipe.yaml", registry()), tmp_path / "run"
+    Runner(recipe, run, lambda folder, seal: None, Progress(Silent())).run()  # type: ignore[arg-type]
+    kept = pq.read_table(run / "artifacts/curate/train.parquet")["text"][0].as_py()
+    benchmark.write_text(json.dumps({"question": kept[:400], "answer": "#### 8"}) + "\n", encoding="utf-8")
+    Path(texts).unlink()
+
+    def verified() -> tuple[list[str], str]:
+        checks = list(checks_of_run(run, registry(), whole_run.derive))
+        lines = coverage_lines([check.coverage for check in checks if check.coverage is not None])
+        return [line for check in checks for line in check.problems], "\n".join(lines)
+
+    problems, said = verified()
+    assert problems == []
+    assert f"benchmarks were not looked for: the outside file {benchmark} changed: its content hash is " in said
+    benchmark.unlink()
+    problems, said = verified()
+    assert (problems, f"the outside file {benchmark} cannot be read as it was" in said) == ([], True)
+    (run / "artifacts/curate/cloze.jsonl").write_text("")
+    assert any("cloze.jsonl" in line for line in verified()[0])

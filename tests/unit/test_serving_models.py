@@ -150,8 +150,8 @@ TOOL = {
 def wide() -> Iterator[TestClient]:
     """A model that knows nothing, with a context that holds descriptions of functions."""
     shape = ModelSettings(
-        vocabulary=tokenizer().vocabulary, width=32, layers=2, heads=2, kv_heads=2, head_dim=16, ffn_width=48, context=1500
-    )  # fmt: skip
+        vocabulary=275, width=32, layers=2, heads=2, kv_heads=2, head_dim=16, ffn_width=48, context=1500
+    )
     transformer = Transformer(shape)
     transformer.init_weights(0)
     engine = LiveEngine(transformer.requires_grad_(False), 4, decode=tokenizer().decode)

@@ -14,8 +14,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 class BenchmarkSettings(Settings):
     """One benchmark that training text must not hold. Its key in the recipe is its name; the names of
-    lm-evaluation-harness (`arc_challenge`, `arc_easy`, `hellaswag`, `piqa`, `winogrande`, `lambada_openai`, `gsm8k`)
-    know their columns and their place on the hub."""
+    lm-evaluation-harness (`arc_challenge`, `arc_easy`, `hellaswag`, `piqa`, `winogrande`, `lambada_openai`, `gsm8k`,
+    `blimp`) know their columns and their place on the hub."""
 
     path: Annotated[str | None, EXECUTION] = None
     """File, glob or `hf://` path; unset takes a known benchmark from the hub. The content is the identity."""

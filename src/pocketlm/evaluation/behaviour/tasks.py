@@ -1,7 +1,7 @@
 """The behaviour tasks by name.
 
-The items are published with the package. Whoever trains on them, or on text that quotes them, measures memory: they
-belong into a contamination index, and their scores are for models that never saw them.
+The items are published with the package. Whoever trains on them, or on text that quotes them, measures memory: their
+scores are for models that never saw them. No contamination index looks for them (docs/behaviour.md says why).
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ longer fit both, nothing new is begun: texts and numbers go on freely, but a bra
 if it leads to the end. Where the rest takes nearly all that is left, it alone is allowed: strings are closed, what is
 still required is filled in. So such a text is valid, and may say little.
 
-The end is missed, and the text then cut, if the limit is below what the grammar needs, or for a grammar whose parts
-are not known, if near the limit it begins one that takes more than was kept back.
+The end is missed, and the text then cut, if the limit is below what the grammar needs; for a grammar whose parts are
+not known, if near the limit it begins one that takes more than was kept back; for one that talks, if near the limit it
+stops talking.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class GrammarConstraint:
     Args:
         max_tokens: of the sequence, its stop token included; None: no limit is known.
         largest_part: tokens of the largest part that may be chosen; None: it is not known.
-        talks: whether a text that may end where it is goes on, up to the limit.
+        talks: whether a text that may end where it is goes on up to the limit, if anything may follow.
     """
 
     def __init__(
@@ -58,9 +59,10 @@ class GrammarConstraint:
         room = 0 if max_tokens is None else max(0, max_tokens - compiled.shortest - 1)
         self._margin = min(margin, room // 2)
         self._look_below = max_tokens or 0
-        self._rest: list[int] | None = None  # a way to the end from here, or from a few tokens before
+        self._rest: list[int] | None = None  # a way to the end from here, or from a few plain tokens before
+        self._earlier: list[int] | None = None  # one from before the last token
         self._rest_at_most = compiled.shortest
-        self._in_string = False  # in one in which any text may stand
+        self._in_string = False  # or in another place where any text may stand
         self._ending = False
 
     def allowed(self) -> numpy.ndarray:
@@ -73,11 +75,13 @@ class GrammarConstraint:
         close = left <= self._look_below and left - self._rest_at_most <= max(self._margin, self._part or 0)
         if close and not self._ending:
             self._look(words, left)
-        if self._rest is not None and (self._rest or not self._talks):
-            if self._ending:
-                return self._tokens.only(self._rest[0] if self._rest else None)
-            if self._part is not None and left - self._rest_at_most <= self._part:
-                return self._tokens.beginning_nothing(words, self._rest[0] if self._rest else None, self._in_string)
+        if self._rest is None or (self._talks and not self._rest and self._in_string):
+            return words
+        begins_nothing = self._part is not None and left - self._rest_at_most <= self._part
+        if self._ending or (begins_nothing and not self._rest):
+            return self._tokens.only(self._rest[0] if self._rest else None)
+        if begins_nothing:
+            return self._tokens.beginning_nothing(words, self._rest[0], self._in_string)
         return words
 
     def accept(self, token: int) -> bool:
@@ -96,6 +100,7 @@ class GrammarConstraint:
             self._rest_at_most = len(self._rest)
         elif not (self._in_string and self._tokens.is_plain(token)):
             part = 0 if self._in_string and not self._tokens.closes_string(token) else self._part or 0
+            self._earlier = self._rest or self._earlier
             self._rest, self._ending = None, False
             self._rest_at_most += GROWTH + part
         return bool(self._matcher.is_stopped() and self._matcher.is_accepting())
@@ -113,11 +118,15 @@ class GrammarConstraint:
         """Find the rest anew where it is not known any more, and begin the end where it is time to."""
         rest = self._rest
         if rest is None or (rest and not self._tokens.holds(words, rest[0])) or left - len(rest) <= self._margin:
-            self._rest = rest = self._endings.find(self._matcher, left, self._compiled.hints)
+            known = [] if self._earlier is None else [self._earlier[1:], self._earlier]
+            known = known if rest is None else [rest]
+            self._rest = rest = next(
+                (path for path in known if len(path) <= left and self._endings.leads(self._matcher, path)), None
+            ) or self._endings.find(self._matcher, left, self._compiled.hints)
             if rest is None:
                 self._look_below = left * 3 // 4
             else:
-                self._rest_at_most = len(rest)
+                self._rest_at_most, self._earlier = len(rest), None
         self._ending = rest is not None and left - len(rest) <= self._margin
 
     def _renew(self) -> None:

@@ -52,6 +52,11 @@ class Endings:
         """
         return self._walk(matcher, most, hints, None)
 
+    def leads(self, matcher: llguidance.LLMatcher, path: list[int]) -> bool:
+        """Whether a way leads from here to where the text may end."""
+        walker = matcher.deep_copy()
+        return walker.try_consume_tokens(path) == len(path) and bool(walker.is_accepting())
+
     def prove(self, matcher: llguidance.LLMatcher, most: int, hints: Sequence[list[int]]) -> list[int] | None:
         """`find`, with walks at random for grammars in which it leads nowhere."""
         path = self._walk(matcher, most, hints, None)

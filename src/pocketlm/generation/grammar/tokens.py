@@ -86,10 +86,9 @@ class GrammarTokens:
         """Whether any text may stand here: both brackets and the quote are allowed only inside a JSON string."""
         return len(self._brackets) == 3 and bool(bits_of(words, self._brackets).all())
 
-    def beginning_nothing(self, words: numpy.ndarray, first: int | None, in_string: bool) -> numpy.ndarray:
+    def beginning_nothing(self, words: numpy.ndarray, first: int, in_string: bool) -> numpy.ndarray:
         """Allowed words without the tokens that could begin a part of a JSON text, but with the token `first`."""
-        kept = words & (self._no_quotes if in_string else self._no_structure)
-        return kept if first is None else kept | self._mask([first])
+        return words & (self._no_quotes if in_string else self._no_structure) | self._mask([first])
 
     def holds(self, words: numpy.ndarray, token: int) -> bool:
         """Whether a token is among the words."""

@@ -23,6 +23,7 @@ SUPER_BLOCK = 256
 _SYMMETRIC_GROUP, _SYMMETRIC_LEVELS = 16, 32
 _RANGED_GROUP, _RANGED_LEVELS = 32, 15
 _LARGEST_RANGED_SCALE = 63
+_REFINEMENTS = 8
 
 
 def q6_k(rows: np.ndarray) -> np.ndarray:
@@ -106,47 +107,54 @@ def _ranged_scales(groups):  # type: ignore[no-untyped-def]
     """[groups, 2]: scale and (positive) minimum of each for levels from 0 to 15; the weight of an error is the value's
     size plus the group's root mean square."""
     found = np.zeros((len(groups), 2), np.float32)
-    count = groups.shape[1]
-    levels = np.zeros(count)
     for number in range(len(groups)):
         group = groups[number]
         low, high, squares = 0.0, np.float64(group[0]), 0.0
         for value in group:
             low, high = min(low, np.float64(value)), max(high, np.float64(value))
             squares += np.float64(value) * value
-        found[number, 1] = -low
-        if high <= low:
-            continue
-        usual = np.sqrt(squares / count)
-        least = np.inf
-        for step in range(-11, 11):
-            # The first try is the plain one, 15 steps from the lowest to the highest value.
-            inverse = (_RANGED_LEVELS + (0.0 if step == -11 else 0.1 * step)) / (high - low)
-            w, wx, wq, wqq, wxq = 0.0, 0.0, 0.0, 0.0, 0.0
-            for place in range(count):
-                value = np.float64(group[place])
-                level = min(max(np.rint(inverse * (value - low)), 0.0), np.float64(_RANGED_LEVELS))
-                levels[place] = level
-                weight = usual + abs(value)
-                w += weight
-                wx += weight * value
-                wq += weight * level
-                wqq += weight * level * level
-                wxq += weight * value * level
-            determinant = w * wqq - wq * wq
-            scale, offset = 1 / inverse, low
-            if determinant > 0:
-                scale = (w * wxq - wx * wq) / determinant
-                offset = (wqq * wx - wq * wxq) / determinant
-                if offset > 0:  # the format only subtracts
-                    scale, offset = wxq / wqq, 0.0
-            if scale < 0:
-                continue
-            error = 0.0
-            for place in range(count):
-                value = np.float64(group[place])
-                error += (usual + abs(value)) * (scale * levels[place] + offset - value) ** 2
-            if error < least:
-                least = error
-                found[number, 0], found[number, 1] = scale, -offset
+        usual = np.sqrt(squares / len(group))
+        best = (np.inf, 0.0, low)
+        for step in range(-10, 11):
+            if high <= low:  # nothing but one value, which is then the offset
+                break
+            for offset in (low, best[2]):
+                tried = _fitted(group, usual, (high - offset) / (_RANGED_LEVELS + 0.1 * step), offset)
+                best = tried if tried[0] < best[0] else best
+        # Levels for the fitted scale and offset, fitted again: each round is nearer, and a few suffice.
+        for _ in range(_REFINEMENTS):
+            tried = _fitted(group, usual, best[1], best[2]) if best[1] > 0 else best
+            if tried[0] >= best[0]:
+                break
+            best = tried
+        found[number, 0], found[number, 1] = best[1], -best[2]
     return found
+
+
+@kernel
+def _fitted(group, usual, scale, offset):  # type: ignore[no-untyped-def]
+    """Levels of a group for a scale and an offset; the error, scale and offset of the line that fits them best."""
+    if scale <= 0:
+        return np.inf, scale, offset
+    w, wx, wxx, wq, wqq, wxq = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for single in group:
+        value = np.float64(single)
+        level = min(max(np.rint((value - offset) / scale), 0.0), np.float64(_RANGED_LEVELS))
+        weight = usual + abs(value)
+        w += weight
+        wx += weight * value
+        wxx += weight * value * value
+        wq += weight * level
+        wqq += weight * level * level
+        wxq += weight * value * level
+    determinant = w * wqq - wq * wq
+    if wqq == 0 or determinant <= 0:
+        return np.inf, scale, offset
+    scale = (w * wxq - wx * wq) / determinant
+    offset = (wqq * wx - wq * wxq) / determinant
+    if offset > 0:  # the format only subtracts
+        scale, offset = wxq / wqq, 0.0
+    if scale <= 0:
+        return np.inf, scale, offset
+    error = wxx + scale * (scale * wqq + 2 * offset * wq - 2 * wxq) + offset * (offset * w - 2 * wx)
+    return error, scale, offset

@@ -4,10 +4,13 @@ import { stream } from "./server.js";
 import { readChat, readCompletion } from "./tokens.js";
 import { TokenText } from "./token_text.js";
 
-export const LIKELIEST = 5;
+const LIKELIEST = 5;
 const ENDED = new Set(["done", "stopped", "failed"]);
 
-/** A record of an answer by `model` that has not begun. `before` is the text that it continues, if it does. */
+/**
+ * A record of an answer by `model` that has not begun. `before` is the text that it continues, if it does. `routed` and
+ * `by`: where the server has a router to a larger model, what came of it and who answered.
+ */
 export function newRecord(model, before = "") {
   return { model, before, state: "waiting", text: "", tokens: [], count: 0, finish: null, problem: null, seed: null };
 }
@@ -29,7 +32,7 @@ export class AnswerView {
       button.addEventListener("click", () => act(button.dataset.act, this));
     }
     if (ENDED.has(record.state)) {
-      this.text.add(record.tokens);
+      this.text.add(record.tokens, record.text);
       this.text.finish(record.text);
     }
     this.render();
@@ -57,16 +60,20 @@ function problemText({ message, status, wait }) {
 }
 
 function figures(record) {
-  const { state, count, first, rate, finish, seed } = record;
+  const { state, count, first, rate, finish, seed, routed, by } = record;
   const parts = [];
+  const elsewhere = routed === "upstream";
+  if (elsewhere) parts.push(`answered by ${by}, another server's model`);
+  if (routed === "failed") parts.push("a larger model was asked and did not answer");
   if (state === "waiting") parts.push("waiting for the first token");
   if (count) parts.push(`${count.toLocaleString("en")} ${count === 1 ? "token" : "tokens"}`);
-  if (rate) parts.push(`${rate.toFixed(rate < 100 ? 1 : 0)} tokens/s`);
-  if (first !== undefined) parts.push(`first token after ${first.toFixed(2)} s`);
+  if (rate && !routed) parts.push(`${rate.toFixed(rate < 100 ? 1 : 0)} tokens/s`);
+  // With a router a stream begins when an answer is complete.
+  if (first !== undefined) parts.push(`${routed ? "answer" : "first token"} after ${first.toFixed(2)} s`);
   if (state === "done" && !record.text) parts.push("an empty answer");
   if (state === "stopped") parts.push("stopped by you");
   if (finish) parts.push(`finish: ${finish === "length" ? "length (limit reached)" : finish}`);
-  if (state === "done" && seed) parts.push(`seed ${seed}`);
+  if (state === "done" && seed && !elsewhere) parts.push(`seed ${seed}`);
   return parts.join(" · ");
 }
 
@@ -85,9 +92,10 @@ export async function ask(view, { body, chat, signal, authorize, progress }) {
     return stream(path, { ...body, ...odds }, signal);
   };
   try {
-    const { seed, chunks } = await authorize(open);
-    record.seed = seed;
+    const { seed, routed, chunks } = await authorize(open);
+    Object.assign(record, { seed, routed });
     for await (const chunk of chunks) {
+      record.by = chunk.model ?? record.by;
       take(view, read(chunk), clock);
       progress(view);
     }
@@ -108,7 +116,7 @@ function take(view, { text, tokens, finish, usage }, clock) {
     record.tokens.push(...tokens);
     record.count += tokens.length;
     Object.assign(record, clock.tick(record.count));
-    view.text.add(tokens);
+    view.text.add(tokens, record.text);
   }
   record.finish = finish ?? record.finish;
   record.count = usage?.completion_tokens ?? record.count;

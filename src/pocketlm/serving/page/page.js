@@ -8,7 +8,7 @@ import { Models } from "./models.js";
 import { withToken } from "./server.js";
 import { Settings } from "./settings.js";
 import { Speech } from "./speech.js";
-import { local, session } from "./store.js";
+import { local } from "./store.js";
 import { Thread } from "./thread.js";
 import { Tooltip } from "./token_text.js";
 import { Welcome } from "./welcome.js";
@@ -183,7 +183,10 @@ find("new").addEventListener("click", () => {
   refresh();
   composer.focus();
 });
-find("settings-open").addEventListener("click", () => (find("settings").open ? find("settings").close() : openSettings()));
+find("settings-open").addEventListener("click", () => {
+  if (find("settings").open) find("settings").close();
+  else openSettings();
+});
 find("settings").addEventListener("close", () => {
   refreshSettings();
   find("settings-open").focus();

@@ -6,7 +6,7 @@ const LOST = "The server cannot be reached. It may have stopped, or the connecti
 const BROKEN_OFF = "The connection ended before the answer did.";
 
 /** What went wrong, in words for the reader. `status` is 0 where no answer came; `wait` is in seconds. */
-export class ServerError extends Error {
+class ServerError extends Error {
   constructor(message, { status = 0, code = null, param = null, wait = null } = {}) {
     super(message);
     Object.assign(this, { status, code, param, wait });
@@ -21,7 +21,7 @@ export async function models() {
   return list.data;
 }
 
-/** Ask for a stream. Gives the seed that the server used, if it says so, and the stream's chunks. */
+/** Ask for a stream. Gives what the answer's header says (the seed; what a router did) and the stream's chunks. */
 export async function stream(path, body, signal) {
   const response = await request(path, {
     method: "POST",
@@ -29,7 +29,9 @@ export async function stream(path, body, signal) {
     body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
     signal,
   });
-  return { seed: response.headers.get("x-seed"), chunks: chunks(response.body.getReader()) };
+  const { headers } = response;
+  const said = { seed: headers.get("x-seed"), routed: headers.get("x-pocketlm-routed") };
+  return { ...said, chunks: chunks(response.body.getReader()) };
 }
 
 let asking = null;

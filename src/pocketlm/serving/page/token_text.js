@@ -111,13 +111,17 @@ export class TokenText {
   clear(before = "") {
     this.joiner = new Joiner();
     this.spans = [];
+    this.shown = 0; // characters of the answer that stand in tokens
     this.current = null;
-    this.box.replaceChildren(...(before ? [element("span", before, "before")] : []));
+    this.ahead = element("span");
+    this.box.replaceChildren(...(before ? [element("span", before, "before")] : []), this.ahead);
     this.box.removeAttribute("tabindex");
   }
 
-  add(tokens) {
+  /** New tokens, and the whole text so far: what of it no token has told of yet stands behind them. */
+  add(tokens, text) {
     for (const token of tokens) this.append(this.joiner.push(token));
+    this.ahead.textContent = text.slice(this.shown);
   }
 
   append(joined) {
@@ -126,15 +130,17 @@ export class TokenText {
     span.joined = joined;
     span.dataset.shade = shade(joined.tokens);
     this.spans.push(span);
-    this.box.append(span);
+    this.shown += joined.text.length;
+    this.ahead.before(span);
     this.box.tabIndex = 0;
   }
 
-  /** The answer has ended with this text: tokens that a stop string cut are cut here too. */
+  /** The answer has ended with this text: a token that a stop string cut is cut here too, or stands there as text. */
   finish(text) {
     this.append(this.joiner.rest());
     const shown = this.spans.map((span) => span.textContent).join("");
-    if (!shown.startsWith(text)) return this.setPlain(text);
+    if (!shown.startsWith(text) && !text.startsWith(shown)) return this.setPlain(text);
+    this.ahead.textContent = text.slice(shown.length);
     let left = text.length;
     for (const span of this.spans) {
       span.textContent = span.textContent.slice(0, left);
@@ -147,7 +153,7 @@ export class TokenText {
 
   setPlain(text) {
     this.clear(this.box.querySelector(".before")?.textContent);
-    this.box.append(element("span", text));
+    this.ahead.textContent = text;
   }
 
   holds(span) {

@@ -58,7 +58,7 @@ export class Joiner {
 }
 
 /** Whether bytes end with the beginning of a UTF-8 character that needs more of them. */
-export function endsInside(bytes) {
+function endsInside(bytes) {
   for (let back = 1; back <= Math.min(3, bytes.length); back += 1) {
     const byte = bytes[bytes.length - back];
     if (byte < 0x80) return false;

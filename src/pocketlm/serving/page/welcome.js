@@ -5,9 +5,11 @@ import { element } from "./token_text.js";
 const WORDS = {
   chat: {
     title: "Ask",
-    says: "A small language model on this page's server. Models of this size are often wrong and sound sure: check what "
-      + "they say. One trained on plain text alone does better with “Continue text”.",
-    examples: ["What is the capital of France?", "Name three fruits.", "Write one sentence about the sea.", "What is 12 + 7?"],
+    says: "A small language model on this page's server. Models of this size are often wrong and sound sure: check "
+      + "what they say. One trained on plain text alone does better with “Continue text”.",
+    examples: [
+      "What is the capital of France?", "Name three fruits.", "Write one sentence about the sea.", "What is 12 + 7?",
+    ],
   },
   text: {
     title: "Continue a text with",
