@@ -1,6 +1,6 @@
 """How often the 95 % intervals hold the truth, and how often the tests claim what is not there, by simulation.
 
-    python -m bench.statistics_coverage [--repetitions 4000]
+    python -m bench.statistics_coverage [--repetitions 4000] [--method NAME]
 
 Every interval that evaluation states is drawn many times from worlds whose truth is known, with the functions that
 evaluation calls. Prints a table and writes bench/results/statistics_coverage.json: coverage in percent with its
@@ -12,6 +12,7 @@ p < 0.05 stands in place of the coverage; "holds" is 5 % or fewer, within the er
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Iterator, Sequence
 from statistics import median
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.common import write_result
+from bench.common import RESULTS, write_result
 from bench.statistics_worlds import RESAMPLES, Null, World, nulls, worlds
 from pocketlm.statistics.rates import CONFIDENCE, wilson
 
@@ -85,12 +86,17 @@ def main() -> None:
     """Simulate everything, print the table, write the result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repetitions", type=int, default=4000)
-    repetitions = parser.parse_args().repetitions
-    rows = list(wilson_rows())
-    for world in worlds():
-        rows.append(coverage(world, repetitions))
-        print(_line(rows[-1]), flush=True)
-    rows += [false_claims(null, repetitions) for null in nulls()]
+    parser.add_argument("--method", help="simulate this one again, and keep the rows of the others as recorded")
+    options = parser.parse_args()
+    repetitions = options.repetitions
+    if options.method:
+        rows = _with_method(options.method, repetitions)
+    else:
+        rows = list(wilson_rows())
+        for world in worlds():
+            rows.append(coverage(world, repetitions))
+            print(_line(rows[-1]), flush=True)
+        rows += [false_claims(null, repetitions) for null in nulls()]
     for row in rows:
         if row["method"] in ("wilson", "mcnemar", "sign_flip_test", "place_bias"):
             print(_line(row))
@@ -98,6 +104,20 @@ def main() -> None:
     print(f"{len(rows)} cases: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     result = {"repetitions": repetitions, "resamples": RESAMPLES, "verdicts": counts, "rows": rows}
     print(write_result("statistics_coverage", result, ("scipy",)))
+
+
+def _with_method(method: str, repetitions: int) -> list[Row]:
+    """The recorded rows, those of one method made anew: each world draws from a stream of its own."""
+    recorded = json.loads((RESULTS / "statistics_coverage.json").read_text(encoding="utf-8"))
+    if recorded["repetitions"] != repetitions:
+        raise SystemExit(f"the recorded rows have {recorded['repetitions']} repetitions, not {repetitions}")
+    made = {(world.scenario, world.n): coverage(world, repetitions) for world in worlds() if world.method == method}
+    for row in made.values():
+        print(_line(row), flush=True)
+    places = [(row["scenario"], row["n"]) for row in recorded["rows"] if row["method"] == method]
+    if not made or sorted(places) != sorted(made):
+        raise SystemExit(f"the worlds of {method!r} are not those recorded: simulate everything")
+    return [made[row["scenario"], row["n"]] if row["method"] == method else row for row in recorded["rows"]]
 
 
 def _line(row: Row) -> str:
