@@ -11,8 +11,7 @@ a text to its end: what that guidance is worth.
 Overhead: each round answers every case once with the constraint, and once more without it and without stop tokens, each
 sequence for the same number of tokens: the same prompts, lengths and slots, in turn, so that load hits both. The figure
 is the median over the rounds of the ratio of their times, less 1. `in_constraint` is the share of the constrained time
-that passes inside `allowed` and `accept`, measured in a run of its own; the rest is the engine's, which moves a mask to
-the device and applies it.
+that passes inside `allowed` and `accept`; the rest is the engine's, which moves a mask to the device and applies it.
 
 What it does not cover: whether the content is any good, other models, accelerators.
 """
@@ -46,6 +45,7 @@ from pocketlm.model.transformer import Transformer
 from pocketlm.pipeline.seeds import derive_seed
 
 TEMPERATURE = 0.8
+WARM_TOKENS = 8
 ASKED = "{request} Answer with JSON only."
 
 
@@ -72,13 +72,21 @@ class Timed:
 class Subject:
     """The model, and what is asked of it."""
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, slots: int, max_tokens: int, loose: bool) -> None:
-        self.tokenizer, self.max_tokens = tokenizer, max_tokens
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        cases: Sequence[Case],
+        slots: int,
+        max_tokens: int,
+        loose: bool,
+    ) -> None:
+        self.tokenizer, self.cases, self.max_tokens = tokenizer, cases, max_tokens
         grammars = Grammars(tokenizer, model.settings.vocabulary)
         limit = None if loose else max_tokens
-        self.constraints = {case.name: grammars.json_schema(case.schema, limit) for case in CASES}
+        self.constraints = {case.name: grammars.json_schema(case.schema, limit) for case in cases}
         self._model, self._slots = model, slots
-        self._length = max(len(self.prompt(case)) for case in CASES) + max_tokens
+        self._length = max(len(self.prompt(case)) for case in cases) + max_tokens
 
     def prompt(self, case: Case) -> list[int]:
         message = {"role": "user", "content": ASKED.format(request=case.request)}
@@ -130,7 +138,8 @@ def verdict(text: str, checker: jsonschema.Draft202012Validator) -> str:
 def validity(subject: Subject, generations: int) -> dict[str, Any]:
     """Shares over all cases and for each, and examples of what failed."""
     validators = checkers()
-    asked = [(CASES[place % len(CASES)], place // len(CASES)) for place in range(generations)]
+    cases = subject.cases
+    asked = [(cases[place % len(cases)], place // len(cases)) for place in range(generations)]
     start = perf_counter()
 
     def told(done: int) -> None:
@@ -138,9 +147,9 @@ def validity(subject: Subject, generations: int) -> dict[str, Any]:
             print(f"{done} of {generations} after {perf_counter() - start:.0f} s", flush=True)
 
     answers = subject.answers([subject.request(case, seed) for case, seed in asked], told)
-    rows: dict[str, Counter[str]] = {case.name: Counter() for case in CASES}
-    lengths: dict[str, list[int]] = {case.name: [] for case in CASES}
-    texts: dict[str, set[str]] = {case.name: set() for case in CASES}
+    rows: dict[str, Counter[str]] = {case.name: Counter() for case in cases}
+    lengths: dict[str, list[int]] = {case.name: [] for case in cases}
+    texts: dict[str, set[str]] = {case.name: set() for case in cases}
     failed = []
     for (case, seed), answer in zip(asked, answers, strict=True):
         if isinstance(answer, str):
@@ -178,12 +187,19 @@ def validity(subject: Subject, generations: int) -> dict[str, Any]:
 def overhead(subject: Subject, rounds: int) -> dict[str, Any]:
     """Times with and without the constraint over the same lengths."""
     seconds: dict[str, list[float]] = {"constrained": [], "free": []}
+    inside: list[float] = []
     tokens = 0
-    for number in range(rounds + 1):
-        requests = [subject.request(case, 10_000 + number) for case in CASES]
+
+    def timed(request: Request) -> Request:
+        make = request.constraint
+        return replace(request, constraint=None if make is None else lambda: Timed(make(), inside))
+
+    subject.answers([replace(subject.request(case, 0), max_tokens=WARM_TOKENS) for case in subject.cases])
+    for number in range(rounds):
+        requests = [subject.request(case, 10_000 + number) for case in subject.cases]
         start = perf_counter()
-        answers = subject.answers(requests)
-        constrained = perf_counter() - start
+        answers = subject.answers([timed(request) for request in requests])
+        seconds["constrained"].append(perf_counter() - start)
         lengths = [1 if isinstance(answer, str) else len(answer.log_probabilities) for answer in answers]
         free = [
             replace(request, max_tokens=length, stop_tokens=(), constraint=None)
@@ -191,31 +207,18 @@ def overhead(subject: Subject, rounds: int) -> dict[str, Any]:
         ]
         start = perf_counter()
         subject.answers(free)
-        unconstrained = perf_counter() - start
-        if number:  # the first round warms up
-            seconds["constrained"].append(constrained)
-            seconds["free"].append(unconstrained)
-            tokens += sum(lengths)
-    ratio = paired_ratio(seconds["constrained"], seconds["free"])
-    inside: list[float] = []
-
-    def timed(make: Callable[[], Constraint]) -> Callable[[], Constraint]:
-        return lambda: Timed(make(), inside)
-
-    requests = [subject.request(case, 20_000) for case in CASES]
-    start = perf_counter()
-    subject.answers([replace(one, constraint=timed(one.constraint)) for one in requests if one.constraint])
-    share = sum(inside) / (perf_counter() - start)
+        seconds["free"].append(perf_counter() - start)
+        tokens += sum(lengths)
     return {
         "rounds": rounds,
         "tokens_a_round": round(tokens / rounds),
         "tokens_per_second": {name: round(tokens / sum(values), 1) for name, values in seconds.items()},
-        "overhead": round(ratio - 1, 4),
+        "overhead": round(paired_ratio(seconds["constrained"], seconds["free"]) - 1, 4),
         "overhead_by_round": [
             round(one / other - 1, 4) for one, other in zip(seconds["constrained"], seconds["free"], strict=True)
         ],
-        "in_constraint": round(share, 4),
-        "microseconds_a_token": round(1e6 * sum(inside) / (len(inside) / 2), 1),
+        "in_constraint": round(sum(inside) / sum(seconds["constrained"]), 4),
+        "microseconds_a_token": round(1e6 * sum(inside) / tokens, 1),
         "slowest_milliseconds": round(1e3 * max(inside), 2),
     }
 
@@ -225,7 +228,9 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
     model, tokenizer = load(arguments.model)
-    subject = Subject(model, tokenizer, arguments.slots, arguments.max_tokens, arguments.loose)
+    subject = Subject(
+        model, tokenizer, CASES[: arguments.cases], arguments.slots, arguments.max_tokens, arguments.loose
+    )
     payload: dict[str, Any] = {
         "model": arguments.model.name,
         "parameters": model.settings.parameter_count(),
@@ -233,7 +238,7 @@ def main() -> None:
         "max_tokens": arguments.max_tokens,
         "temperature": TEMPERATURE,
         "loose": arguments.loose,
-        "schemas": len(CASES),
+        "schemas": len(subject.cases),
     }
     if arguments.rounds:
         payload["overhead"] = overhead(subject, arguments.rounds)
@@ -253,6 +258,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="run folder, model folder or GGUF file")
     parser.add_argument("--generations", type=int, default=1000, help="0: no validity")
     parser.add_argument("--rounds", type=int, default=5, help="0: no overhead")
+    parser.add_argument("--cases", type=int, default=len(CASES), help="the first of them, for a trial")
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--max-tokens", type=int, default=320)
     parser.add_argument("--threads", type=int, default=2)

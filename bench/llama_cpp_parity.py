@@ -14,6 +14,8 @@ PYTHON is an interpreter that has llama-cpp-python and numpy. Each MODEL is expo
 `--dither` spreads the weights of a quantised MODEL evenly over the steps that they were rounded to: weights that lie on
 a coarse grid lose little when they are rounded to a similar one.
 
+Models that the result file holds from earlier runs stay in it.
+
 Exit code 1 if tokens differ, or the likeliest tokens of the F16 file agree at fewer than 99.5 % of places, or a greedy
 text of the F16 file parts where llama.cpp's two likeliest tokens are more than `NEAR_TIE` apart.
 """
@@ -21,6 +23,7 @@ text of the F16 file parts where llama.cpp's two likeliest tokens are more than 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 import tempfile
@@ -32,7 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.common import write_result
+from bench.common import RESULTS, write_result
 from bench.llama_cpp_child import ask, scores
 from bench.llama_cpp_texts import texts
 from pocketlm.data.tokens.chat import encode_chat
@@ -82,15 +85,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     prose = options.text.read_text(encoding="utf-8") if options.text else language_reference()
-    results, failed = {}, []
+    failed = []
+    before = RESULTS / f"{options.name}.json"
+    results = json.loads(before.read_bytes())["models"] if before.exists() else {}
     for path in options.models:
         with tempfile.TemporaryDirectory() as folder:
             result = examine(path, Path(folder), prose, options)
-        name = path.stem if path.is_file() else path.resolve().name
-        results[name] = result
+        name = (path.stem if path.is_file() else path.resolve().name) + (", dithered" if options.dither else "")
+        results[name] = {"text": options.text.name if options.text else "pydoc_data.topics", **result}
         failed += [f"{name}: {fault}" for fault in faults(result)]
-        payload = {"text": str(options.text.name) if options.text else "pydoc_data.topics", "models": results}
-        print(write_result(options.name, payload, ("gguf",)))
+        print(write_result(options.name, {"models": results}, ("gguf",)))
     if failed:
         sys.exit("\n".join(failed))
 
@@ -117,7 +121,7 @@ def examine(path: Path, folder: Path, prose: str, options: argparse.Namespace) -
     prompts = [[tokenizer.text_start, *tokenizer.encode(prompt)] for prompt in PROMPTS]
     prompts += [encode_chat(tokenizer, [{"role": "user", "content": text}], True)[0] for text in QUESTIONS]
     subject = Subject(tokenizer, files, windows, text_bytes, prompts)
-    result: dict[str, Any] = {"dithered": options.dither, "parameters": model.settings.parameter_count()}
+    result: dict[str, Any] = {"parameters": model.settings.parameter_count()}
     result |= {"windows": len(windows), "places": sum(len(ids) - 1 for ids in windows), "bytes": text_bytes}
     result["tokenizer"] = tokenizer_parity(subject, prose, options)
     print(f"{path}: {result['tokenizer']}")
@@ -196,7 +200,7 @@ def file_row(
         "agreement_with_our_f32": agreement(reference or ours, ours),
         "llama_cpp_agreement_with_our_f32": agreement(reference or ours, theirs["scores"]),
         "largest_logit_difference": round(float(difference.max()), 5),
-        "mean_logit_difference": round(float(difference.mean()), 6),
+        "logit_difference": round(float(np.sqrt(np.square(difference).mean())), 6),
         "logit_deviation": round(float(ours_logits.std()), 4),
         **greedy_row(model, subject.prompts, theirs["greedy"]),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -209,8 +210,14 @@ def contents(chunks: Sequence[dict[str, Any]], field_name: str = "content") -> d
 
 
 @contextmanager
-def running(*models: ServedModel, limits: Limits | None = None, token: str | None = None) -> Iterator[int]:
-    """A real server on a port of this machine, in a thread; yields the port."""
+def running(
+    *models: ServedModel, limits: Limits | None = None, token: str | None = None, send_buffer: int = 0
+) -> Iterator[int]:
+    """A real server on a port of this machine, in a thread; yields the port.
+
+    Args:
+        send_buffer: bytes that the kernel holds for a client that does not read; 0: megabytes.
+    """
     import threading
 
     import uvicorn
@@ -220,6 +227,8 @@ def running(*models: ServedModel, limits: Limits | None = None, token: str | Non
     bounds = limits or Limits()
     app = create_app({model.name: model for model in models}, bounds, token)
     with bound_socket("127.0.0.1", 0) as listener:
+        if send_buffer:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         server = uvicorn.Server(server_config(app, bounds))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

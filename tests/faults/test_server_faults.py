@@ -169,19 +169,27 @@ def test_a_body_that_nobody_reads_holds_its_connection_for_a_while_only(monkeypa
             until_closed(connection)
 
 
-def test_a_client_that_reads_nothing_loses_its_request() -> None:
-    """40 MB of log-probabilities for a reader that never reads: neither memory nor its slot are held."""
+@pytest.mark.parametrize(
+    "limits",
+    [
+        Limits(send_seconds=0.5, backlog=10**9, reported=10**9),  # the clock of its connection
+        Limits(send_seconds=600, backlog=1000, reported=10**9),  # what lies unread for it
+    ],
+)
+def test_a_client_that_reads_nothing_loses_its_request(limits: Limits) -> None:
+    """Megabytes of log-probabilities for a reader that never reads: neither memory nor its slots are held."""
     long = [*tokenizer().encode("a" * 390), tokenizer().im_end]
-    model = served(ScriptedEngine(script=lambda request, sample: long))
-    limits = Limits(send_seconds=0.5, reported=10**9, sequences=200)
-    with running(model, limits=limits) as port:
-        body = {"model": "toy", "prompt": ["the"] * 60, "logprobs": 20, "stream": True, "max_tokens": 390}
-        with closing(connected(port)) as connection:
-            content = json.dumps(body).encode()
-            head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.sendall(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)
-            assert settled(model, 20)
+    model = served(ScriptedEngine(seconds=0.004, script=lambda request, sample: long), limits)
+    body = {"model": "toy", "prompt": ["the"] * 60, "logprobs": 20, "stream": True, "max_tokens": 390}
+    content = json.dumps(body).encode()
+    head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    with running(model, limits=limits, send_buffer=8192) as port, closing(socket.socket()) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)
+        while not model.worker.held:
+            time.sleep(0.01)
+        assert settled(model, 12)  # to write it all takes 25 s
         assert post(port, asked(max_tokens=3))[0] == 200
 
 

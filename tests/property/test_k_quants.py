@@ -67,6 +67,15 @@ def test_any_block_is_near_its_values(kind: str, pattern: list[float], zeros: in
     assert np.abs(found - values).max() <= step + 6e-8 * 63 * 16, "6e-8 is the finest factor in half precision"
 
 
+@pytest.mark.parametrize("kind", list(QUANTISERS))
+@given(st.integers(0, 2**32 - 1), st.sampled_from([-1.0, 1.0]), st.floats(1e-7, 1e-2))
+@settings(max_examples=40, deadline=None)
+def test_values_that_are_nearly_equal_stay_it(kind: str, seed: int, level: float, spread: float) -> None:
+    values = (level + np.random.default_rng(seed).normal(0, spread, 256)).astype(np.float32)
+    found = read(kind, QUANTISERS[kind](values[None]))
+    assert np.abs(found - values).max() <= 0.02 + 4 * spread
+
+
 @pytest.mark.parametrize("draw", ["normal", "laplace", "standard_t"])
 def test_the_error_is_below_that_of_simple_types_of_the_same_size(draw: str) -> None:
     generator = np.random.default_rng(0)

@@ -83,7 +83,7 @@ def test_whoever_stays_gets_what_it_would_get_alone(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pocketlm.generation.live.STEPS_PER_LOOK", {"cpu": steps_per_look})
         patch.setattr("pocketlm.generation.live.SHELF", 3)
-        patch.setattr("pocketlm.generation.schedule.SMALLEST_BLOCK", 1)
+        patch.setattr("pocketlm.generation.schedule.SMALLEST_BLOCK", 2)
         patch.setattr("pocketlm.generation.schedule.COPY_COST", 0)
         engine = LiveEngine(tiny_model(), slots, decode=toy_decode, prefill_tokens=prefill_tokens)
         comes = 0

@@ -70,7 +70,7 @@ def test_sequences_that_come_one_after_the_other_are_what_they_are_alone(
     slots: int, steps_per_look: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pocketlm.generation.live.STEPS_PER_LOOK", {"cpu": steps_per_look})
-    monkeypatch.setattr("pocketlm.generation.schedule.SMALLEST_BLOCK", 1)
+    monkeypatch.setattr("pocketlm.generation.schedule.SMALLEST_BLOCK", 2)
     monkeypatch.setattr("pocketlm.generation.schedule.COPY_COST", 0)
     engine = LiveEngine(tiny_model(), slots, decode=toy_decode, prefill_tokens=16)
     requests, found = {}, []

@@ -92,7 +92,7 @@ def test_a_reward_function_that_changed_or_is_gone_is_named_and_no_difference(na
     definition, settings_of, more = REWARDED[name]
     function = tmp_path / "my_reward.py"
     function.write_text(REWARD)
-    settings = settings_of(rollouts=ROLLOUTS, reward=RewardSettings(function=str(function)), **more)
+    settings = settings_of(rollouts=ROLLOUTS, reward=RewardSettings(function=str(function), seconds=60), **more)
     inputs = Inputs(inputs_of(name, tmp_path))
     artifact = made(definition, settings, inputs, tmp_path / "a")
     honest = recheck(definition, settings, artifact, inputs, tmp_path / "b")
@@ -210,7 +210,7 @@ def test_benchmarks_and_a_language_model_that_changed_are_named_and_not_used(
         language_model=str(model),
     )
     given = curated_documents(tmp_path / "sources")
-    curated = curate_run(tmp_path / "run", given, settings)
+    curated = curate_run(tmp_path / "run", given, settings, threads=1)
     artifact = Artifact(curated.path, {**curated.manifest, "identity": {"external": files_identity(settings)}})
 
     def found(name: str, asked: CurateSettings = settings) -> Any:

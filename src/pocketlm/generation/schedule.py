@@ -113,8 +113,6 @@ class Schedule:
     def remove(self, number: int) -> None:
         """Take a request out, wherever its samples are; one that is not there is none."""
         job = self._queue.pop(number, None)
-        if job is not None and job.prefilled:
-            self._slots.clean(self._tensor([self._slots.size.slots]))
         if job is None:
             job = next((job for job in self._shelf if job.number == number), None)
             if job is not None:
@@ -277,8 +275,6 @@ class Schedule:
             job.place = place
             del self._queue[job.number]
         self._shelf.extend(jobs)
-        if self._live:
-            self._drop_broken()
 
     def _next_jobs(self) -> list[Job]:
         """Those from the front of the queue that are prefilled together."""
@@ -291,16 +287,6 @@ class Schedule:
                 break
             jobs.append(job)
         return jobs
-
-    def _drop_broken(self) -> None:
-        """Take prompts that gave no numbers from the shelf: samples of them would leave their keys in the slots."""
-        for place in self._slots.broken_places(len(self._shelf)):
-            job = next(job for job in self._shelf if job.place == place)
-            self._shelf.remove(job)
-            self.waiting -= job.waiting
-            self._slots.clean(self._tensor([self._slots.size.slots + place]))
-            for number in range(job.request.samples):
-                self._fail(Sample(job, number), InputError(BROKEN))
 
     def _admit(self, free: numpy.ndarray) -> int:
         """Start the next samples from the shelf in the first of the free slots; returns how many."""

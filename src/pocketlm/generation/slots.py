@@ -233,11 +233,6 @@ class Slots:
             self._seen_NV[targets_N] = self._shelf_seen_PV[places_N]
         self._draw(self._logits_PV[places_N], targets_N)
 
-    def broken_places(self, count: int) -> list[int]:
-        """Which of the first places of the shelf hold prompts whose logits are not numbers; waits for the device."""
-        places: list[int] = self._logits_PV[:count].isnan().any(1).nonzero().squeeze(1).tolist()
-        return places
-
     def allow(self, rows_N: Tensor, masks: Sequence[numpy.ndarray]) -> None:
         """Set what constrained sequences may draw next, in words of 32 tokens (`Constraint.allowed`), and let them go
         on."""
@@ -310,8 +305,9 @@ class Slots:
             self._seen_NV[targets_N] = self._seen_NV[sources_N]
 
     def clean(self, rows_N: Tensor) -> None:
-        """Forget what cache rows hold that may not be numbers: attention gives what it masks the weight 0, and 0 times
-        not-a-number is not a number. Rows are slots, or places on the shelf behind them."""
+        """Forget what slots hold that may not be numbers: attention gives what it masks the weight 0, and 0 times
+        not-a-number is not a number. Places on the shelf need none of it: they are copied as far as they were filled.
+        """
         for memory in (*self.cache.keys, *self.cache.values):
             memory[rows_N] = 0
         self.cache.position[rows_N] = 0

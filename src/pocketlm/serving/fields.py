@@ -70,15 +70,7 @@ def _stops(value: Any) -> Any:
 Stops = Annotated[
     tuple[str, ...],
     BeforeValidator(_stops),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "null"},
-                {"type": "string", "minLength": 1, "maxLength": 256},
-                {"type": "array", "maxItems": 16, "items": {"type": "string", "minLength": 1, "maxLength": 256}},
-            ]
-        }
-    ),
+    WithJsonSchema({"anyOf": [{"type": "null"}, {"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
 
 

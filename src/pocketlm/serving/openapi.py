@@ -42,6 +42,9 @@ def document(models: Mapping[str, ServedModel], limits: Limits, secured: bool) -
     for name in ("CompletionBody", "ChatBody"):
         fields = schemas[name]["properties"]
         fields["model"] = {"type": "string", "enum": list(models)}
+        stop = {"type": "string", "minLength": 1, "maxLength": limits.stop_characters}
+        stops = {"type": "array", "maxItems": limits.stop_strings, "items": stop}
+        fields["stop"] = {"anyOf": [{"type": "null"}, stop, stops]}
         fields["n"] = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": limits.samples}, {"type": "null"}]}
     schemas["ChatBody"]["properties"]["messages"]["maxItems"] = limits.messages
     for name, field in (("ChatBody", "top_logprobs"), ("CompletionBody", "logprobs")):

@@ -99,10 +99,10 @@ class GrammarConstraint:
             self._rest = self._rest[1:]
             self._rest_at_most = len(self._rest)
         elif not (self._in_string and self._tokens.is_plain(token)):
-            part = 0 if self._in_string and not self._tokens.closes_string(token) else self._part or 0
+            begins = self._tokens.may_begin(token, self._in_string)
             self._earlier = self._rest or self._earlier
             self._rest, self._ending = None, False
-            self._rest_at_most += GROWTH + part
+            self._rest_at_most += GROWTH + ((self._part or 0) if begins else 0)
         return bool(self._matcher.is_stopped() and self._matcher.is_accepting())
 
     def _allowed_by_grammar(self) -> numpy.ndarray:

@@ -64,8 +64,11 @@ class GrammarTokens:
         texts = [self.backend.decode_bytes([token]) for token in range(tokenizer.vocabulary)]
         self._plain = [bool(PLAIN.fullmatch(text)) for text in texts]
         self._quoting = [b'"' in text for text in texts]
-        self._no_quotes = self._mask([token for token, quoting in enumerate(self._quoting) if not quoting])
-        self._no_structure = self._mask([token for token, text in enumerate(texts) if not STRUCTURE.search(text)])
+        self._structuring = [STRUCTURE.search(text) is not None for text in texts]
+        self._no_quotes, self._no_structure = (
+            self._mask([token for token, begins in enumerate(those) if not begins])
+            for those in (self._quoting, self._structuring)
+        )
         self._brackets = numpy.array([self.of_byte[byte] for byte in b'"}]' if byte in self.of_byte], numpy.int64)
 
     def allowed(self, matcher: llguidance.LLMatcher) -> numpy.ndarray:
@@ -98,9 +101,9 @@ class GrammarTokens:
         """Whether inside a string it leaves open what it found open: ASCII without quote, escape and control."""
         return self._plain[token]
 
-    def closes_string(self, token: int) -> bool:
-        """Whether it holds a quote."""
-        return self._quoting[token]
+    def may_begin(self, token: int, in_string: bool) -> bool:
+        """Whether it may begin a part of a JSON text, from outside or inside a string."""
+        return self._quoting[token] if in_string else self._structuring[token]
 
     def count(self, text: str) -> int:
         """Tokens of a text."""

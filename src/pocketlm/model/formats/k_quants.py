@@ -6,8 +6,8 @@
 Layout: docs of github.com/ggml-org/ggml and the published dequantisation, which `gguf.quants` has too. What is free is
 how scales are chosen. Here as in llama.cpp without an importance matrix: each group tries some 20 step widths around
 the one that just spans its values, takes for each the least-squares scale (and minimum) of the levels that rounding
-gives, and keeps the best; large weights count more. The group's figures are then rounded to the shared factors and the
-levels taken once more.
+gives, and keeps the best; large weights count more. For Q4_K the best is then refined. The group's figures are rounded
+to the shared factors and the levels taken once more.
 
 Sums run in a fixed order, so equal weights give equal bytes on every processor. Does not cover: importance matrices,
 other K types.
@@ -24,6 +24,7 @@ _SYMMETRIC_GROUP, _SYMMETRIC_LEVELS = 16, 32
 _RANGED_GROUP, _RANGED_LEVELS = 32, 15
 _LARGEST_RANGED_SCALE = 63
 _REFINEMENTS = 8
+_SAME = 1e-9
 
 
 def q6_k(rows: np.ndarray) -> np.ndarray:
@@ -148,10 +149,9 @@ def _fitted(group, usual, scale, offset):  # type: ignore[no-untyped-def]
         wqq += weight * level * level
         wxq += weight * value * level
     determinant = w * wqq - wq * wq
-    if wqq == 0 or determinant <= 0:
-        return np.inf, scale, offset
-    scale = (w * wxq - wx * wq) / determinant
-    offset = (wqq * wx - wq * wxq) / determinant
+    if determinant > _SAME * w * wqq:  # else all levels are one, and the line stays as it is
+        scale = (w * wxq - wx * wq) / determinant
+        offset = (wqq * wx - wq * wxq) / determinant
     if offset > 0:  # the format only subtracts
         scale, offset = wxq / wqq, 0.0
     if scale <= 0:
