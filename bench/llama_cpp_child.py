@@ -4,7 +4,8 @@ Runs in an interpreter that has llama-cpp-python and numpy; it imports nothing o
 to standard error. `ask` is the other side.
 
     {"model": FILE, "context": N, "threads": N, "cache": "f16" | "f32",
-     "tokenize": [[text, whether special tokens are read], ...], "score": [[id, ...], ...], "logits": FILE.npy or null,
+     "tokenize": [[text, whether special tokens are read], ...], "score": [[id, ...], ...],
+     "logits": FILE.npy for the logits of the first of these, or null,
      "greedy": [[[id, ...], count], ...]}            -> {"version", "tokens", "scores", "greedy", "seconds"}
     {"quantise": FILE, "to": FILE, "type": number}   -> {"version", "quantised": true}
 """
@@ -73,23 +74,20 @@ def examined(llama_cpp: Any, request: dict[str, Any]) -> dict[str, Any]:
         model.eval(ids)
         logits = np.array(model.scores[: len(ids)])
         found.append(scores(logits, ids))
-        if request.get("logits"):
+        if request.get("logits") and not kept:
             kept.append(logits)
     if kept:
-        np.save(request["logits"], np.concatenate(kept))
+        np.save(request["logits"], kept[0])
     greedy = [continued(model, ids, count) for ids, count in request["greedy"]]
     return {"tokens": tokens, "scores": found, "greedy": greedy, "seconds": perf_counter() - began}
 
 
 def scores(logits: np.ndarray, ids: list[int]) -> dict[str, list[float]]:
-    """Of every position the likeliest token, its lead over the next one, and the log-probability of what follows."""
-    logits = logits.astype(np.float64)
+    """Of every position the likeliest token, and the log-probability of what follows."""
     largest = logits.max(-1, keepdims=True)
-    normaliser = np.log(np.exp(logits - largest).sum(-1)) + largest[:, 0]
-    pair = np.partition(logits, -2, axis=-1)[:, -2:]
+    normaliser = np.log(np.exp(logits - largest).sum(-1, dtype=np.float64)) + largest[:, 0]
     return {
         "likeliest": logits.argmax(-1).tolist(),
-        "lead": (pair[:, 1] - pair[:, 0]).tolist(),
         "log_probabilities": (logits[np.arange(len(ids) - 1), ids[1:]] - normaliser[:-1]).tolist(),
     }
 

@@ -1,7 +1,7 @@
 """For tests of the chat page: a server that says what its script says, and a hand on a browser that visits it.
 
-The page's files, their types and their policy are those of `pocketlm serve`; the answers come from a script, with pauses
-and faults that a real server has only on bad days.
+The page's files, their types and their policy are those of `pocketlm serve`; the answers come from a script, with
+pauses and faults that a real server has only on bad days.
 """
 
 from __future__ import annotations
@@ -63,6 +63,10 @@ class Says:
     fault: str = ""
     routed: str = ""
     bare: bool = False
+
+
+FOX = Token(b" fox", 0.125, ((b" dog", 0.5), (b"\n", 0.25), (b" \xf0\x9f", 0.0625), (b"", 0.00001)))
+FOX_ROWS = [["␣dog", "50.0 %"], ["↵", "25.0 %"], ["␣fox", "12.5 %"], ["20 F0 9F", "6.25 %"], ["(nothing)", "< 0.01 %"]]
 
 
 def words(text: str, **options: Any) -> Says:
@@ -203,6 +207,21 @@ def _key(data: bytes) -> str:
     return text if "\ufffd" not in text else "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
+def last_words(body: Body) -> str:
+    """What was asked, in either form."""
+    return str(body["messages"][-1]["content"] if "messages" in body else body["prompt"])
+
+
+def echo(body: Body) -> Says:
+    """The model and what it was asked."""
+    return words(f"{body['model']} heard: {last_words(body)}")
+
+
+def kinds(messages: list[Body]) -> list[tuple[str, str]]:
+    """Roles and contents."""
+    return [(message["role"], message["content"]) for message in messages]
+
+
 def together(count: int) -> Callable[[], None]:
     """A meeting point that only so many requests at the same time can pass."""
     barrier = threading.Barrier(count)
@@ -290,7 +309,9 @@ class Visitor(browser.Browser):
     def setting(self, name: str, value: str) -> None:
         """Fill in a field of the settings, as typing does."""
         field = f"document.getElementById({json.dumps(name)})"
-        self.evaluate(f"{field}.value = {json.dumps(value)}, {field}.dispatchEvent(new Event('input', {{bubbles: true}}))")
+        self.evaluate(
+            f"{field}.value = {json.dumps(value)}, {field}.dispatchEvent(new Event('input', {{bubbles: true}}))"
+        )
 
 
 @contextmanager
@@ -298,3 +319,9 @@ def visiting(folder: Path) -> Iterator[Visitor]:
     """A browser with a new profile."""
     with Visitor(folder / "profile") as one:
         yield one
+
+
+def shown(chromium: Visitor) -> list[list[str]]:
+    """Rows of the tooltip."""
+    rows = "[...document.querySelectorAll('#odds tr')].map(row => [...row.cells].map(cell => cell.innerText))"
+    return list(chromium.evaluate(f"document.getElementById('odds').hidden ? [] : {rows}"))

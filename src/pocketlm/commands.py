@@ -246,13 +246,16 @@ def serve_models(
     from pocketlm.serving.confidence import MEASURES
     from pocketlm.serving.limits import Limits
     from pocketlm.serving.router import read_router
-    from pocketlm.serving.serve_settings import ServeSettings
-    from pocketlm.serving.server import serve
+    from pocketlm.serving.serve_settings import ServeSettings, checked_token, named_models
 
     measure = _one_of("--router-measure", router_measure, MEASURES)
     router = read_router(router_url, router_model, router_threshold, router_token_file, measure, router_timeout)
     limits = Limits(queue=queue, max_tokens=max_tokens, request_seconds=request_seconds, drain_seconds=drain_seconds)
-    serve(models, ServeSettings(host, port, token_file, origins, slots, context, threads, limits, router), announce)
+    settings = ServeSettings(host, port, token_file, origins, slots, context, threads, limits, router)
+    token, places = checked_token(settings), named_models(models)
+    from pocketlm.serving.server import serve  # takes seconds, after what may be refused at once
+
+    serve(places, settings, token, announce)
 
 
 def bench_serve(

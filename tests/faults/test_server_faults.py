@@ -88,7 +88,7 @@ def server_process(**given: Any) -> Iterator[tuple[subprocess.Popen[str], int]]:
 def test_another_host_without_a_token_does_not_start(host: str, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "POCKETLM_TOKEN"}
     command = [sys.executable, "-m", "pocketlm", "serve", str(tmp_path), "--host", host, "--port", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
     assert done.returncode == 2
     assert "token" in done.stderr
     assert "Traceback" not in done.stderr

@@ -31,7 +31,9 @@ def test_the_page_and_the_server_understand_each_other(tmp_path: Path) -> None:
         assert "finish: stop" in chromium.text(".figures")
         joined = chromium.evaluate("[...document.querySelectorAll('.token')].map(one => one.textContent).join('')")
         assert joined == f"0{LETTERS}"
-        parts = "[...document.querySelectorAll('.token')].find(one => one.textContent.includes('😀')).joined.tokens.length"
+        parts = (
+            "[...document.querySelectorAll('.token')].find(one => one.textContent.includes('😀')).joined.tokens.length"
+        )
         assert chromium.evaluate(parts) > 1
         assert chromium.evaluate("document.querySelector('.token').joined.tokens[0].others.length") == 5
 

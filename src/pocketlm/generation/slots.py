@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pocketlm.generation.filters import Filters, keep_likely, penalise_repetition
@@ -178,7 +177,7 @@ class Slots:
     def _lay(self, last_PD: Tensor, tokens_PT: Tensor, places_P: Tensor, orders: Orders) -> None:
         """Keep beside the prompts' keys what their samples start from."""
         self._orders = orders
-        self._logits_PV[: len(last_PD)] = F.linear(last_PD, self.model.head_weight_VD).float()
+        self._logits_PV[: len(last_PD)] = self.model.logits(last_PD).float()
         if self.features.penalty:
             self._shelf_seen_PV[: len(last_PD)] = False
             self._shelf_seen_PV[places_P.unsqueeze(1), tokens_PT] = True
@@ -255,7 +254,7 @@ class Slots:
             hidden_N1D = self.model.hidden(self._tokens_N[front, None], cache=rows)
             # One that stands still writes the same keys at the same place again.
             self.cache.position[front] -= self._still(front).long()
-            self._draw(F.linear(hidden_N1D[:, 0], self.model.head_weight_VD).float(), front)
+            self._draw(self.model.logits(hidden_N1D[:, 0]).float(), front)
 
     def look(self) -> Tensor:
         """Finished, by a stop token, asking a tool, and number of new tokens of the active sequences, [4, N] int64 on

@@ -35,6 +35,8 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.layers))
         self.final_norm = RMSNorm(settings.width, settings.norm_epsilon)
         self.head = None if settings.tie_embeddings else _linear(settings.width, settings.vocabulary)
+        self.packed_head: nn.Module | None = None
+        """The head laid out anew for decoding (`packing.py`); None computes with `head_weight_VD`."""
         cosine_SC, sine_SC = rotary_tables(
             settings.context, settings.head_dim, settings.rope_theta, settings.rope_scaling
         )
@@ -86,7 +88,11 @@ class Transformer(nn.Module):
         cache: CacheRows | None = None,
     ) -> Tensor:
         """Logits, [B, T, V]; arguments as in `hidden`."""
-        return F.linear(self.hidden(tokens_BT, positions_BT, mask_B1TS, cache), self.head_weight_VD)
+        return self.logits(self.hidden(tokens_BT, positions_BT, mask_B1TS, cache))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits of final hidden states, [..., D] to [..., V]."""
+        return F.linear(hidden, self.head_weight_VD) if self.packed_head is None else self.packed_head(hidden)
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:

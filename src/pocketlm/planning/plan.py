@@ -254,7 +254,9 @@ def _stage(work: Work, chosen: Fit, machine: Machine, speed: Throughput) -> Iter
     peak_rate = peak_of(machine.name) if machine.kind == "cuda" else None
     if peak_rate is not None:
         # The speed is that of training all weights, whatever the stage trains.
-        utilisation = training_flops_per_token(model, work.length) * speed.tokens_per_second / (peak_rate.teraflops * 1e12)
+        utilisation = (
+            training_flops_per_token(model, work.length) * speed.tokens_per_second / (peak_rate.teraflops * 1e12)
+        )
         yield (
             f"  MFU         {utilisation:.1%} of {peak_rate.teraflops:g} TFLOP/s dense bf16 ({peak_rate.source}), "
             "causal FLOPs"

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pocketlm.generation.requests import Request
+from pocketlm.generation.requests import Completion, Request
 from pocketlm.serving.choices import Choice, Piece
 from pocketlm.serving.fields import Sampling
 from pocketlm.serving.jobs import News
@@ -42,7 +42,7 @@ class Answer(ABC):
         decode, odds = order.model.tokenizer.decode, order.likeliest is not None
         count = len(requests) * order.samples
         self._choices = [Choice(decode, body.stop, odds) for _ in range(count)]
-        self._pieces: dict[int, Piece] = {}
+        self._completions: dict[int, Completion] = {}
         self.more_headers: dict[str, str] = {}
 
     @property
@@ -55,12 +55,12 @@ class Answer(ABC):
         for item in news:
             if item.progress.completion is not None:
                 self._generated += len(item.progress.completion.log_probabilities)
-                index = self._index(item)
-                self._pieces[index] = self._choices[index].whole(item.progress.completion)
+                self._completions[self._index(item)] = item.progress.completion
 
     def whole(self) -> dict[str, Any]:
-        """The answer, when every sample has ended."""
-        choices = [self._choice(index, piece) for index, piece in sorted(self._pieces.items())]
+        """The answer, when every sample has ended; may take its time, in any thread."""
+        pieces = {index: self._choices[index].whole(completion) for index, completion in self._completions.items()}
+        choices = [self._choice(index, piece) for index, piece in sorted(pieces.items())]
         return self._head(self.kind) | {"choices": choices, "usage": usage(self.requests, self._generated)}
 
     def begin(self) -> Iterator[dict[str, Any]]:

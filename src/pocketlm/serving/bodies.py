@@ -55,7 +55,11 @@ TOOL_SCHEMA = {
         "type": {"const": "function"},
         "function": {
             "type": "object",
-            "properties": {"name": NAME_SCHEMA, "description": {"type": "string"}, "parameters": {"type": "object"}},
+            "properties": {
+                "name": NAME_SCHEMA,
+                "description": {"type": ["string", "null"]},
+                "parameters": {"type": ["object", "null"], "properties": {"type": {"const": "object"}}},
+            },
             "required": ["name"],
         },
     },

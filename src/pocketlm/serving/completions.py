@@ -39,7 +39,7 @@ class CompletionOrder:
         if body.echo and body.logprobs is not None:
             message = "log-probabilities of a prompt are not given; leave out echo or logprobs"
             raise ApiError(400, message, "echo", "unsupported")
-        if body.best_of is not None and body.best_of != (body.n or 1):
+        if body.best_of not in (None, 1, body.n):
             raise ApiError(400, "best_of is not supported; leave it out, or send n", "best_of", "unsupported")
         self._order = read_order(body, models, limits, len(body.prompt), body.logprobs)
         self.model = self._order.model

@@ -144,7 +144,7 @@ class Exchange(Response):
     async def _whole(self, job: Source, answer: Written, send: Send) -> None:
         async for news in job.news():
             answer.take(news)
-        content = _json(answer.whole())
+        content = await self._aside(lambda: _json(answer.whole()))  # log-probabilities are megabytes
         headers = answer.headers | {"content-type": "application/json", "content-length": str(len(content))}
         await _send_start(send, headers)
         self._begun = True

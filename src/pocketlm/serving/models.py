@@ -105,6 +105,7 @@ def open_model(
     from pocketlm import __version__
     from pocketlm.evaluation.models.loading import locate
     from pocketlm.generation.live import SHELF, LiveEngine
+    from pocketlm.model.packing import pack
 
     location = locate(path)
     model, tokenizer = location.load()
@@ -117,6 +118,7 @@ def open_model(
         item = model.head_weight_VD.element_size()
         places = CACHE_BYTES // (2 * shape.layers * shape.kv_heads * shape.head_dim * length * item)
         slots = max(1, min(MOST_SLOTS, places - min(SHELF, places // 2)))
+    pack(model)
     engine = LiveEngine(model, slots, length, tokenizer.decode)
     identity = f"{location.digest} {__version__} {torch.__version__}"
     return ServedModel(

@@ -26,6 +26,21 @@ REFUSALS = {
     503: "The server shuts down, or an engine has stopped.",
     504: "The answer took longer than the deadline.",
 }
+NUMBER_GIVEN, SAID = {"type": "integer"}, {"const": True}
+CHAT_RELATIONS = [
+    {
+        "if": {"properties": {"top_logprobs": NUMBER_GIVEN}, "required": ["top_logprobs"]},
+        "then": {"properties": {"logprobs": SAID}, "required": ["logprobs"]},
+    },
+    {
+        "if": {"properties": {"tools": {"type": "array", "minItems": 1}}, "required": ["tools"]},
+        "then": {"properties": {"logprobs": {"enum": [None, False]}, "response_format": {"type": "null"}}},
+    },
+]
+COMPLETION_RELATIONS = [
+    {"not": {"properties": {"echo": SAID, "logprobs": NUMBER_GIVEN}, "required": ["echo", "logprobs"]}},
+]
+"""Which fields go with which others; relations between their values are told by the refusals alone."""
 TAKES_TEXT = (400, 401, 403, 404, 408, 413, 415, 429, 500, 503, 504)
 
 
@@ -50,6 +65,8 @@ def document(models: Mapping[str, ServedModel], limits: Limits, secured: bool) -
     for name, field in (("ChatBody", "top_logprobs"), ("CompletionBody", "logprobs")):
         most = {"type": "integer", "minimum": 0, "maximum": limits.likeliest}
         schemas[name]["properties"][field] = {"anyOf": [most, {"type": "null"}]}
+    schemas["CompletionBody"]["properties"]["best_of"] = {"enum": [None, 1]}
+    schemas["ChatBody"]["allOf"], schemas["CompletionBody"]["allOf"] = CHAT_RELATIONS, COMPLETION_RELATIONS
     schemas |= ANSWERS
     paths = {
         "/v1/completions": {"post": _text("Continue texts", "CompletionBody", "Completion", "CompletionChunk")},

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
@@ -22,25 +23,26 @@ from pocketlm.serving.gate import State
 from pocketlm.serving.limits import Limits
 from pocketlm.serving.models import ServedModel, open_model
 from pocketlm.serving.protocol import bounded
-from pocketlm.serving.serve_settings import ServeSettings, checked_token, named_models
+from pocketlm.serving.serve_settings import ServeSettings
 
 CLOSE_SECONDS = 5
 """That connections get to end after the drain."""
 LARGEST_HEADERS = 16 << 10
 
 
-def serve(models: Sequence[str], settings: ServeSettings, announce: Callable[[str], None]) -> None:
+def serve(
+    places: Mapping[str, Path], settings: ServeSettings, token: str | None, announce: Callable[[str], None]
+) -> None:
     """Load models and serve them until a signal ends it.
 
     Args:
-        models: MODEL or NAME=MODEL each.
+        places: of the models, by their names.
+        token: see `serve_settings.checked_token`.
         announce: is given the lines that tell the user where the server is.
 
     Raises:
-        InputError: no such model, two of a name, another host than this machine without a token, the port is taken.
+        InputError: no such model, or the port is taken.
     """
-    token = checked_token(settings)
-    places = named_models(models)
     with contextlib.closing(bound_socket(settings.host, settings.port)) as listener:
         served = {}
         for name, path in places.items():
