@@ -1,4 +1,4 @@
-"""Conversations on the chat page, in a real browser: what is asked, and what is shown, against a server with a script."""
+"""Conversations on the chat page, in a real browser: what is asked and what is shown; the server has a script."""
 
 from __future__ import annotations
 

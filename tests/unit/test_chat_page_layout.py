@@ -93,7 +93,7 @@ def luminance(red: float, green: float, blue: float) -> float:
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_shaded_tokens_and_soft_words_can_be_read(dark: bool, chromium: Visitor) -> None:
-    """WCAG 2.2, contrast of at least 4.5 (AA): the ink on each shade and ground, and soft, warning and accented words."""
+    """WCAG 2.2, contrast of at least 4.5 (AA): ink on each shade and ground; soft, warning and accented words."""
     paint = """(() => { const canvas = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
       const style = getComputedStyle(document.documentElement); const of = name => style.getPropertyValue(name).trim();
       const mixed = (...colours) => {

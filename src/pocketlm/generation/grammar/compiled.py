@@ -61,10 +61,11 @@ class CompiledGrammar:
                 self.hints = self._spelled(schema_hints(text, examples.text))
                 self.largest_part = Parts(json.loads(text), tokens.count, examples.size).largest()
             path = endings.find(self._first, MOST_TOKENS, self.hints)
+            if path is None and kind != "JSON schema" and not self._fault():
+                self.hints = self._spelled(pattern_hints(text))
+                path = endings.find(self._first, MOST_TOKENS, self.hints)
             if path is None and not self._fault():
-                if kind != "JSON schema":
-                    self.hints = self._spelled(pattern_hints(text))
-                path = endings.prove(self._first, MOST_TOKENS, self.hints)
+                path = endings.find_at_random(self._first)
         if path is None:
             reason = (
                 f"no text of at most {MOST_TOKENS:,} tokens that satisfies it was found; does it recur without an end, "

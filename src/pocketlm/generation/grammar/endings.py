@@ -57,14 +57,11 @@ class Endings:
         walker = matcher.deep_copy()
         return walker.try_consume_tokens(path) == len(path) and bool(walker.is_accepting())
 
-    def prove(self, matcher: llguidance.LLMatcher, most: int, hints: Sequence[list[int]]) -> list[int] | None:
-        """`find`, with walks at random for grammars in which it leads nowhere."""
-        path = self._walk(matcher, most, hints, None)
+    def find_at_random(self, matcher: llguidance.LLMatcher) -> list[int] | None:
+        """`find` where it leads nowhere: bytes are drawn evenly, the same ones each time. None: it is not found."""
         generator = numpy.random.default_rng(0)
-        for _ in range(RANDOM_WALKS):
-            if path is None:
-                path = self._walk(matcher, RANDOM_WALK_TOKENS, (), generator)
-        return path
+        paths = (self._walk(matcher, RANDOM_WALK_TOKENS, (), generator) for _ in range(RANDOM_WALKS))
+        return next((path for path in paths if path is not None), None)
 
     def spelled(self, text: str) -> list[int] | None:
         """A text in tokens of one byte; None if one is missing."""

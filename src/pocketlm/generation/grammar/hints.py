@@ -23,7 +23,7 @@ def pattern_hints(pattern: str) -> list[str]:
 
 
 def schema_hints(schema: str, example: Callable[[str], str | None]) -> list[str]:
-    """As they would stand in a JSON text: for each pattern of a schema an example, then its `pattern_hints`.
+    """As they would stand in a JSON text: for each pattern that may begin anywhere an example, and its `pattern_hints`.
 
     Args:
         schema: its JSON text.
@@ -31,8 +31,9 @@ def schema_hints(schema: str, example: Callable[[str], str | None]) -> list[str]
     """
     hints: dict[str, None] = {}
     for pattern in _patterns(json.loads(schema)):
-        if len(hints) < MOST_HINTS:
-            hints |= dict.fromkeys(text for text in [example(pattern), *pattern_hints(pattern)] if text)
+        found = example(pattern) if len(hints) < MOST_HINTS else None
+        if found is None or not pattern.startswith("^"):
+            hints |= dict.fromkeys(text for text in [found, *pattern_hints(pattern)] if text)
     return [json.dumps(hint, ensure_ascii=False)[1:-1] for hint in list(hints)[:MOST_HINTS]]
 
 
