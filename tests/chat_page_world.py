@@ -21,7 +21,7 @@ from tests.http_stand_in import Handler, serving
 from tests.unit import browser
 
 Body = dict[str, Any]
-DEADLINE_SECONDS = 30
+DEADLINE_SECONDS = 60
 KEYS = {"Enter": 13, "Tab": 9, "Escape": 27, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39,
         "ArrowDown": 40}  # fmt: skip
 

@@ -31,8 +31,9 @@ def test_an_answer_streams_and_says_its_figures(chromium: Visitor) -> None:
         assert chromium.text(".text") == "one two three four five six"
         tokens, rate, first, finish, seed = chromium.text(".figures").split(" · ")
         assert tokens == "7 tokens"  # as the server counts: with the one that ended it
-        assert 5 < float(rate.removesuffix(" tokens/s")) < 10.5
-        assert 0.1 <= float(first.removeprefix("first token after ").removesuffix(" s")) < 1
+        # Ten a second, as wide as a busy machine needs; a mistaken unit is a thousand times off.
+        assert 0.5 < float(rate.removesuffix(" tokens/s")) < 100
+        assert 0.1 <= float(first.removeprefix("first token after ").removesuffix(" s")) < 30
         assert (finish, seed) == ("finish: stop", "seed 77")
     [body] = server.asked
     assert body["path"] == "/v1/chat/completions"
