@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 import re
 import shutil
@@ -29,6 +30,12 @@ IN_QUICKSTART = [
 def manifest(folder: Path, stage: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / "artifacts" / stage / "manifest.json").read_text(encoding="utf-8"))
     return content
+
+
+def test_the_group_stays_on_one_worker(request: pytest.FixtureRequest) -> None:
+    """Otherwise each worker makes the rehearsal anew, in silence. pytest-xdist writes a group into the test's name."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        assert request.node.nodeid.endswith("@end_to_end")
 
 
 def test_everything_is_there(rehearsal: Rehearsal) -> None:

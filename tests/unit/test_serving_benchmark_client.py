@@ -112,8 +112,12 @@ class one_answer:
 
     def _serve(self) -> None:
         connection, _ = self._listening.accept()
-        with connection:
-            connection.recv(65536)
+        with connection, connection.makefile("rb") as request:
+            length = 0  # a connection that is closed before its request was read is reset, and the answer is lost
+            while line := request.readline().strip().lower():
+                if line.startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            request.read(length)
             connection.sendall(self._content)
             try:
                 for byte in self._drops:

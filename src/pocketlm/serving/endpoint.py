@@ -155,7 +155,10 @@ def _pieces(stream: socket.socket, response: http.client.HTTPResponse, until: fl
                 raise TimeoutError
             if stream.fileno() >= 0:
                 stream.settimeout(left)
-            piece = response.read1(PIECE)
+            try:
+                piece = response.read1(PIECE)
+            except ConnectionError:
+                raise EndpointFault("the answer broke off", response.status) from None
         if not piece:
             if response.length:  # a body that was announced longer
                 raise EndpointFault("the answer broke off", response.status)
