@@ -175,6 +175,7 @@ def evaluation() -> tuple[dict[str, Any], list[figures.Block]]:
         "rlvr.arithmetic.exact_match": figures.figure(0.62, n=600, low=0.58, high=0.66),
         "rlvr.arithmetic_level_1.exact_match": figures.figure(0.91, n=150, low=0.85, high=0.95),
         "continued_sft.arithmetic.exact_match": figures.figure(0.33, n=600, low=0.29, high=0.37),
+        "pretrain.arithmetic.exact_match": figures.figure(0.013, n=600, low=0.007, high=0.024),
         "interpolate.arithmetic.exact_match": figures.figure(0.45, n=600, low=0.41, high=0.49),
         "rejection_sampling.arithmetic.exact_match": figures.figure(0.44, n=600, low=0.4, high=0.48),
         "rlvr_vs_interpolate.arithmetic.exact_match": figures.figure(0.17, n=600, low=0.13, high=0.21),

@@ -124,6 +124,7 @@ def test_the_page_names_seal_figures_intervals_and_terms(run: tuple[Path, str], 
     assert "91.0" not in cards
     assert "62.0\u00a0%" in cards
     assert "58.0 to 66.0\u00a0%" in cards
+    assert "began as: pretrain, 1.3\u00a0%" in cards
     assert "best control: rejection_sampling, 44.0\u00a0%" in cards  # neither the one it came from nor a weaker one
     assert "beats continued SFT on the same problems by 29\u00a0points" in cards
     assert html.count("beats continued SFT on the same problems by") == 1

@@ -13,7 +13,7 @@ from pocketlm.errors import CorruptionError, InputError
 from pocketlm.pipeline import figures
 from pocketlm.pipeline.artifact import Artifact, Draft
 from pocketlm.pipeline.stage import Inputs
-from pocketlm.reporting import formatting, sections
+from pocketlm.reporting import formatting, headlines
 from pocketlm.reporting.reading import RunView, stage_view
 from pocketlm.reporting.rejects import find_rejects, rejected_documents
 
@@ -134,5 +134,5 @@ def test_the_cards_show_the_tasks_that_matter_by_their_main_metric(tmp_path: Pat
     known = {"kind": "evaluation", "stage": "evaluate", "fingerprint": "f", "inputs": {}}
     artifact = Draft(tmp_path / "evaluate", known).commit({f"rlvr.{name}": score for name in names})
     run = RunView(tmp_path, {"model": "rlvr"}, (stage_view("evaluate", artifact),), ())
-    labels = [card.label.partition(" (")[0] for card in sections.headlines(run)]
+    labels = [card.label.partition(" (")[0] for card in headlines.headlines(run)]
     assert labels == ["six tasks · acc norm", "gsm8k · strict", "arithmetic · exact match", "heldout bits per byte"]

@@ -24,9 +24,10 @@ from pocketlm.reporting import formatting
 from pocketlm.reporting.cost import SECONDS_PER_HOUR, StageCost, stage_costs, total
 from pocketlm.reporting.figures import execution
 from pocketlm.reporting.glossary import terms_in
+from pocketlm.reporting.headlines import RATES, evaluations, score_text
 from pocketlm.reporting.html import page, words
 from pocketlm.reporting.reading import RunView, read_run
-from pocketlm.reporting.sections import RATES, evaluations, flat, parameters, score_text
+from pocketlm.reporting.sections import flat, parameters
 
 MOST_LINES = 8
 """Lines of one chart that stay tellable apart."""

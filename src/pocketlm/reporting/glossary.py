@@ -40,6 +40,8 @@ TERMS = {
     "anything, because only they show a difference.",
     "margin": "How much more training has raised the better answer of a pair than the worse one. Above zero, the pair "
     "is ranked rightly.",
+    "mean of levels": "The average of the scores of an exercise's levels, so that each level counts alike however many "
+    "problems it has.",
     "merging": "Making one model of the weights of several that come from the same start, without training.",
     "n-gram": "A baseline that predicts the next byte from the few before it by counting. A neural model that does "
     "not beat it has learned little.",

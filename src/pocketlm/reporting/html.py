@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pocketlm.pipeline.figures import Block
-from pocketlm.reporting import charts, formatting, sections
+from pocketlm.reporting import charts, formatting, headlines, sections
 from pocketlm.reporting.cost import cost_blocks, price_sentence, stage_costs, total
 from pocketlm.reporting.figures import execution, model_stage
 from pocketlm.reporting.glossary import terms_in
@@ -62,6 +62,7 @@ def render(run: RunView, seal: str | None, place: str = "") -> str:
         cost=execution(run),
         price=price_sentence(total(stage_costs(run))),
         sections=sections,
+        headlines=headlines.headlines(run),
         cost_blocks=cost_blocks,
         origin_blocks=origin_blocks,
         identity_of_content=identity_of_content,

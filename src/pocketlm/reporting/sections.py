@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from pocketlm.pipeline import figures
-from pocketlm.pipeline.figures import Block, Figure
+from pocketlm.pipeline.figures import Block
 from pocketlm.pipeline.replicas import entry_of
 from pocketlm.reporting import formatting
 from pocketlm.reporting.figures import model_stage
@@ -22,14 +21,6 @@ LICENCES = "licences.json"
 SAFE_ID = r"[A-Za-z][A-Za-z0-9_]*"
 OWN_IDS = ("summary", "pipeline", "data", "cost", "environment", "ledger", "limits", "glossary", "contents")
 """Ids of the page's own parts; those of charts have a hyphen."""
-
-MOST_HEADLINES = 4
-LEADING = ("six_tasks", "gsm8k", "arithmetic", "heldout_bits_per_byte", "blimp")
-"""Tasks whose cards come first; the others follow in the order of their names."""
-MAIN_METRICS = ("acc_norm", "strict")
-"""Of a task with several rates, those that stand for it as upstream's and the paper's tables have them."""
-RATES = ("accuracy", "exact_match", "acc", "acc_norm", "strict", "flexible")
-LOWER_IS_BETTER = ("bits_per_byte", "perplexity")
 
 LIMITS = (
     "An interval describes chance among the test items, for this one trained model. What other random seeds would "
@@ -70,98 +61,6 @@ def lineage_graph(run: RunView) -> str:
         above = [entry_of(name) for name in reads(run, stage) if name in ids]
         parents[entry] = list(dict.fromkeys([*parents.get(entry, []), *above]))
     return draw(list(nodes.values()), parents)
-
-
-def evaluations(run: RunView) -> list[StageView]:
-    """The stages that compare models on the report split."""
-    return [stage for stage in run.stages if stage.artifact.kind == "evaluation"]
-
-
-@dataclass(frozen=True)
-class Headline:
-    """A card of the summary: a score of the final model, and the best control's on the same task (or nothing)."""
-
-    label: str
-    value: str
-    interval: str
-    items: int | None
-    control: str
-    ledger: int | None
-    """Sequence number of the line that committed the evaluation."""
-
-
-def headlines(run: RunView) -> list[Headline]:
-    """What the run comes down to: the final model's scores with an interval, one a task, at most `MOST_HEADLINES`.
-
-    Evaluations name a score MODEL.TASK.METRIC and a comparison MODEL_vs_OTHER.TASK.METRIC. A task that is part of
-    another (`arithmetic_level_1` of `arithmetic`) and a task's further metrics are left to the evaluation's section.
-    """
-    final = f"{run.recipe.get('model')}."
-    judges = {name: stage for stage in evaluations(run) for name in stage.metrics}
-    figures_of = {name: stage.metrics[name] for name, stage in judges.items()}
-    lines = {name.removeprefix(final): stage.ledger_entry for name, stage in judges.items()}
-    scores = {
-        name.removeprefix(final): figure
-        for name, figure in figures_of.items()
-        if name.startswith(final) and formatting.figure_interval(figure)
-    }
-    tasks = list(dict.fromkeys(name.partition(".")[0] for name in scores))
-    whole = [task for task in tasks if not any(task.startswith(f"{other}_") for other in tasks)]
-    whole.sort(key=lambda task: LEADING.index(task) if task in LEADING else len(LEADING))
-    names = [_main_score(task, scores) for task in whole]
-    rivals = controls(run)
-    return [_headline(name, scores[name], figures_of, rivals, lines[name]) for name in names[:MOST_HEADLINES]]
-
-
-def _main_score(task: str, scores: Mapping[str, Figure]) -> str:
-    """The score of a task that stands for it: the first one, unless it has one of `MAIN_METRICS`."""
-    own = [name for name in scores if name.partition(".")[0] == task]
-    return next((name for name in own if name.partition(".")[2] in MAIN_METRICS), own[0])
-
-
-def _headline(
-    name: str,
-    score: Figure,
-    figures_of: Mapping[str, Figure],
-    others: Sequence[str],
-    line: Mapping[str, Any] | None,
-) -> Headline:
-    task, _, metric = name.partition(".")
-    label = task if task.endswith(metric) else name
-    better = min if metric in LOWER_IS_BETTER else max
-    rivals = [(figures_of[f"{other}.{name}"]["value"], other) for other in others if f"{other}.{name}" in figures_of]
-    control = ""
-    if rivals:
-        value, other = better(rivals, key=lambda rival: rival[0])
-        control = f"{other}, {score_text(metric, value)}"
-    low, high = (score_text(metric, score[end]) for end in ("low", "high"))
-    interval = f"{low.removesuffix(' %')} to {high}"
-    label = label.replace("_", " ").replace(".", " · ") + (" (lower is better)" if better is min else "")
-    sequence = line["sequence"] if line else None
-    return Headline(label, score_text(metric, score["value"]), interval, score.get("n"), control, sequence)
-
-
-def score_text(metric: str, value: float) -> str:
-    """Rates in percent, as the sentences of an evaluation have them; anything else with three decimals."""
-    return f"{100 * value:.1f} %" if metric in RATES else f"{value:,.3f}"
-
-
-def controls(run: RunView) -> list[str]:
-    """The models that the evaluations compare the final one with, without those that it was made from."""
-    final = run.recipe.get("model")
-    by_name = {stage.name: stage for stage in run.stages}
-    ancestors: set[str] = set()
-    waiting = [str(final)]
-    while waiting:
-        for name in by_name[waiting[0]].input_stages if waiting[0] in by_name else []:
-            if name not in ancestors:
-                ancestors.add(name)
-                waiting.append(name)
-        waiting.pop(0)
-    start = f"{final}_vs_"
-    names = [name for stage in evaluations(run) for name in stage.metrics if name.startswith(start)]
-    compared = dict.fromkeys(name.removeprefix(start).partition(".")[0] for name in names)
-    return [name for name in compared if name not in ancestors]
 
 
 def conclusions(run: RunView) -> list[str]:
