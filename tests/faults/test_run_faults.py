@@ -198,11 +198,12 @@ def test_a_run_folder_that_vanishes_is_one_message_and_does_not_come_back(tmp_pa
     assert not list(tmp_path.rglob("manifest.json"))
 
 
+@pytest.mark.parametrize("stride", [12, pytest.param(4, marks=pytest.mark.long)])
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS], ids=errno.errorcode.get)
 def test_a_disk_that_fails_at_any_operation_of_a_run_is_one_message_and_the_next_run_is_equal(
-    tmp_path: Path, whole: Path, error: int
+    tmp_path: Path, whole: Path, error: int, stride: int
 ) -> None:
-    """From the lock to the seal; each fourth operation, another one with each error."""
+    """From the lock to the seal; each operation at a stride, another one with each error."""
     folder = tmp_path / "run"
     disk = FaultyDisk(folder)
     with disk:
@@ -210,7 +211,7 @@ def test_a_disk_that_fails_at_any_operation_of_a_run_is_one_message_and_the_next
     total = len(disk.operations)
     assert total > 80
     refused, codes = 0, set()
-    for at in range(error % 4, total, 4):
+    for at in range(error % stride, total, stride):
         shutil.rmtree(folder)
         try:
             with FaultyDisk(folder, at, error):
@@ -223,17 +224,20 @@ def test_a_disk_that_fails_at_any_operation_of_a_run_is_one_message_and_the_next
         Stopping(folder).run()
         assert digest(folder) == digest(whole)
         assert not list(folder.rglob(f"{TEMPORARY_PREFIX}*"))
-    assert refused > total // 16
+    assert refused > total // (4 * stride)
     assert codes == {2}
 
 
-def test_killed_at_any_operation_of_a_run_the_next_one_ends_with_the_same_bits(tmp_path: Path, whole: Path) -> None:
-    """Each third operation from the lock to the seal, with the power lost at each second of them."""
+@pytest.mark.parametrize("stride", [9, pytest.param(3, marks=pytest.mark.long)])
+def test_killed_at_any_operation_of_a_run_the_next_one_ends_with_the_same_bits(
+    tmp_path: Path, whole: Path, stride: int
+) -> None:
+    """Each operation at a stride from the lock to the seal, with the power lost at each second of them."""
     folder = tmp_path / "run"
     disk = FaultyDisk(folder)
     with disk:
         Stopping(folder).run()
-    for at in range(1, len(disk.operations), 3):
+    for at in range(1, len(disk.operations), stride):
         shutil.rmtree(folder)
         with FaultyDisk(folder, at, torn=at % 2 == 0), pytest.raises(Killed):
             Stopping(folder).run()

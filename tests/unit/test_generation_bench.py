@@ -52,6 +52,7 @@ def run(monkeypatch: pytest.MonkeyPatch, module: Any, *options: str) -> None:
     module.main()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_side_is_measured(
     monkeypatch: pytest.MonkeyPatch, files: list[str], written: dict[str, Any], dtype: str

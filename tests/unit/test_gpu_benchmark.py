@@ -44,6 +44,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> str:
     return out.read_text()
 
 
+@pytest.mark.long
 def test_every_part_is_measured_and_continued_and_none_is_of_a_gpu(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], checked: str
 ) -> None:
@@ -84,6 +85,7 @@ def test_all_variants_run_at_toy_size(tmp_path: Path) -> None:
         assert result["parts"]["throughput"][name].get("tokens_per_second", 0) > 0, result["parts"]["throughput"][name]
 
 
+@pytest.mark.long
 def test_a_wrong_kernel_fails_its_checks_and_its_variants_are_not_timed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +106,7 @@ def test_a_wrong_kernel_fails_its_checks_and_its_variants_are_not_timed(
     assert result["parts"]["throughput"][BASELINE]["tokens_per_second"] > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("forgetful", "reason"),
     [
@@ -128,6 +131,7 @@ def test_a_resume_that_forgets_fails_its_check_and_the_strict_mode_is_not_timed(
     assert reason in refused
 
 
+@pytest.mark.long
 def test_other_work_is_not_timed_as_if_it_were_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checked: str
 ) -> None:
@@ -168,6 +172,7 @@ def test_without_a_gpu_only_toy_size_runs(tmp_path: Path) -> None:
         gpu.main(["--out", str(tmp_path / "gpu.json")])
 
 
+@pytest.mark.long
 def test_the_race_goes_on_after_a_cut_and_compares_wall_clock(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
 

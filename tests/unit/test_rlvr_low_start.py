@@ -1,5 +1,7 @@
 """The benchmark of low starts runs from end to end on a toy world, and its interval is right where it is known."""
 
+import pytest
+
 from bench import rlvr_low_start
 from bench.rlvr_low_start_arms import ARMS
 from bench.rlvr_low_start_world import World
@@ -12,6 +14,7 @@ TOY = World(
 )  # fmt: skip
 
 
+@pytest.mark.long
 def test_every_arm_runs_and_the_table_states_them(tmp_path, monkeypatch):
     monkeypatch.setattr(rlvr_low_start, "RATES", (3e-4,))
     monkeypatch.setattr(rlvr_low_start, "SIZES", (384,))
