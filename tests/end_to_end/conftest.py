@@ -40,8 +40,13 @@ def asked_once(*arguments: str) -> subprocess.CompletedProcess[str]:
     return pocketlm(*arguments)
 
 
+def quickstart(folder: Path) -> list[str]:
+    """On one thread, as other tests run beside it."""
+    return ["run", "quickstart", "--scale", "rehearsal", "--set", "runtime.threads=1", "--out", str(folder)]
+
+
 def rehearse(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return pocketlm("run", "quickstart", "--scale", "rehearsal", "--out", folder, *arguments)
+    return pocketlm(*quickstart(folder), *arguments)
 
 
 @pytest.fixture(scope="session")
@@ -50,8 +55,7 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
     cut_off = ["unshare", "--net", "--map-root-user"]
     allowed = shutil.which("unshare") and subprocess.run([*cut_off, "true"], check=False).returncode == 0
     command = [*(cut_off if allowed else []), sys.executable, "-X", "faulthandler", "-c", NO_SOCKETS]
-    command += ["run", "quickstart", "--scale", "rehearsal", "--out", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    result = subprocess.run([*command, *quickstart(folder)], capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     seal = next(line.split()[1] for line in result.stdout.splitlines() if line.startswith("seal:"))
     return Rehearsal(folder, seal, result.stdout + result.stderr)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.conftest import Rehearsal, asked_once, pocketlm, rehearse
+from tests.end_to_end.conftest import Rehearsal, asked_once, pocketlm, quickstart, rehearse
 
 pytestmark = pytest.mark.xdist_group("end_to_end")
 
@@ -82,6 +82,7 @@ def test_untouched_run_verifies_also_with_the_seal_it_printed_first(rehearsal: R
     assert stated > derived > stated / 2
 
 
+@pytest.mark.long
 def test_flipped_bytes_are_found_and_named(rehearsal: Rehearsal, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(rehearsal.folder, copy)
@@ -135,7 +136,7 @@ def test_evaluation_of_run_artifact_and_export_agree(rehearsal: Rehearsal, tmp_p
 
 
 def test_plan_and_doctor_answer(rehearsal: Rehearsal) -> None:
-    plan = pocketlm("plan", "quickstart", "--scale", "rehearsal")
+    plan = asked_once("plan", "quickstart")
     assert plan.returncode == 0
     assert "pretrain" in plan.stdout
     assert pocketlm("doctor").returncode == 0
@@ -157,6 +158,7 @@ def test_no_network_attempt(rehearsal: Rehearsal) -> None:
     assert "connection attempt" not in rehearsal.output
 
 
+@pytest.mark.long
 def test_terminated_run_exits_75_and_continues_to_the_same_digests(rehearsal: Rehearsal, tmp_path: Path) -> None:
     """Of the run up to its first model, which is there already, and of the rest."""
     folder = tmp_path / "run"
@@ -164,8 +166,9 @@ def test_terminated_run_exits_75_and_continues_to_the_same_digests(rehearsal: Re
     for stage in IN_QUICKSTART[IN_QUICKSTART.index("pretrain") :]:
         shutil.rmtree(folder / "artifacts" / stage)
     before = (folder / "ledger.jsonl").stat().st_size
-    command = [sys.executable, "-m", "pocketlm", "run", "quickstart", "--scale", "rehearsal", "--out", str(folder)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pocketlm", *quickstart(folder)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     ledger = folder / "ledger.jsonl"
     while process.poll() is None and '"stage":"pretrain"' not in ledger.read_text()[before:]:
         time.sleep(0.05)

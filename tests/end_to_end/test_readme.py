@@ -48,7 +48,7 @@ def test_command_runs(command: str, rehearsal: Rehearsal, tmp_path: Path) -> Non
         arguments += ["--scale", "rehearsal"]
     known = {"runs/quickstart": str(rehearsal.folder), "HASH": rehearsal.seal}
     arguments = [known.get(item, item) for item in arguments]
-    result = (asked_once if arguments[0] == "verify" else pocketlm)(*arguments)
+    result = (asked_once if arguments[0] in ("plan", "verify") else pocketlm)(*arguments)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

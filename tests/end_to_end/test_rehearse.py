@@ -15,7 +15,7 @@ from pocketlm.commands import rehearse_recipe
 from pocketlm.errors import InputError
 from tests.end_to_end.conftest import pocketlm
 
-pytestmark = pytest.mark.xdist_group("end_to_end")
+pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.long]
 
 RECIPE = """
 name: two-phases

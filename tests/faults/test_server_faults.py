@@ -215,6 +215,44 @@ def test_who_hangs_up_gives_back_slots_and_places_in_the_queue(stream: bool) -> 
         assert post(port, asked(max_tokens=3))[0] == 200
 
 
+def test_who_sends_ahead_and_hangs_up_is_noticed_as_well() -> None:
+    """A second request behind one that is being answered is not read yet; that the client has gone is."""
+    long = [*tokenizer().encode("the " * 90), tokenizer().im_end]
+    model = served(ScriptedEngine(seconds=0.02, script=lambda request, sample: long))
+    with running(model) as port:
+        with closing(connected(port)) as connection:
+            connection.sendall(lines_of(port, asked()))
+            while not model.worker.active:
+                time.sleep(0.005)
+            connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            time.sleep(0.1)
+        began = time.monotonic()
+        assert settled(model)
+        assert time.monotonic() - began < 1  # the answer would take 1.8 s
+
+
+def test_a_client_that_reads_slowly_gets_all_of_its_answer() -> None:
+    """It takes longer than `send_seconds`, but never so long without a byte."""
+    limits = Limits(send_seconds=0.4, reported=10**9)
+    long = [*tokenizer().encode("a" * 390), tokenizer().im_end]
+    model = served(ScriptedEngine(slots=16, script=lambda request, sample: long), limits)
+    body = {"model": "toy", "prompt": ["the"] * 16, "logprobs": 20, "max_tokens": 390}
+    content = json.dumps(body).encode()
+    head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
+    with running(model, limits=limits, send_buffer=8192) as port, closing(socket.socket()) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        connection.settimeout(20)
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)
+        received = until(connection, b"\r\n\r\n")
+        began = time.monotonic()
+        while piece := connection.recv(1 << 14):
+            received += piece
+            time.sleep(0.03)
+        assert time.monotonic() - began > 3 * limits.send_seconds
+    assert len(json.loads(received.partition(b"\r\n\r\n")[2])["choices"]) == 16
+
+
 def test_200_requests_at_once_are_answered_or_refused_and_never_mixed() -> None:
     def script(request: Any, sample: int) -> list[int]:
         return [*tokenizer().encode(f"answer {request.seed}.{sample}"), tokenizer().im_end]

@@ -45,7 +45,8 @@ INTEGERS = st.one_of(
         st.integers(-(10**6), 10**6),
         st.integers(0, 10**6),
     ),
-    st.builds(lambda low: {"type": "integer", "exclusiveMinimum": low}, st.integers(-5, 10**18)),
+    st.builds(lambda low: {"type": "integer", "exclusiveMinimum": low}, st.integers(-5, 10**18 - 256)),
+    st.builds(lambda high: {"type": "integer", "maximum": high}, st.integers(-(10**17), 10**25)),
     st.builds(lambda step: {"type": "integer", "multipleOf": step}, st.integers(1, 12)),
 )
 NUMBERS = st.one_of(
@@ -58,7 +59,12 @@ NUMBERS = st.one_of(
     st.just({"type": ["number", "null"], "maximum": 0}),
 )
 VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(-(10**20), 10**20), st.text(max_size=5), st.just({"a": [1, {}]})
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**53), 2**53),
+    st.sampled_from([10**17, -(2**59)]),
+    st.text(max_size=5),
+    st.just({"a": [1, {}]}),
 )
 FIXED = st.one_of(
     st.builds(lambda value: {"const": value}, VALUES),

@@ -24,7 +24,10 @@ from tests.chat_page_world import (
 )
 from tests.unit import browser
 
-pytestmark = pytest.mark.skipif(browser.find_chromium() is None, reason="no Chromium is installed")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(browser.find_chromium() is None, reason="no Chromium is installed"),
+]
 
 
 @pytest.fixture

@@ -10,7 +10,10 @@ import pytest
 from tests.chat_page_world import Visitor, echo, shown, visiting, words, world
 from tests.unit import browser
 
-pytestmark = pytest.mark.skipif(browser.find_chromium() is None, reason="no Chromium is installed")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(browser.find_chromium() is None, reason="no Chromium is installed"),
+]
 
 SCRIPT = "<img src='http://x.invalid/' onerror='window.hacked = true'><script>window.hacked = true</script>"
 

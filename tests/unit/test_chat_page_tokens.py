@@ -13,7 +13,10 @@ import pytest
 from tests.chat_page_world import FOX, FOX_ROWS, Says, Token, Visitor, echo, shown, visiting, world
 from tests.unit import browser
 
-pytestmark = pytest.mark.skipif(browser.find_chromium() is None, reason="no Chromium is installed")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(browser.find_chromium() is None, reason="no Chromium is installed"),
+]
 
 ROCKET = [Token(b"A"), Token(b" \xf0\x9f", 0.25, ((b"!", 0.5),)), Token(b"\x9a", 0.5), Token(b"\x80", 1.0), Token(b".")]
 

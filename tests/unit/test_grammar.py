@@ -13,7 +13,8 @@ import pytest
 
 from pocketlm.errors import InputError
 from pocketlm.generation.grammar import Grammars, compiled, grammars
-from pocketlm.generation.grammar.schema import MOST_DEPTH, schema_texts
+from pocketlm.generation.grammar.limits import MOST_DEPTH, MOST_LEVELS, MOST_RULES
+from pocketlm.generation.grammar.schema import schema_texts
 from tests.grammar_world import HEAD, allowed, drawn, tokenizer, validator
 from tests.grammar_world import grammars as shared
 
@@ -21,6 +22,9 @@ NESTED: Any = {}
 for _ in range(MOST_DEPTH + 1):
     NESTED = {"items": NESTED}
 ENDLESS = {"$defs": {"n": {"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}}, "required": ["n"]}}}
+CHAINED: Any = {"$ref": "#/$defs/0", "$defs": {str(MOST_LEVELS): {"type": "null"}}}
+for _number in range(MOST_LEVELS):
+    CHAINED["$defs"][str(_number)] = {"$ref": f"#/$defs/{_number + 1}"}
 
 REFUSED_SCHEMAS: list[tuple[Any, str]] = [
     ({"allOf": [{"type": "string"}, {"type": "integer"}]}, "incompatible types"),
@@ -45,10 +49,25 @@ REFUSED_SCHEMAS: list[tuple[Any, str]] = [
     ({"allOf": [{"$ref": "#"}]}, "no text"),
     ({"type": "array", "items": {"type": "array"}, "minItems": 100_000}, "no text"),
     ({"type": "object", "minProperties": 2}, "minProperties 2"),
+    (
+        {"type": "object", "patternProperties": {"^x": {}}, "additionalProperties": False, "minProperties": 2},
+        "minProperties 2",
+    ),
     ({"enum": ["a" * 5000, "b"]}, "more than 4,000 characters"),
     ({"description": "a" * 100_001}, "at most 100,000"),
     ({"const": "\ud83d"}, "half of a surrogate pair"),
     ({"const": float("nan")}, "JSON cannot"),
+    ({"enum": [0, {"a": [10**17 + 1]}]}, "100000000000000001 in an enum or const"),
+    ({"const": -1e19}, "more than 18 digits"),
+    ({"type": "integer", "minimum": 10**18}, "minimum 1000000000000000000, but"),
+    # These end the process if llguidance is given them.
+    ({"const": -(2**63)}, "more than 18 digits"),
+    ({"type": "integer", "minimum": -1e19, "maximum": -(2**63)}, "maximum -9223372036854775808, but"),
+    ({"$ref": "#/x", "x": {"const": -(2**63)}}, "a number below -999,999"),
+    (CHAINED, "levels deep together"),
+    # These take it minutes.
+    ({"type": "string", "pattern": "a?" * 2001}, "pattern in it has 4,002 characters"),
+    ({"type": "object", "patternProperties": {"a?" * 20_000: {}}}, "pattern in it has 40,000 characters"),
     ({"const": {1, 2}}, "JSON cannot"),
     (NESTED, "nested deeper"),
     (False, "false"),
@@ -84,11 +103,16 @@ def test_a_schema_that_cannot_be_followed_is_refused(schema: Any, message: str) 
         ("lark", "start: start", "no text"),
         ("lark", "start: A\nA: /a/ & /b/", "no text"),
         ("lark", 'start: "a"{1000000}', "no text"),
-        ("lark", "start: " + "(" * 50_000 + '"a"' + ")" * 50_000, "deeply nested"),
+        ("lark", "start: " + "(" * 400 + '"a"' + ")" * 400, "deeply nested"),
         ("lark", 'start: "a" <|im_start|> "b"', "special tokens"),
         ("lark", "start: <[0-2]>", "special tokens"),
         ("lark", "start: <[0-999999]>", "too large"),
         ("lark", "#" * 400_001, "at most 400,000"),
+        ("lark", "start: /" + "a?" * 16_000 + "/", "at most 32,000"),
+        # These end the process if llguidance is given them.
+        ("lark", 'start: %json {"const": -9223372036854775808}', "of a JSON schema in it: it holds a number below"),
+        ("lark", f"start: %json {json.dumps(CHAINED)}", "of a JSON schema in it: it and the"),
+        ("lark", "\n".join(f"A{n}: A{n + 1}" for n in range(MOST_RULES + 1)), "rules and brackets"),
     ],
 )
 def test_a_grammar_that_cannot_be_followed_is_refused(kind: str, text: Any, message: str) -> None:
@@ -111,6 +135,12 @@ def test_a_grammar_that_cannot_be_followed_is_refused(kind: str, text: Any, mess
         {"type": "string", "pattern": r"\.csv$"},
         {"type": "string", "pattern": "yes.*no"},
         {"type": "integer", "minimum": 10**17},
+        {"type": "integer", "exclusiveMinimum": 10**17 + 1},
+        {"type": "integer", "exclusiveMinimum": 2**53, "maximum": 2**64},
+        {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+        {"type": "number", "minimum": 0, "exclusiveMaximum": 1.7976931348623157e308},
+        {"allOf": [{"type": "integer", "minimum": -(2**63)}, {"maximum": 10**30}]},
+        {"enum": [2**59, -(10**17)]},
         {"allOf": [{"type": "number"}, {"minimum": 1e16}]},
         {"oneOf": [{"type": "integer"}, {"type": "string"}]},
         {"x-guidance": {"whitespace_pattern": "\\n+", "lenient": True}, "type": "array", "items": {"type": "null"}},
@@ -148,13 +178,69 @@ def test_bounds_are_put_in_where_there_are_none() -> None:
     assert "pattern" in narrowed({"type": "string", "format": "date"})
     for schema in (
         {"type": "string"},
-        {"type": "integer", "enum": [10**20]},
+        {"type": "integer", "enum": [10**17]},
         {"properties": {"enum": {"const": {"type": "integer"}}}, "default": {"type": "integer"}},
         {"type": "object", "properties": {"a": {"type": "integer"}}, "anyOf": [{"required": ["a"]}]},
     ):
         assert narrowed(schema) == schema
     inner = {"type": "array", "items": {"$ref": "#/$defs/a"}, "$defs": {"a": {"type": "integer"}}}
     assert narrowed(inner)["$defs"]["a"]["maximum"] == 2**53 - 1
+
+
+def takes(schema: Any, text: str) -> bool:
+    """Whether a text may be written from beginning to end."""
+    constraint = shared().json_schema(schema)()
+    try:
+        complete = [constraint.accept(token) for token in tokenizer().encode(text)][-1]
+    except InputError:
+        return False
+    return complete or tokenizer().im_end in allowed(constraint)
+
+
+@pytest.mark.parametrize("kind", ["integer", "number"])
+@pytest.mark.parametrize(
+    ("name", "bound", "inside", "outside"),
+    [
+        ("exclusiveMinimum", 2**53, 2**53 + 2, 2**53),
+        ("exclusiveMaximum", -(2**53), -(2**53) - 2, -(2**53)),
+        ("minimum", 10**17 + 1, 10**17 + 32, 10**17),
+        ("maximum", -(10**17) - 1, -(10**17) - 32, -(10**17)),
+        ("minimum", 10**17, 10**17, 10**17 - 16),
+    ],
+)
+def test_large_bounds_hold_exactly(kind: str, name: str, bound: int, inside: int, outside: int) -> None:
+    """llguidance reads them as doubles, and adds one to an excluded bound of integers as a double."""
+    schema = {"type": kind, name: bound}
+    assert validator(schema).is_valid(inside)
+    assert takes(schema, str(inside))
+    assert not validator(schema).is_valid(outside)
+    assert not takes(schema, str(outside))
+
+
+def test_bounds_of_machine_types_are_narrowed() -> None:
+    assert narrowed({"type": "integer", "minimum": 0, "maximum": 2**64 - 1}) == {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 2**53 - 1,
+    }
+    assert narrowed({"type": "integer", "maximum": 7, "exclusiveMaximum": 2**63, "minimum": 1}) == {
+        "type": "integer",
+        "maximum": 7,
+        "minimum": 1,
+    }
+    number = narrowed({"type": "number", "exclusiveMinimum": -3.4e38, "maximum": 3.4e38})
+    assert (number["minimum"], number["maximum"], "exclusiveMinimum" in number) == (-1e15, 1e15, False)
+
+
+def test_a_schema_of_many_definitions_is_followed() -> None:
+    record = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    names = [f"d{number}" for number in range(150)]
+    schema = {
+        "type": "object",
+        "properties": {name: {"$ref": f"#/$defs/{name}"} for name in names},
+        "$defs": dict.fromkeys(names, record),
+    }
+    assert drawn(shared().json_schema(schema, 60), 0, 60).ended
 
 
 def test_a_bound_that_contradicts_the_schema_is_left_out() -> None:
@@ -284,6 +370,25 @@ def test_a_panic_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "schema_hints", panics)
     with pytest.raises(InputError, match="unwrap"):
         Grammars(tokenizer(), HEAD).json_schema({"type": "string", "pattern": "panic"})
+
+
+def test_a_panic_while_a_text_is_written_is_an_error() -> None:
+    class PanicException(BaseException):
+        pass
+
+    class Matcher:
+        def compute_bitmask(self) -> bytes:
+            raise PanicException("index out of bounds")
+
+        def consume_token(self, token: int) -> bool:
+            raise PanicException("index out of bounds")
+
+    constraint: Any = shared().regex("ab")()
+    constraint._matcher = Matcher()
+    with pytest.raises(InputError, match="out of bounds"):
+        constraint.allowed()
+    with pytest.raises(InputError, match="out of bounds"):
+        constraint.accept(*tokenizer().encode("a"))
 
 
 def test_what_is_compiled_is_kept_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:

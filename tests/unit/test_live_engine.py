@@ -305,6 +305,55 @@ def test_a_tool_of_another_vocabulary_ends_its_own_sequence_alone() -> None:
     assert isinstance(ended[2, 0], Completion)
 
 
+class Buggy(Rule):
+    """Fails at the fourth token as only a bug does."""
+
+    def accept(self, token: int) -> bool:
+        self.heard = getattr(self, "heard", 0) + 1
+        if self.heard == 4:
+            raise KeyError(token)
+        return super().accept(token)
+
+
+class Divider:
+    """A tool with a bug."""
+
+    triggers = frozenset(range(61))
+
+    def call(self, tokens: list[int]) -> list[int]:
+        if len(tokens) == 3:
+            raise ZeroDivisionError
+        return []
+
+
+def test_a_bug_ends_its_own_sequence_alone(caplog: pytest.LogCaptureFixture) -> None:
+    engine = LiveEngine(tiny_model(), 3)
+    good = Request([3, 4], 10, 1.0, samples=2)
+    tickets = [
+        engine.add(request)
+        for request in (
+            Request([1, 2], 10, constraint=lambda: Buggy(0, 10**9)),
+            Request([1, 2], 10, constraint=Buggy),  # type: ignore[call-arg]
+            Request([1, 2], 10, tool=Divider()),
+            good,
+        )
+    ]
+    ended = endings(run(engine))
+    for ticket in tickets[:3]:
+        assert "failed, which is a bug" in str(ended[ticket, 0])
+    assert {type(record.exc_info[1]) for record in caplog.records if record.exc_info} == {
+        KeyError,
+        TypeError,
+        ZeroDivisionError,
+    }
+    for sample, expected in enumerate(alone(good)):
+        completion = ended[tickets[3], sample]
+        assert isinstance(completion, Completion)
+        assert_same(completion, expected)
+    with pytest.raises(ZeroDivisionError):
+        Engine(tiny_model()).generate([Request([1, 2], 10, tool=Divider())])
+
+
 def test_features_that_come_on_while_a_sequence_runs_do_not_touch_it() -> None:
     """Slots that remember tools, penalties and masks of others are taken by a plain sequence; then such come again."""
     engine = LiveEngine(tiny_model(), 2, decode=toy_decode)

@@ -106,3 +106,12 @@ def test_chatml_is_told_by_what_a_template_writes(source: str, system: str | Non
 def test_a_name_that_would_end_its_line_is_refused() -> None:
     with pytest.raises(InputError, match="cannot stand in a Modelfile"):
         modelfile("a\nFROM /etc/x.gguf", trained()[1], 128, "MIT")
+
+
+@pytest.mark.parametrize("spelling", ['x"\nFROM /etc/x.gguf', '""x'])
+def test_a_stop_that_would_end_its_line_or_never_end_is_left_out(tmp_path: Path, spelling: str) -> None:
+    tokenizer = load_tokenizer(write_folder(tmp_path, TEMPLATES["bars"]))
+    assert tokenizer.chat_template is not None
+    tokenizer.chat_template.special_tokens = {spelling: tokenizer.turn_end}
+    values = instructions(modelfile("small.gguf", tokenizer, 128, "MIT"))
+    assert (values["FROM"], values["PARAMETER stop"]) == (["./small.gguf"], ["<|endoftext|>"])

@@ -80,6 +80,7 @@ def test_the_page_works_at_desktop_and_phone_width(page: Path, chromium: browser
     assert (tmp_path / "report.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.long
 def test_the_page_of_several_runs_works_too(several: Path, chromium: browser.Browser) -> None:
     for width in (1280, 390):
         chromium.open(several, width)
@@ -92,6 +93,7 @@ def test_the_page_of_several_runs_works_too(several: Path, chromium: browser.Bro
     assert chromium.evaluate("window.hacked === undefined")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["page", "several"])
 def test_every_part_can_be_reached_by_keyboard(
     name: str, chromium: browser.Browser, request: pytest.FixtureRequest
@@ -115,6 +117,7 @@ def test_every_part_can_be_reached_by_keyboard(
     assert chromium.evaluate(f"{targets}.filter(name => !document.getElementById(name))") == []
 
 
+@pytest.mark.long
 def test_a_figure_leads_to_its_line_of_the_ledger(page: Path, chromium: browser.Browser) -> None:
     chromium.open(page, 390)
     chromium.evaluate("document.querySelector('.card a').click()")
@@ -123,12 +126,14 @@ def test_a_figure_leads_to_its_line_of_the_ledger(page: Path, chromium: browser.
     assert "evaluate" in line
 
 
+@pytest.mark.long
 def test_the_last_column_of_a_score_table_is_in_view_on_a_desktop(page: Path, chromium: browser.Browser) -> None:
     chromium.open(page, 1280)
     table = "[...document.querySelectorAll('.scroll')].find(one => one.textContent.includes('mean of levels'))"
     assert chromium.evaluate(f"(one => one.scrollWidth <= one.clientWidth)({table})")
 
 
+@pytest.mark.long
 def test_a_tooltip_tells_the_values(page: Path, chromium: browser.Browser) -> None:
     chromium.open(page, 1280)
     bar = chromium.evaluate(

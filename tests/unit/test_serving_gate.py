@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,7 @@ def test_a_token_guards_all_but_health_and_the_page() -> None:
     ("host", "status"),
     [
         ("localhost", 200), ("localhost:8000", 200), ("127.0.0.1:1", 200), ("[::1]:8000", 200), ("LOCALHOST", 200),
+        ("127.0.0.2:8000", 200), ("[0:0:0:0:0:0:0:1]", 200), ("[::2]", 403), ("128.0.0.1", 403), ("127.0.0.1.", 403),
         ("evil.example", 403), ("127.0.0.1.evil.example", 403), ("localhost:80:80", 403), ("", 403),
         ("localhost@evil.example", 403), ("0.0.0.0", 403), ("[::1", 403),
     ],
@@ -49,10 +52,16 @@ def test_no_other_origin_may_read_answers_unless_it_is_named() -> None:
         assert http.options("/v1/chat/completions", headers=headers).status_code == 405
         assert "access-control-allow-origin" not in http.get("/v1/models", headers=headers).headers
     with client(served(ScriptedEngine()), token=TOKEN, origins=["https://page.example"]) as http:
+        wished = "authorization,content-type,x-stainless-lang"  # of OpenAI's own client in a browser
         asked_before = http.options(
-            "/v1/chat/completions", headers={**headers, "access-control-request-headers": "authorization"}
+            "/v1/chat/completions", headers={**headers, "access-control-request-headers": wished}
         )
+        assert asked_before.status_code == 200
         assert asked_before.headers["access-control-allow-origin"] == "https://page.example"
+        assert asked_before.headers["access-control-allow-headers"] == wished
+        refused = http.post("/v1/chat/completions", json=asked(), headers={"origin": "https://page.example"})
+        assert refused.status_code == 401
+        assert "retry-after" in refused.headers["access-control-expose-headers"]
         other = http.get("/health", headers={"origin": "https://other.example"})
         assert other.headers.get("access-control-allow-origin") != "https://other.example"
 
@@ -113,6 +122,20 @@ def test_figures_count_what_happened() -> None:
     assert 0 < first[0] <= first[1] < 5
 
 
+def test_figures_fall_back_when_an_engine_has_failed() -> None:
+    model = served(engine := ScriptedEngine(slots=1, seconds=0.01))
+    with client(model) as http, ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(http.post, "/v1/chat/completions", json=asked()) for _ in range(3)]
+        while model.worker.held < 3 or not model.worker.active:
+            time.sleep(0.002)
+        engine.broken = True
+        assert {answer.result().status_code for answer in answers} == {500}
+        assert settled(model)
+        lines = http.get("/metrics").text.splitlines()
+    assert 'pocketlm_active_sequences{model="toy"} 0.0' in lines
+    assert 'pocketlm_queued_sequences{model="toy"} 0.0' in lines
+
+
 def test_another_host_needs_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("POCKETLM_TOKEN", raising=False)
     for host in ("0.0.0.0", "::", "192.168.1.7", "example.org", ""):
@@ -132,8 +155,9 @@ def test_another_host_needs_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(InputError, match="cannot be read"):
         checked_token(ServeSettings(token_file=tmp_path / "missing"))
     monkeypatch.delenv("POCKETLM_TOKEN")
-    with pytest.raises(InputError, match="allow-origin"):
-        checked_token(ServeSettings(origins=["*"]))
+    for origin in ("*", "null"):
+        with pytest.raises(InputError, match="allow-origin"):
+            checked_token(ServeSettings(origins=["https://page.example", origin]))
     assert not is_loopback("127.0.0.1.nip.io")
 
 

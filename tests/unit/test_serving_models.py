@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from pocketlm.model.transformer import Transformer
 from pocketlm.serving.limits import Limits
 from pocketlm.serving.models import ServedModel, open_model
 from tests.evaluation_world import run_folder, trained
-from tests.serving_world import asked, client, contents, events, served, settled, tokenizer
+from tests.serving_world import ScriptedEngine, asked, client, contents, events, served, settled, tokenizer
 
 USER = {"role": "user", "content": "What is 3+4?"}
 CHAT = "/v1/chat/completions"
@@ -67,8 +70,6 @@ def test_the_text_is_that_of_the_engine(http: TestClient, model: ServedModel) ->
 
 
 def test_answers_do_not_depend_on_who_else_is_served(http: TestClient, model: ServedModel) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     def ask(seed: int) -> str:
         text: str = http.post(CHAT, json=chat(seed=seed, max_tokens=10)).json()["choices"][0]["message"]["content"]
         return text
@@ -232,6 +233,51 @@ def test_a_template_that_refuses_says_why_without_its_place(
     answer = http.post(CHAT, json=chat())
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "messages")
     assert "secret" not in answer.text
+
+
+def test_a_template_without_an_end_of_turns_is_refused_without_its_place(
+    http: TestClient, model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pocketlm.data.tokens.chat_template import ChatTemplate
+
+    source = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    endless = ChatTemplate(source, {}, model.tokenizer, "/secret/place/chat_template.jinja")
+    monkeypatch.setattr(model.tokenizer, "chat_template", endless)
+    answer = http.post(CHAT, json=chat())
+    assert answer.status_code == 400
+    assert "no special token follows" in answer.json()["error"]["message"]
+    assert "secret" not in answer.text
+
+
+def test_a_template_is_asked_one_thing_at_a_time() -> None:
+    """Its process answers in the order of the questions: two askers at once could get each other's answers."""
+
+    class Template:
+        asking = most = 0
+
+        def asked(self) -> None:
+            self.asking += 1
+            self.most = max(self.most, self.asking)
+            time.sleep(0.05)
+            self.asking -= 1
+
+        @property
+        def turn_end(self) -> int:
+            self.asked()
+            return 3
+
+        def encode(self, messages: Any, add_generation_prompt: bool) -> tuple[list[int], list[bool]]:
+            self.asked()
+            return [5], [False]
+
+    words, template = copy(tokenizer()), Template()
+    words.chat_template = template  # type: ignore[assignment]
+    model = replace(served(ScriptedEngine()), tokenizer=words)
+    with ThreadPoolExecutor(2) as pool:
+        tokens, stops = pool.submit(model.chat_tokens, [USER]), pool.submit(lambda: model.stops)
+        assert tokens.result() == [5]
+        assert set(stops.result()) == {words.end_of_text, 3}
+    assert template.most == 1
 
 
 def test_a_context_longer_than_the_models_is_refused(model: ServedModel, tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ WRONG_CHATS: list[tuple[dict[str, Any], str, str]] = [
     ({"top_p": -0.1}, "top_p", "greater than"),
     ({"top_k": -1}, "top_k", "greater than"),
     ({"min_p": 1.1}, "min_p", "less than"),
-    ({"repetition_penalty": 0}, "repetition_penalty", "greater than 0"),
+    ({"repetition_penalty": 0}, "repetition_penalty", "greater than or equal to 0.01"),
+    ({"repetition_penalty": 1e-40}, "repetition_penalty", "greater than or equal to 0.01"),
     ({"seed": 2**63}, "seed", "less than"),
     ({"stop": ["a"] * 17}, "stop", "at most 16"),
     ({"stop": "a" * 257}, "stop", "256 characters"),
@@ -167,6 +168,15 @@ def test_what_changes_nothing_is_accepted(fields: dict[str, Any]) -> None:
     assert answer.status_code == 200, answer.text
 
 
+def test_a_temperature_of_almost_nothing_is_none() -> None:
+    """The engine refuses to divide by it; some clients send it where they mean 0."""
+    engine = ScriptedEngine()
+    with client(served(engine)) as http:
+        for temperature in (0, 1e-8, 5e-324, 1e-6):
+            assert http.post("/v1/chat/completions", json=asked(temperature=temperature)).status_code == 200
+    assert [request.temperature for request in engine.asked] == [0.0, 0.0, 0.0, 1e-6]
+
+
 def test_seeds_of_any_sign_and_none() -> None:
     engine = ScriptedEngine()
     with client(served(engine)) as http:
@@ -221,6 +231,32 @@ def test_more_than_may_wait_is_refused_with_a_time_to_come_back() -> None:
         assert http.post("/v1/chat/completions", json=asked(n=6)).status_code == 400  # there is never room for it
         assert settled(model)
         assert http.post("/v1/chat/completions", json=asked(n=5)).status_code == 200
+
+
+def test_a_slow_grammar_lets_only_its_like_wait() -> None:
+    import threading
+    import time
+    from concurrent.futures import ThreadPoolExecutor
+
+    compiled = threading.Event()
+
+    class SlowGrammars:
+        def regex(self, pattern: str, max_tokens: int) -> None:
+            compiled.wait(10)
+            raise InputError("the regular expression cannot be followed.")
+
+    model = served(ScriptedEngine())
+    vars(model)["grammars"] = SlowGrammars()
+    slow_body = asked(response_format={"type": "regex", "regex": "a"})
+    with client(model) as http, ThreadPoolExecutor(4) as pool:
+        slow = [pool.submit(http.post, "/v1/chat/completions", json=slow_body) for _ in range(4)]
+        while model.worker.held < 4:
+            time.sleep(0.002)
+        assert http.post("/v1/chat/completions", json=asked()).status_code == 200
+        assert not any(answer.done() for answer in slow)
+        compiled.set()
+        assert {answer.result().status_code for answer in slow} == {400}
+        assert settled(model)
 
 
 def test_a_deadline_ends_a_request() -> None:

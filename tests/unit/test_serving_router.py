@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import logging
 import math
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +23,7 @@ from pocketlm.errors import InputError
 from pocketlm.serving.confidence import WINDOW, confidence
 from pocketlm.serving.endpoint import Endpoint, EndpointFault, parse_endpoint
 from pocketlm.serving.limits import Limits
-from pocketlm.serving.router import Router, read_answer, read_router
+from pocketlm.serving.router import Asking, Router, read_answer, read_router
 from tests import serving_world
 from tests.openai_stand_in import Said, StandIn, openai_stand_in
 from tests.serving_world import ScriptedEngine, asked, client, contents, events, said, served, settled, tokenizer
@@ -122,7 +125,8 @@ def test_an_empty_answer_is_not_trusted() -> None:
 
 
 @pytest.mark.parametrize(("threshold", "outcome", "text"), [(SURE, "own", f"0{OWN}"), (UNSURE, "upstream", THEIRS)])
-def test_streams(threshold: float, outcome: str, text: str) -> None:
+def test_streams(threshold: float, outcome: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pocketlm.serving.routed.TOGETHER", 2)
     with routed(Said(THEIRS), threshold) as (made, upstream):
         body = asked(stream=True, stream_options={"include_usage": True})
         response = made.post("/v1/chat/completions", json=body)
@@ -134,6 +138,7 @@ def test_streams(threshold: float, outcome: str, text: str) -> None:
         assert finishes[-1] == "stop"
         assert set(finishes[:-1]) == {None}
         assert chunks[-1]["usage"]["completion_tokens"] > 0
+        assert all(chunk["usage"] is None for chunk in chunks[:-1])
         assert all("stream" not in sent and "stream_options" not in sent for sent in upstream.asked)
         assert events(made.post("/v1/chat/completions", json=asked(stream=True)).text)[-1]["choices"]
 
@@ -244,6 +249,36 @@ def test_others_do_not_wait_for_a_slow_larger_model() -> None:
         answers = list(pool.map(lambda body: made.post("/v1/chat/completions", json=body), bodies))
         assert [text_of(answer) for answer in answers] == [THEIRS] * 8
         assert time.monotonic() - began < 8 * 0.5
+
+
+def test_who_hangs_up_does_not_make_room_for_more_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place is free again when its thread has ended, not when its client has gone: threads would pile up."""
+    monkeypatch.setattr("pocketlm.serving.router.AT_ONCE", 2)
+    said_now = threading.Event()
+    begun: list[dict[str, Any]] = []
+
+    class Slow(Router):
+        def ask(self, value: dict[str, Any]) -> dict[str, Any]:
+            begun.append(value)
+            said_now.wait(10)
+            return value
+
+    async def hang_up_often() -> int:
+        asking = Asking(Slow(Endpoint("x", 1, False, ""), "big", 0.0))
+        for number in range(6):
+            task = asyncio.create_task(asking.ask({"number": number}, 10.0))
+            await asyncio.sleep(0.02)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        together = len(begun)
+        said_now.set()
+        for number in range(6, 9):
+            assert await asking.ask({"number": number}, 10.0) == {"number": number}
+        return together
+
+    assert asyncio.run(hang_up_often()) == 2
+    assert len(begun) == 5
 
 
 def test_grammars_that_openai_does_not_have_stay_here() -> None:

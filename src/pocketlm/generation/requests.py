@@ -16,7 +16,9 @@ Decode = Callable[[list[int]], str]
 Finish = Literal["stop", "length"]
 
 LOWEST_TEMPERATURE = 1e-6
-"""Logits divided by less may be no float32 numbers any more."""
+HIGHEST_TEMPERATURE = 1e30
+MOST_PENALTY = 1e6
+"""Logits divided or multiplied by less or more may be no float32 numbers any more, and no token could be drawn."""
 MOST_ODDS = 20
 """Likeliest tokens of one place that may be asked for; memory is taken for as many."""
 
@@ -182,9 +184,10 @@ def _prompt_fault(tokens: Sequence[int], vocabulary: int, length: int) -> str:
 def _option_fault(request: Request) -> str:
     if request.max_tokens < 1 or request.samples < 1:
         return f"max_tokens is {request.max_tokens} and samples {request.samples}; both must be at least 1"
-    if request.temperature != 0 and not LOWEST_TEMPERATURE <= request.temperature < float("inf"):
+    if request.temperature != 0 and not LOWEST_TEMPERATURE <= request.temperature <= HIGHEST_TEMPERATURE:
         return (
-            f"temperature is {request.temperature}; it must be 0 (greedy) or a number of at least {LOWEST_TEMPERATURE}"
+            f"temperature is {request.temperature}; it must be 0 (greedy) or a number of at least {LOWEST_TEMPERATURE} "
+            f"and at most {HIGHEST_TEMPERATURE:g}"
         )
     if not 0 <= request.seed < 2**63:
         return f"seed is {request.seed}; it must lie between 0 and 2**63 - 1"
@@ -196,8 +199,11 @@ def _option_fault(request: Request) -> str:
         return f"top_p is {request.top_p}; it must be above 0 and at most 1 (all tokens)"
     if not 0 <= request.min_p <= 1:
         return f"min_p is {request.min_p}; it must lie between 0 (all tokens) and 1"
-    if not 0 < request.repetition_penalty < float("inf"):
-        return f"repetition_penalty is {request.repetition_penalty}; it must be positive (1 for none)"
+    if not 1 / MOST_PENALTY <= request.repetition_penalty <= MOST_PENALTY:
+        return (
+            f"repetition_penalty is {request.repetition_penalty}; it must lie between {1 / MOST_PENALTY:g} and "
+            f"{MOST_PENALTY:g} (1 for none)"
+        )
     if request.odds is not None and not 0 <= request.odds <= MOST_ODDS:
         return f"odds is {request.odds}; it must lie between 0 (of the drawn tokens alone) and {MOST_ODDS}"
     return ""

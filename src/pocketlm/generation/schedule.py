@@ -11,6 +11,7 @@ and finds the samples that have ended in `ended`. What `settle` and `remove` set
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -40,6 +41,8 @@ BROKEN = (
     "generation: the model's logits are not numbers, its weights are broken. "
     "Look at the loss of the training that made it."
 )
+
+log = logging.getLogger(__name__)
 
 Steps = Callable[[int, Blocks], None]
 """`Slots.steps`, or the same as a graph."""
@@ -219,7 +222,7 @@ class Schedule:
                     return self._mask(sample)
                 sample.complete(stopped, complete, self._decode)
                 self.ended.append(sample)
-            except InputError as error:
+            except Exception as error:  # a bug, too, is one sequence's alone
                 self._fail(sample, error)
         self._release(slot)
         return None
@@ -247,10 +250,13 @@ class Schedule:
         bits = numpy.arange(-(-settings.vocabulary // 32) * 32) < settings.known_tokens
         return numpy.packbits(bits, bitorder="little").view(numpy.int32)
 
-    def _fail(self, sample: Sample, error: InputError) -> None:
+    def _fail(self, sample: Sample, error: Exception) -> None:
         if not self._live:
             raise error
         sample.fault = str(error)
+        if not isinstance(error, InputError):
+            log.error("a constraint, a tool or the decoding of a sequence failed", exc_info=error)
+            sample.fault = "generation: what follows its tokens failed, which is a bug; the log says more."
         self.ended.append(sample)
 
     def _release(self, slot: int) -> None:
@@ -303,7 +309,7 @@ class Schedule:
                 try:
                     sample.constraint = job.request.constraint()
                     mask = self._mask(sample)
-                except InputError as error:
+                except Exception as error:
                     self._fail(sample, error)
                     continue
                 if mask is not None:

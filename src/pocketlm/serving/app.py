@@ -28,9 +28,11 @@ from pocketlm.serving.routed import RoutedExchange
 from pocketlm.serving.router import Asking, Router
 
 THREADS = 2
-"""For parsing, templates, tokenizing and grammars, beside the engines' threads."""
+"""For parsing, templates and tokenizing, and as many for grammars, beside the engines' threads."""
 STOP_SECONDS = 5.0
-EXPOSED_HEADERS = ("x-seed", "x-request-id", "x-pocketlm-routed", "x-pocketlm-confidence")
+EXPOSED_HEADERS = (
+    "x-seed", "x-request-id", "x-pocketlm-routed", "x-pocketlm-confidence", "retry-after", "x-should-retry",
+)  # fmt: skip
 """That web pages of other origins may read."""
 
 
@@ -51,13 +53,15 @@ def create_app(
     """
     metrics = Metrics(models)
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="prepare")
-    service = Service(models, limits, metrics, threads)
+    compilers = ThreadPoolExecutor(THREADS, thread_name_prefix="compile")
+    service = Service(models, limits, metrics, threads, compilers)
     asking = None if router is None else Asking(router)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        threads.shutdown(wait=False, cancel_futures=True)
+        for pool in (threads, compilers):
+            pool.shutdown(wait=False, cancel_futures=True)
         for model in models.values():
             model.worker.stop(STOP_SECONDS)
 
@@ -131,7 +135,7 @@ def create_app(
     if origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type"], expose_headers=list(EXPOSED_HEADERS),
+            allow_headers=["*"], expose_headers=list(EXPOSED_HEADERS),  # OpenAI's own client sends x-stainless-... too
         )  # fmt: skip
     return app
 

@@ -14,7 +14,7 @@ from pocketlm.serving.errors import ApiError
 from pocketlm.serving.fields import TextFormat, read_fields
 from pocketlm.serving.limits import Limits
 from pocketlm.serving.models import ServedModel
-from pocketlm.serving.orders import Order, engine_requests, formatted, one_limit, read_order
+from pocketlm.serving.orders import Order, compiles, engine_requests, formatted, one_limit, read_order
 from pocketlm.serving.tools import ToolCallStream, parse_answer, plain_messages, read_tools, tool_constraint
 
 
@@ -49,6 +49,7 @@ class ChatOrder:
         self._order = read_order(body, models, limits, 1, (body.top_logprobs or 0) if body.logprobs else None)
         self.model = self._order.model
         self.sequences = self._order.samples
+        self.compiles = self._use is not None or compiles(body)
 
     def prepare(self) -> ChatAnswer:
         """Tokens and grammars; takes its time, and may run in any thread."""
@@ -140,8 +141,11 @@ class ChatAnswer(Answer):
 
 def _without_file(message: str) -> str:
     """A template's refusal without the file that it names: places on the server are nobody's business."""
-    file, named, reason = message.partition(": the chat template ")
-    return f"the chat template {reason}" if named else file
+    for words in ("the chat template ", "no special token "):  # with which its refusals go on behind the file
+        _, named, reason = message.partition(f": {words}")
+        if named:
+            return f"{words}{reason}"
+    return message
 
 
 def _finish(finish: str | None, called: bool) -> str | None:

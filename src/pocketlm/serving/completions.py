@@ -16,6 +16,7 @@ from pocketlm.serving.models import ServedModel
 from pocketlm.serving.orders import (
     COMPLETION_TOKENS,
     Order,
+    compiles,
     engine_requests,
     formatted,
     prompt_tokens,
@@ -44,6 +45,7 @@ class CompletionOrder:
         self._order = read_order(body, models, limits, len(body.prompt), body.logprobs)
         self.model = self._order.model
         self.sequences = len(body.prompt) * self._order.samples
+        self.compiles = compiles(body)
 
     def prepare(self) -> CompletionAnswer:
         """Tokens and grammars; takes its time, and may run in any thread."""

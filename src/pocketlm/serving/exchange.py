@@ -41,6 +41,8 @@ class Order(Protocol):
     def model(self) -> ServedModel: ...
     @property
     def sequences(self) -> int: ...
+    @property
+    def compiles(self) -> bool: ...
     def prepare(self) -> Answer: ...
 
 
@@ -70,13 +72,15 @@ class Service:
     """What every exchange needs.
 
     Attributes:
-        threads: for parsing, templates, tokenizing and grammars.
+        threads: for parsing, templates and tokenizing.
+        compilers: for requests with a grammar, which may take seconds to compile: only their like waits for them.
     """
 
     models: Mapping[str, ServedModel]
     limits: Limits
     metrics: Metrics
     threads: Executor
+    compilers: Executor
 
 
 class Exchange(Response):
@@ -130,7 +134,7 @@ class Exchange(Response):
         with order.model.worker.job(order.sequences) as job:
             try:
                 async with asyncio.timeout(service.limits.request_seconds):
-                    answer = await self._aside(order.prepare)
+                    answer = await self._aside(order.prepare, compiles=order.compiles)
                     await self._give(value, job, answer, send)
             except TimeoutError:
                 message = f"the answer took longer than {service.limits.request_seconds:g} s"
@@ -161,9 +165,9 @@ class Exchange(Response):
                 await _send_events(send, chunks)
         await _send_events(send, [*answer.end()], last=True, done=True)
 
-    async def _aside(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._service.threads, partial(function, *arguments))
+    async def _aside(self, function: Callable[..., Result], *arguments: Any, compiles: bool = False) -> Result:
+        threads = self._service.compilers if compiles else self._service.threads
+        return await asyncio.get_running_loop().run_in_executor(threads, partial(function, *arguments))
 
 
 async def _disconnected(receive: Receive) -> None:

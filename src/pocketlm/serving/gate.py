@@ -21,8 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pocketlm.serving.errors import ApiError
 from pocketlm.serving.limits import Limits
 from pocketlm.serving.metrics import Metrics
+from pocketlm.serving.serve_settings import is_loopback
 
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]*)(?::[0-9]{1,5})?")
 ROUTES = (
     "/v1/completions",
@@ -100,7 +100,7 @@ class Gate:
         headers = Headers(scope=scope)
         if self._token is None:
             matched = HOST.fullmatch(headers.get("host", ""))
-            if matched is None or matched[1].lower() not in LOOPBACK_NAMES:
+            if matched is None or not is_loopback(matched[1].lower().strip("[]")):
                 return ApiError(403, "without a token this server answers to localhost alone", code="host_not_allowed")
         elif scope["path"] not in self._open and scope["method"] != "OPTIONS":
             kind, _, given = headers.get("authorization", "").partition(" ")

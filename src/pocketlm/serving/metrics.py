@@ -145,7 +145,8 @@ class Metrics:
         self._rates[name] = rate = Rate()
         self._gauge("slots", "Sequences decoded together at most", name, lambda: worker.slots)
         self._gauge("active_sequences", "Sequences in slots", name, lambda: worker.active)
-        self._gauge("queued_sequences", "Sequences that wait for a slot", name, lambda: worker.held - worker.active)
+        waiting = "Sequences that wait for a slot"
+        self._gauge("queued_sequences", waiting, name, lambda: max(0, worker.held - worker.active))
         self._gauge("tokens_per_second", "Tokens drawn, last 10 s", name, rate.value)
         for what, text in (("first", "time_to_first_token"), ("between", "time_between_tokens"), ("whole", "sequence")):
             self._windows[name, what] = window = Window()

@@ -65,7 +65,8 @@ class ServedModel:
     def stops(self) -> tuple[int, ...]:
         """Tokens that end a text: the document border, and the end of a turn if the chat form has one."""
         try:
-            return tuple({self.tokenizer.end_of_text, self.tokenizer.turn_end})
+            with self._rendering:  # a template is asked where its turns end
+                return tuple({self.tokenizer.end_of_text, self.tokenizer.turn_end})
         except InputError:  # a template without a turn's end; a chat says so
             return (self.tokenizer.end_of_text,)
 

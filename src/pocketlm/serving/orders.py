@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pocketlm.errors import InputError
-from pocketlm.generation.requests import Constraint, Request
+from pocketlm.generation.requests import LOWEST_TEMPERATURE, Constraint, Request
 from pocketlm.pipeline.validation import suggest
 from pocketlm.serving.bodies import ChatBody, CompletionBody
 from pocketlm.serving.errors import ApiError
@@ -85,6 +85,7 @@ def engine_requests(
         ApiError: 400 where a prompt does not fit, names no tokens, or asks for too many log-probabilities.
     """
     model = order.model
+    temperature = 1.0 if body.temperature is None else body.temperature
     requests = []
     for number, tokens in enumerate(prompts):
         if len(tokens) >= model.context:
@@ -100,7 +101,7 @@ def engine_requests(
             Request(
                 tokens,
                 most,
-                temperature=1.0 if body.temperature is None else body.temperature,
+                temperature=temperature if temperature >= LOWEST_TEMPERATURE else 0.0,
                 seed=(order.seed + number * SEED_STEP) % SEEDS,
                 samples=order.samples,
                 stop_tokens=model.stops,
@@ -119,6 +120,11 @@ def engine_requests(
             message = f"up to {reported:,} log-probabilities, at most {limits.reported:,} are given; lower max_tokens"
             raise ApiError(400, message, "max_tokens", "limit_exceeded")
     return requests
+
+
+def compiles(body: Sampling) -> bool:
+    """Whether the answer has to follow a grammar, which is compiled first."""
+    return body.response_format is not None and not isinstance(body.response_format, TextFormat)
 
 
 def formatted(body: Sampling, model: ServedModel) -> Callable[[int], Callable[[], Constraint] | None]:

@@ -19,6 +19,8 @@ from pocketlm.serving.errors import ApiError
 from pocketlm.serving.limits import Limits
 
 MORE_BODY_SECONDS = 5.0
+MOST_AHEAD = 16 << 10
+"""Bytes that a client may send before its answer is complete."""
 
 
 def bounded(limits: Limits) -> type[H11Protocol]:
@@ -41,6 +43,8 @@ def bounded(limits: Limits) -> type[H11Protocol]:
             if self._phase == "idle":
                 self._set_phase("headers")
             super().data_received(data)
+            if self.conn.their_state is h11.DONE and len(self.conn.trailing_data[0]) <= MOST_AHEAD:
+                self.flow.resume_reading()  # uvicorn stops at what comes too early, and would see nobody hang up
             self._watch()
 
         def on_response_complete(self) -> None:
@@ -54,7 +58,20 @@ def bounded(limits: Limits) -> type[H11Protocol]:
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self._sending = self._sending or self.loop.call_later(limits.send_seconds, self.transport.abort)
+            if self._sending is None:
+                self._await_reader()
+
+        def _await_reader(self) -> None:
+            """Look at times whether the client takes anything: one that reads slowly is waited for."""
+            before = self.transport.get_write_buffer_size()
+
+            def look() -> None:
+                if self.transport.get_write_buffer_size() < before:
+                    self._await_reader()
+                else:
+                    self.transport.abort()
+
+            self._sending = self.loop.call_later(limits.send_seconds, look)
 
         def resume_writing(self) -> None:
             super().resume_writing()

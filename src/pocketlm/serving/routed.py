@@ -7,6 +7,7 @@ late, and then comes as fast as it can be sent. The header `x-pocketlm-routed` s
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -25,6 +26,8 @@ log = logging.getLogger("pocketlm.serving")
 Outcome = Literal["own", "upstream", "failed"]
 LEFT_SECONDS = 0.5
 """Of a request's time, which are kept for sending our own answer."""
+TOGETHER = 64
+"""News of our own answer that are sent at once."""
 
 
 class RoutedExchange(Exchange):
@@ -55,7 +58,7 @@ class RoutedExchange(Exchange):
             "x-pocketlm-confidence": "none" if sure is None else f"{sure:.4f}",
         }
         given = answer if upstream is None else Upstream(upstream, answer.headers, _tells_usage(value))
-        await (self._stream if answer.streams else self._whole)(Known(news), given, send)
+        await (self._stream if answer.streams else self._whole)(Known(news if given is answer else []), given, send)
 
 
 class Known:
@@ -65,8 +68,10 @@ class Known:
         self._news = news
 
     async def news(self) -> AsyncIterator[list[News]]:
-        """All of them at once."""
-        yield self._news
+        """All of them, some at a time: thousands of chunks would let others wait."""
+        for first in range(0, max(1, len(self._news)), TOGETHER):
+            yield self._news[first : first + TOGETHER]
+            await asyncio.sleep(0)
 
 
 class Upstream:
@@ -111,7 +116,8 @@ class Upstream:
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         head: dict[str, Any] = {name: self._answer[name] for name in ("id", "created", "model") if name in self._answer}
-        return {**head, "object": "chat.completion.chunk", "choices": choices}
+        usage = {"usage": None} if self._usage else {}
+        return {**head, "object": "chat.completion.chunk", "choices": choices, **usage}
 
 
 def _tells_usage(value: dict[str, Any]) -> bool:

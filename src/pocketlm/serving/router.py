@@ -90,7 +90,7 @@ class Router:
 class Asking:
     """Requests that are sent on, each in a thread of its own, so that no client waits for another one's.
 
-    A thread whose client has gone, or whose server stops, is left to its timeout.
+    A thread whose client has gone, or whose server stops, is left to its timeout, and keeps its place until then.
     """
 
     def __init__(self, router: Router) -> None:
@@ -100,8 +100,9 @@ class Asking:
     async def ask(self, value: dict[str, Any], seconds: float) -> dict[str, Any]:
         """`Router.ask` within so many seconds, the wait for a place included; EndpointFault if there is no answer."""
         try:
-            async with asyncio.timeout(min(seconds, self.router.timeout)), self._free:
-                return await _in_thread(lambda: self.router.ask(value))
+            async with asyncio.timeout(min(seconds, self.router.timeout)):
+                await self._free.acquire()
+                return await _in_thread(lambda: self.router.ask(value), self._free.release)
         except TimeoutError:
             raise EndpointFault("no answer in time") from None
 
@@ -158,12 +159,17 @@ def _choice(index: int, choice: dict[str, Any]) -> dict[str, Any]:
     return {"logprobs": None, **choice, "index": index}
 
 
-async def _in_thread(function: Callable[[], Result]) -> Result:
-    """Run a function in a thread that the end of the program does not wait for."""
+async def _in_thread(function: Callable[[], Result], ended: Callable[[], None]) -> Result:
+    """Run a function in a thread that the end of the program does not wait for.
+
+    Args:
+        ended: called on the event loop when the thread has ended, whether or not somebody still waits for it.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
 
     def settle(result: Result | None, fault: EndpointFault | None) -> None:
+        ended()
         if future.cancelled():
             return
         if fault is not None:
@@ -185,5 +191,9 @@ async def _in_thread(function: Callable[[], Result]) -> Result:
         except RuntimeError:  # the server has stopped meanwhile
             log.debug("a larger model answered after the end")
 
-    threading.Thread(target=run, name="larger model", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="larger model", daemon=True).start()
+    except RuntimeError:  # there are too many
+        ended()
+        raise EndpointFault("it could not be asked") from None
     return await future

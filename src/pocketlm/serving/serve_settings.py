@@ -15,6 +15,8 @@ from pocketlm.serving.router import Router
 
 TOKEN_VARIABLE = "POCKETLM_TOKEN"
 SHORTEST_TOKEN = 16
+ANY_ORIGIN = frozenset({"*", "null"})
+"""Any page can put a frame of the origin null into itself."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 
 
@@ -53,8 +55,10 @@ def checked_token(settings: ServeSettings) -> str | None:
             f"--host {settings.host} can be reached from other machines, so clients must show a token: put one of at "
             f"least {SHORTEST_TOKEN} characters into a file for --token-file, or into {TOKEN_VARIABLE}"
         )
-    if token is None and "*" in settings.origins:
-        raise InputError("--allow-origin '*' without a token would let any web page use the server; name the origins")
+    if token is None and (anyone := ANY_ORIGIN & set(settings.origins)):
+        raise InputError(
+            f"--allow-origin {min(anyone)!r} without a token would let any web page use the server; name the origins"
+        )
     return token
 
 

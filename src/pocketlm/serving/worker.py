@@ -161,6 +161,7 @@ class Worker:
             log.exception("the engine of %s failed", self.name)
             with self._changed:
                 self.failure = f"{type(error).__name__}: {error}"[:200]
+                self.active = self.waiting = 0
             self.fail_all(ApiError(500, f"the engine of {self.name} failed", code="engine_failed"))
 
     def _turn(self) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pocketlm.data.unicode import half_a_pair
 from pocketlm.errors import InputError
 from pocketlm.generation.grammar.hints import pattern_hints, schema_hints
+from pocketlm.generation.grammar.limits import lark_fault, schema_fault
 from pocketlm.generation.grammar.parts import Parts
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class CompiledGrammar:
     limit; `renewed` then begins with none.
 
     Attributes:
+        kind: what it is written in.
         shortest: tokens of the short text that was found for it.
         hints: for `Endings.find`.
         largest_part: of a JSON schema, see `parts.py`; None of others.
@@ -50,12 +52,12 @@ class CompiledGrammar:
     """
 
     def __init__(self, kind: Kind, text: str, tokens: GrammarTokens, endings: Endings) -> None:
-        self._kind, self._text, self._tokens, self._endings = kind, text, tokens, endings
+        self.kind, self._text, self._tokens, self._endings = kind, text, tokens, endings
         self._lock = threading.Lock()
         self._first = new_matcher(kind, text, tokens)
         self.largest_part: int | None = None
         self.hints: list[list[int]] = []
-        with _contained(kind):
+        with contained(kind):
             if kind == "JSON schema":
                 examples = Examples(tokens, endings)
                 self.hints = self._spelled(schema_hints(text, examples.text))
@@ -77,14 +79,14 @@ class CompiledGrammar:
 
     def started(self) -> llguidance.LLMatcher:
         """A matcher at the beginning of a text."""
-        with self._lock:
+        with self._lock, contained(self.kind):
             return self._first.deep_copy()
 
     def renewed(self, taken: list[int]) -> llguidance.LLMatcher | None:
         """A matcher that has taken these tokens, its lexer fresh if that came to its limit; None: they do not fit."""
         with self._lock:
             if self._fault():
-                self._first = new_matcher(self._kind, self._text, self._tokens)
+                self._first = new_matcher(self.kind, self._text, self._tokens)
             matcher = self._first.deep_copy()
         return matcher if matcher.consume_tokens(taken) else None
 
@@ -126,9 +128,12 @@ def new_matcher(kind: Kind, text: str, tokens: GrammarTokens) -> llguidance.LLMa
     """Compile a grammar. InputError: it is malformed, unsupported, or beyond the limits."""
     import llguidance
 
-    if fault := half_a_pair(text):
+    fault = half_a_pair(text)
+    if not fault and kind != "regular expression":
+        fault = lark_fault(text) if kind == "Lark grammar" else schema_fault(json.loads(text))
+    if fault:
         raise _refusal(kind, fault)
-    with _contained(kind):
+    with contained(kind):
         if kind == "JSON schema":
             grammar = llguidance.LLMatcher.grammar_from_json_schema(text)
         elif kind == "regular expression":
@@ -143,7 +148,7 @@ def new_matcher(kind: Kind, text: str, tokens: GrammarTokens) -> llguidance.LLMa
 
 
 @contextmanager
-def _contained(kind: Kind) -> Iterator[None]:
+def contained(kind: Kind) -> Iterator[None]:
     """Turn what llguidance raises into an InputError; a panic of its Rust code is no `Exception`."""
     try:
         yield

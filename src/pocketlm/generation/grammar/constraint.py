@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy
 
 from pocketlm.errors import InputError
+from pocketlm.generation.grammar.compiled import contained
 
 if TYPE_CHECKING:
     from pocketlm.generation.grammar.compiled import CompiledGrammar
@@ -67,6 +68,15 @@ class GrammarConstraint:
 
     def allowed(self) -> numpy.ndarray:
         """See `Constraint.allowed`."""
+        with contained(self._compiled.kind):
+            return self._words()
+
+    def accept(self, token: int) -> bool:
+        """See `Constraint.accept`."""
+        with contained(self._compiled.kind):
+            return self._take(token)
+
+    def _words(self) -> numpy.ndarray:
         words = self._allowed_by_grammar()
         if self._max_tokens is None:
             return words
@@ -84,8 +94,7 @@ class GrammarConstraint:
             return self._tokens.beginning_nothing(words, self._rest[0], self._in_string)
         return words
 
-    def accept(self, token: int) -> bool:
-        """See `Constraint.accept`."""
+    def _take(self, token: int) -> bool:
         if token in self._tokens.ends:
             if not self._matcher.is_accepting():
                 raise InputError("grammar: the text ended before the grammar was satisfied.")

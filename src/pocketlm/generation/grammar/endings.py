@@ -31,6 +31,8 @@ MOST_REPEATED = 3
 """Times that a byte is taken before others have their turn, where nothing new was allowed in between."""
 MOST_FIXED_BYTES = 4_096
 """That a grammar may force in a row: each step looks through what is left of them."""
+FIXED_LOOKS = 256
+"""Steps between two looks at how much is certain to follow."""
 RANDOM_WALKS = 4
 RANDOM_WALK_TOKENS = 256
 
@@ -84,7 +86,7 @@ class Endings:
         uses = numpy.zeros(len(self._order), numpy.int64)
         while not walker.is_accepting():
             words = self._tokens.allowed(walker)
-            if len(path) >= most or not words.any():
+            if len(path) >= most or not words.any() or self._is_fixed_beyond(walker, len(path), most):
                 return None
             allowed = bits_of(words, self._order)
             steps: list[int] | None = None
@@ -103,6 +105,10 @@ class Endings:
             before = allowed
             path += steps
         return path
+
+    def _is_fixed_beyond(self, walker: llguidance.LLMatcher, length: int, most: int) -> bool:
+        """Whether more bytes must follow than there is room for; looked at now and then, it takes as long as a step."""
+        return (length + 1) % FIXED_LOOKS == 0 and len(walker.compute_ff_bytes()) > most - length
 
     def _hinted(
         self, walker: llguidance.LLMatcher, allowed: numpy.ndarray, hints: Sequence[list[int]]

@@ -4,8 +4,8 @@ A narrowed schema allows fewer texts, each of them valid under the schema as it 
 
 - an object that lists `properties` and says nothing of others gets no others (`additionalProperties: true` allows
   them);
-- an integer without a bound lies within the range that all JSON readers agree on (RFC 8259, section 6), a number
-  without one within +-1e15, with 9 decimals and no exponent: digits can be repeated for ever;
+- an integer without a bound, or with one further out, lies within the range that all JSON readers agree on (RFC 8259,
+  section 6), a number within +-1e15, with 9 decimals and no exponent: digits can be repeated for ever;
 - dates leave out 29 February and the year 0, times leap seconds and more than 6 decimals, e-mail addresses quoted and
   long names;
 - between values stands nothing or, behind "," and ":", one space: line ends can be repeated for ever, too.
@@ -25,11 +25,11 @@ from typing import Any
 
 from pocketlm.data.unicode import half_a_pair
 from pocketlm.errors import InputError
+from pocketlm.generation.grammar.limits import MOST_DEPTH, is_deeper
+from pocketlm.generation.grammar.numbers import Schema, bounded, inexact_number, with_exact_bounds
 
 MOST_CHARACTERS = 100_000
 """Of a schema as JSON text."""
-MOST_DEPTH = 100
-"""Containers inside each other; llguidance reads 128."""
 MOST_FIXED = 4_000
 """Characters of one text in `enum` or `const`: each step looks through what is left of it."""
 
@@ -81,8 +81,6 @@ ANY_OBJECT = {
     },
 }
 
-Schema = dict[str, Any]
-
 
 def schema_texts(schema: object) -> list[str]:
     """What to compile, as JSON text with llguidance's options in it: the narrowed schema, then the schema as it is.
@@ -109,13 +107,7 @@ def schema_texts(schema: object) -> list[str]:
 
 def _check_size(schema: Mapping[str, Any]) -> None:
     """Refuse what JSON cannot hold, what is too long, and what is too deep to be walked through."""
-    level: list[Any] = [schema]
-    for _ in range(MOST_DEPTH):
-        values = [value for one in level for value in (one.values() if isinstance(one, Mapping) else one)]
-        level = [value for value in values if isinstance(value, Mapping | list | tuple)]
-        if not level:
-            break
-    else:
+    if is_deeper(schema, MOST_DEPTH):
         raise InputError(f"the JSON schema is nested deeper than {MOST_DEPTH} levels; make it flatter.")
     try:
         text = json.dumps(schema, allow_nan=False, ensure_ascii=False)
@@ -134,16 +126,22 @@ def _checked(schema: Schema) -> Schema:
     fixed = [*(schema["enum"] if isinstance(schema.get("enum"), list) else []), schema.get("const")]
     if any(len(json.dumps(value)) > MOST_FIXED for value in fixed):
         raise InputError(f"the JSON schema has an enum or const of more than {MOST_FIXED:,} characters; shorten it.")
+    if (number := inexact_number(fixed)) is not None:
+        raise InputError(
+            f"the JSON schema has the number {str(number)[:40]} in an enum or const, which cannot be followed exactly: "
+            "it is no double, or has more than 18 digits; write it as a string."
+        )
     least, required = schema.get("minProperties"), schema.get("required")
     named = len(required) if isinstance(required, list) else 0
-    if isinstance(least, int) and least > max(1, named) and schema.get("additionalProperties") is not False:
+    free = schema.get("additionalProperties") is not False or bool(schema.get("patternProperties"))
+    if isinstance(least, int) and least > max(1, named) and free:
         raise InputError(
             f"the JSON schema asks for minProperties {least} with names of the model's own choice, and nothing would "
             "keep it from writing one name twice; use an array, or name the properties in `required`."
         )
     if isinstance(schema.get("format"), str) and schema["format"] not in FORMATS:
-        return {key: value for key, value in schema.items() if key != "format"}
-    return schema
+        schema = {key: value for key, value in schema.items() if key != "format"}
+    return with_exact_bounds(schema)
 
 
 def _combines(schema: Schema) -> bool:
@@ -163,11 +161,7 @@ def _narrowed(schema: Schema) -> Schema:
     if "object" in kinds and _is_closable(schema):
         added["additionalProperties"] = False
     if kinds & {"integer", "number"}:
-        largest = LARGEST_NUMBER if "number" in kinds else LARGEST_INTEGER
-        if not schema.keys() & {"minimum", "exclusiveMinimum"}:
-            added["minimum"] = -largest
-        if not schema.keys() & {"maximum", "exclusiveMaximum"}:
-            added["maximum"] = largest
+        schema = bounded(schema, LARGEST_NUMBER if "number" in kinds else LARGEST_INTEGER)
         if "number" in kinds and "multipleOf" not in schema:
             added["multipleOf"] = SMALLEST_STEP
     pattern = NARROWED_FORMATS.get(str(schema.get("format")))

@@ -25,6 +25,7 @@ _RANGED_GROUP, _RANGED_LEVELS = 32, 15
 _LARGEST_RANGED_SCALE = 63
 _REFINEMENTS = 8
 _SAME = 1e-9
+_FINEST_HALF = 2.0**-24
 
 
 def q6_k(rows: np.ndarray) -> np.ndarray:
@@ -32,7 +33,7 @@ def q6_k(rows: np.ndarray) -> np.ndarray:
     groups = np.ascontiguousarray(rows, np.float32).reshape(-1, _SYMMETRIC_GROUP)
     scales = _symmetric_scales(groups).reshape(-1, SUPER_BLOCK // _SYMMETRIC_GROUP)
     at = np.abs(scales).argmax(-1)[:, None]
-    factor = (np.take_along_axis(scales, at, -1) / np.float32(-128)).astype(np.float16)
+    factor = _half(np.take_along_axis(scales, at, -1) / np.float32(-128))
     widened = factor.astype(np.float32)
     steps = _quotient(scales, widened).clip(-128, 127).astype(np.int8)
     values = groups.reshape(*scales.shape, _SYMMETRIC_GROUP)
@@ -50,7 +51,7 @@ def q4_k(rows: np.ndarray) -> np.ndarray:
     """[R, C] float32, C a multiple of 256, as bytes [R, C / 256 * 144]: d, m, 6-bit scales and minima, levels."""
     groups = np.ascontiguousarray(rows, np.float32).reshape(-1, _RANGED_GROUP)
     figures = _ranged_scales(groups).reshape(-1, SUPER_BLOCK // _RANGED_GROUP, 2)
-    factors = (figures.max(axis=1, keepdims=True) / np.float32(_LARGEST_RANGED_SCALE)).astype(np.float16)
+    factors = _half(figures.max(axis=1, keepdims=True) / np.float32(_LARGEST_RANGED_SCALE))
     widened = factors.astype(np.float32)
     steps = _quotient(figures, widened).clip(0, _LARGEST_RANGED_SCALE).astype(np.uint8)
     scale, minimum = np.moveaxis(widened * steps, -1, 0)[..., None]
@@ -66,6 +67,12 @@ def q4_k(rows: np.ndarray) -> np.ndarray:
     ]
     parts = [factors.view(np.uint8), *packed, pairs[:, :, 0] | pairs[:, :, 1] << 4]
     return np.concatenate([part.reshape(len(figures), -1) for part in parts], axis=1).reshape(len(rows), -1)
+
+
+def _half(factors: np.ndarray) -> np.ndarray:
+    """Half precision, in which no factor becomes 0 that was none: its whole block would be lost."""
+    half = factors.astype(np.float16)
+    return np.where((half == 0) & (factors != 0), np.copysign(_FINEST_HALF, factors).astype(np.float16), half)
 
 
 def _quotient(values: np.ndarray, steps: np.ndarray) -> np.ndarray:

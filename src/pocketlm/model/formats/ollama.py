@@ -46,6 +46,8 @@ def modelfile(gguf_name: str, tokenizer: Tokenizer, context: int, licence: str) 
     chat = tokenizer.chat_template
     ends = {number: token for token, number in chat.special_tokens.items()} if chat is not None else {}
     stops = dict.fromkeys((ends.get(tokenizer.turn_end, IM_END), END_OF_TEXT))
+    # Quotes and line breaks in one could begin another instruction. The GGUF file says where an answer ends, too.
+    stops = {stop: None for stop in stops if stop.isprintable() and not set(stop) & set(_QUOTES)}
     return "\n".join(
         [
             f"# ollama create NAME -f {gguf_name.removesuffix('.gguf')}.Modelfile",
