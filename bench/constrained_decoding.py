@@ -1,6 +1,6 @@
 """JSON under a schema from a small model: what share is valid, and what the constraint costs.
 
-    python -m bench.constrained_decoding --model MODEL.gguf [--generations 1000] [--rounds 5] [--slots 8] [--threads N]
+    python -m bench.constrained_decoding --model MODEL.gguf [--generations 1000] [--rounds 5] [--slots 16] [--threads N]
 
 Validity: `--generations` answers in equal shares under the schemas of `bench/schemas.py`, at temperature 0.8, each with
 a seed of its own, of at most `--max-tokens` tokens. Each text is read by Python's `json` and checked by `jsonschema`
@@ -41,6 +41,7 @@ from pocketlm.evaluation.models.loading import load
 from pocketlm.generation.grammar import Grammars
 from pocketlm.generation.live import LiveEngine
 from pocketlm.generation.requests import Completion, Constraint, Request
+from pocketlm.model.packing import pack
 from pocketlm.model.transformer import Transformer
 from pocketlm.pipeline.seeds import derive_seed
 
@@ -228,6 +229,7 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
     model, tokenizer = load(arguments.model)
+    pack(model)  # as the server does
     subject = Subject(
         model, tokenizer, CASES[: arguments.cases], arguments.slots, arguments.max_tokens, arguments.loose
     )
@@ -259,7 +261,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--generations", type=int, default=1000, help="0: no validity")
     parser.add_argument("--rounds", type=int, default=5, help="0: no overhead")
     parser.add_argument("--cases", type=int, default=len(CASES), help="the first of them, for a trial")
-    parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--slots", type=int, default=16)
     parser.add_argument("--max-tokens", type=int, default=320)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--loose", action="store_true", help="nothing leads a text to its end")

@@ -11,6 +11,7 @@ import pytest
 import schemathesis
 import torch
 from hypothesis import HealthCheck, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from pocketlm.generation.live import LiveEngine
 from pocketlm.model.config import ModelSettings
@@ -21,6 +22,7 @@ from pocketlm.serving.models import ServedModel
 from tests.serving_world import served, tokenizer
 
 CONTEXT = 600
+HOST = {"Host": "localhost"}
 LIMITS = Limits(max_tokens=8, request_seconds=30.0)
 
 
@@ -44,9 +46,8 @@ def tiny() -> ServedModel:
 
 @pytest.fixture(scope="module")
 def document() -> schemathesis.BaseSchema:
-    return schemathesis.openapi.from_asgi(
-        "/openapi.json", create_app({"toy": tiny()}, LIMITS, None), base_url="http://localhost"
-    )
+    app = create_app({"toy": tiny()}, LIMITS, None)
+    return schemathesis.openapi.from_asgi("/openapi.json", app, headers=HOST)
 
 
 schema = schemathesis.pytest.from_fixture("document")
@@ -55,4 +56,5 @@ schema = schemathesis.pytest.from_fixture("document")
 @schema.parametrize()
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_answer_is_a_fault_of_the_server(case: schemathesis.Case) -> None:
-    case.call_and_validate(headers={"Host": "localhost"})
+    # What a grammar or a JSON schema may be, no OpenAPI document can say.
+    case.call_and_validate(headers=HOST, excluded_checks=[positive_data_acceptance])

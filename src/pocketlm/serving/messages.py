@@ -81,7 +81,7 @@ CALL_SCHEMA = {
             "required": ["name", "arguments"],
         },
     },
-    "required": ["id", "type", "function"],
+    "required": ["id", "function"],
 }
 CALLS_SCHEMA = {"anyOf": [{"type": "null"}, {"type": "array", "items": CALL_SCHEMA}]}
 """Of what `tools.plain_messages` checks."""

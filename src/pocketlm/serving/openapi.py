@@ -97,7 +97,7 @@ def _text(summary: str, body: str, answer: str, chunk: str) -> dict[str, Any]:
     content = {
         "application/json": {"schema": {"$ref": REFERENCE.format(model=answer)}},
         "text/event-stream": {
-            "schema": {"type": "string", "description": f"`data:` lines, each a {chunk}; the last is [DONE]."}
+            "schema": {"description": f"Server-sent events; the data of each is a {chunk}, of the last one [DONE]."}
         },
     }
     headers = {name: {"schema": {"type": "string"}} for name in ("x-request-id", "x-seed")}

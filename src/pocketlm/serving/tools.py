@@ -102,14 +102,14 @@ def read_tools(tools: object, tool_choice: object = None, parallel_tool_calls: o
     Raises:
         InputError: names tools[i], tool_choice or parallel_tool_calls.
     """
-    if parallel_tool_calls not in (None, True, False):
+    if parallel_tool_calls is not None and not isinstance(parallel_tool_calls, bool):
         raise InputError("parallel_tool_calls: give true or false.")
+    if tools is not None and not isinstance(tools, list):
+        raise InputError("tools: give a list of functions.")
     if not tools:
         if tool_choice not in (None, "none", "auto"):
             raise InputError("tool_choice: there are no tools to choose from; give `tools`, or leave it out.")
         return None
-    if not isinstance(tools, list):
-        raise InputError("tools: give a list of functions.")
     if len(tools) > MOST_FUNCTIONS:
         raise InputError(f"tools: {len(tools)} functions, at most {MOST_FUNCTIONS} are taken.")
     functions = [_read_function(place, tool) for place, tool in enumerate(tools)]
@@ -275,11 +275,14 @@ def _read_calls(place: int, calls: object) -> list[tuple[str, str]]:
     for number, call in enumerate(calls if isinstance(calls, list) else [calls]):
         where = f"messages[{place}].tool_calls[{number}]"
         function = call.get("function") if isinstance(call, dict) else None
-        if not isinstance(function, dict) or not isinstance(call.get("id"), str):
+        kind = call.get("type", "function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(call.get("id"), str) or kind != "function":
             raise InputError(f'{where}: expected {{"id", "type": "function", "function": {{"name", "arguments"}}}}.')
         name, arguments = function.get("name"), function.get("arguments")
-        if not isinstance(name, str) or not isinstance(arguments, str):
-            raise InputError(f"{where}.function: give a name and its arguments as JSON text.")
+        if not isinstance(name, str) or not NAME.fullmatch(name) or not isinstance(arguments, str):
+            raise InputError(
+                f"{where}.function: give a name (letters, digits, _ and -) and its arguments as JSON text."
+            )
         try:
             values = json.loads(arguments or "{}")
             text = json.dumps({"name": name, "arguments": values}, ensure_ascii=False)
