@@ -14,7 +14,7 @@ servers stay up, one works at a time, in turns.
 - floor: how fast memory alone would let one stream be: the weights' bytes by the bandwidth of reading them, measured
   in the same round with as many threads.
 
-Prints a table and writes bench/results/serving_speed.json.
+Prints a table and writes bench/results/serving_speed.json; a part that is not measured stays there as it was.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from typing import Any
 import httpx2 as httpx
 import torch
 
-from bench.common import paired_ratio, write_result
+from bench.common import RESULTS, paired_ratio, write_result
 from bench.serving_process import served
 from pocketlm.data.tokens.tokenizer import Tokenizer
 from pocketlm.evaluation.models.loading import load
@@ -70,7 +70,10 @@ def main() -> None:
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
     torch.set_num_threads(given.threads)
-    payload: dict[str, Any] = {"threads": given.threads, "rounds": given.rounds, "precision": "float32"}
+    before = RESULTS / "serving_speed.json"
+    kept = json.loads(before.read_bytes()) if before.exists() else {}
+    payload: dict[str, Any] = {part: kept[part] for part in ("streams", "stream") if part in kept}
+    payload |= {"threads": given.threads, "rounds": given.rounds, "precision": "float32"}
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch) / "model"
         subprocess.run([sys.executable, "-m", "pocketlm", "export", str(given.gguf), "--to", "hf", folder], check=True)

@@ -17,9 +17,9 @@ from typing import Any
 import numba
 
 
-def kernel(function: Callable[..., Any]) -> Any:
-    """Compile `function` at its first call."""
-    return numba.njit(nogil=True, cache=_cache_ready(), error_model="numpy")(function)
+def kernel(function: Callable[..., Any], **options: Any) -> Any:
+    """Compile `function` at its first call, with further options of numba's."""
+    return numba.njit(nogil=True, cache=_cache_ready(), error_model="numpy", **options)(function)
 
 
 @cache

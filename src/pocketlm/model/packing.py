@@ -1,6 +1,7 @@
 """Weights laid out anew for products of few rows on a CPU, which a server's decoding steps spend most of their time on.
 
 torch's plain product reads a weight as it lies, which is slow for 2 to 64 rows; oneDNN takes it in blocks.
+Steps of fewer rows are taken by kernels of our own (`decode_step.py`), which read a second copy of the layers' weights.
 Results are those of the plain product up to rounding, for any number of rows. Through operators of torch that its own
 compiler calls (torch 2.11 to 2.13); where they are missing nothing is packed.
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pocketlm.model.decode_step import prepare
 from pocketlm.model.transformer import Transformer
 
 ROWS = 16
@@ -43,13 +45,14 @@ def can_pack(model: Transformer) -> bool:
 def pack(model: Transformer) -> bool:
     """Pack the matrices of the layers in place, and the head beside the embedding; False if nothing was packed.
 
-    The model is for decoding afterwards: its matrices are gone from `state_dict`. Memory grows by the head alone.
+    The model is for decoding afterwards: its matrices are gone from `state_dict`. Layers and head then stand in memory
+    twice, packed and as they were. The first call on a machine compiles kernels, for some 15 seconds.
     """
     if not can_pack(model):
         return False
+    prepare(model, PackedLinear(model.head_weight_VD))
     for module in [*model.blocks.modules()]:
         for name, child in [*module.named_children()]:
             if isinstance(child, nn.Linear):
                 setattr(module, name, PackedLinear(child.weight))
-    model.packed_head = PackedLinear(model.head_weight_VD)
     return True

@@ -7,6 +7,7 @@ Does not cover: dropout, sliding windows, mixture of experts.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +38,8 @@ class Transformer(nn.Module):
         self.head = None if settings.tie_embeddings else _linear(settings.width, settings.vocabulary)
         self.packed_head: nn.Module | None = None
         """The head laid out anew for decoding (`packing.py`); None computes with `head_weight_VD`."""
+        self.decode_step: Callable[[Tensor, CacheRows], Tensor | None] | None = None
+        """Takes decode steps of few rows (`decode_step.py`), and gives None for others."""
         cosine_SC, sine_SC = rotary_tables(
             settings.context, settings.head_dim, settings.rope_theta, settings.rope_scaling
         )
@@ -61,6 +64,10 @@ class Transformer(nn.Module):
         row starts at 0. `cache` (`KeyValueCache.rows`) brings its own positions and mask, stores the new keys and
         values and advances by the tokens given.
         """
+        if cache is not None and self.decode_step is not None:
+            decoded_B1D = self.decode_step(tokens_BT, cache)
+            if decoded_B1D is not None:
+                return decoded_B1D
         if cache is not None:
             positions_BT, mask_B1TS = cache.begin(tokens_BT.shape[1])
         if positions_BT is None:

@@ -2,8 +2,9 @@
 
 The way is found by walking, one byte after the other where the grammar leaves a choice. A byte that was not allowed at
 the place before goes first: it is what the place before was needed for ("@" behind the first part of an address). Among
-those, and where there are none, one that closes something does; hints are tried where neither leads on. The way is
-short, not the shortest, and there are grammars in which it leads nowhere.
+those, and where there are none, one that closes something does; hints are tried where neither leads on. A comma alone
+does not count as needed, as it mostly leads to more of the same. The way is short, not the shortest, and there are
+grammars in which it leads nowhere.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class Endings:
         self._tokens = tokens
         others = [byte for byte in range(256) if byte not in LAST]
         order = dict.fromkeys([*CLOSING, *PUNCTUATION, *others, *LAST])
-        self._order = numpy.array([tokens.of_byte[byte] for byte in order if byte in tokens.of_byte], numpy.int64)
+        known = [byte for byte in order if byte in tokens.of_byte]
+        self._order = numpy.array([tokens.of_byte[byte] for byte in known], numpy.int64)
+        self._commas = numpy.array([byte == ord(",") for byte in known])
 
     def find(self, matcher: llguidance.LLMatcher, most: int, hints: Sequence[list[int]] = ()) -> list[int] | None:
         """Tokens from here to a place where the text may end; None if none is found within `most` tokens.
@@ -99,7 +102,7 @@ class Endings:
             else:
                 if not (allowed & ~before).any():
                     steps = self._hinted(walker, allowed, hints)
-                steps = steps or [int(self._order[_choice(allowed, before, uses)])]
+                steps = steps or [int(self._order[_choice(allowed, before, uses, self._commas)])]
             if steps is None or not walker.consume_tokens(steps):
                 return None
             before = allowed
@@ -131,12 +134,12 @@ class Endings:
         return [place * 32 + (word & -word).bit_length() - 1]
 
 
-def _choice(allowed: numpy.ndarray, before: numpy.ndarray, uses: numpy.ndarray) -> int:
+def _choice(allowed: numpy.ndarray, before: numpy.ndarray, uses: numpy.ndarray, commas: numpy.ndarray) -> int:
     """Place of the token to take; counts its use since something new was last allowed."""
     new = allowed & ~before
     if new.any():
         uses[:] = 0
-        place = int(new.argmax())
+        place = int((new if (new & ~commas).any() else allowed).argmax())
     else:
         fresh = allowed & (uses < MOST_REPEATED)
         place = int(fresh.argmax() if fresh.any() else numpy.where(allowed, uses, uses.max() + 1).argmin())

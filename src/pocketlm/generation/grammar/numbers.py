@@ -15,6 +15,8 @@ Schema = dict[str, Any]
 
 LARGEST_EXACT = 10**18 - 128
 """The largest double of 18 digits."""
+SMALLEST_STEP = 1e-9
+"""Of numbers that are given no other."""
 CONSECUTIVE = 2**53
 """Whole numbers up to it are all doubles."""
 ENDS = (("minimum", "exclusiveMinimum", -1), ("maximum", "exclusiveMaximum", 1))
@@ -31,7 +33,12 @@ def with_exact_bounds(schema: Schema) -> Schema:
     for included, excluded, outward in ENDS:
         for name in (included, excluded):
             bound = schema.get(name)
-            if not isinstance(bound, int | float) or abs(bound) < CONSECUTIVE:
+            if not isinstance(bound, int | float):
+                continue
+            if abs(bound) < CONSECUTIVE:
+                if name == excluded and "number" in _types(schema):
+                    del changed[name]
+                    changed[included] = _tighter(bound - outward * _margin(bound), changed.get(included), outward)
                 continue
             exact = _double_inside(bound, outward, name == excluded)
             if exact is None:
@@ -40,8 +47,7 @@ def with_exact_bounds(schema: Schema) -> Schema:
                     "asked for; choose another bound, or a string."
                 )
             del changed[name]
-            other: Any = changed.get(included)
-            changed[included] = outward * min(outward * exact, outward * other) if _is_number(other) else exact
+            changed[included] = _tighter(exact, changed.get(included), outward)
     return changed
 
 
@@ -75,6 +81,24 @@ def _double_inside(bound: float, outward: int, excluded: bool) -> int | None:
     if (double - int(bound)) * outward > 0 or (excluded and double == bound):
         double = int(math.nextafter(double, -outward * math.inf))
     return double if double * outward >= -LARGEST_EXACT else None
+
+
+def _tighter(bound: float, other: Any, outward: int) -> float:
+    """The inner one of two bounds, of which the other may be missing."""
+    return outward * min(outward * bound, outward * other) if _is_number(other) else bound
+
+
+def _types(schema: Schema) -> list[Any]:
+    types = schema.get("type")
+    return types if isinstance(types, list) else [types]
+
+
+def _margin(bound: float) -> float:
+    """What a bound that is excluded is moved by: the last decimal that is written, or what a double tells apart there.
+
+    llguidance takes "-0" for a number below 0, and decimals that round to a bound for numbers within it.
+    """
+    return max(SMALLEST_STEP, abs(bound) * 2.0**-50)
 
 
 def _is_number(value: Any) -> bool:

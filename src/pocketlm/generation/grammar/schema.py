@@ -26,7 +26,7 @@ from typing import Any
 from pocketlm.data.unicode import half_a_pair
 from pocketlm.errors import InputError
 from pocketlm.generation.grammar.limits import MOST_DEPTH, is_deeper
-from pocketlm.generation.grammar.numbers import Schema, bounded, inexact_number, with_exact_bounds
+from pocketlm.generation.grammar.numbers import SMALLEST_STEP, Schema, bounded, inexact_number, with_exact_bounds
 
 MOST_CHARACTERS = 100_000
 """Of a schema as JSON text."""
@@ -38,7 +38,6 @@ WHITESPACE = {"whitespace_flexible": False, "item_separator": ", ?", "key_separa
 
 LARGEST_INTEGER = 2**53 - 1
 LARGEST_NUMBER = 1e15
-SMALLEST_STEP = 1e-9
 
 _DATE = "[1-9][0-9]{3}-(02-([01][0-9]|2[0-8])|(0[13-9]|1[0-2])-[0-9]{2})"
 _TIME = r"[0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})"
