@@ -24,9 +24,9 @@ from bench.common import write_result
 from pocketlm.evaluation.adapter import PocketLM
 from pocketlm.evaluation.harness import open_suite
 from pocketlm.evaluation.items import Item
+from pocketlm.evaluation.models.exports import export_hugging_face
 from pocketlm.evaluation.models.loading import locate
 from pocketlm.evaluation.task_data import TaskData, find_files, read_task_data, uses_chat, write_task_folder
-from pocketlm.stages.export import export_hugging_face
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     data = read_task_data(find_files(run))
     with TemporaryDirectory() as name:
         folder = Path(name)
-        export_hugging_face(run, folder / "hf")
+        export_hugging_face(locate(run), folder / "hf")
         write_task_folder(folder / "tasks", data)
         stock, stock_seconds = stock_samples(folder, data)
     began = time.process_time()

@@ -8,9 +8,9 @@ servers stay up, one works at a time, in turns.
 - streams: 16 chats at once, greedy, up to 96 new tokens each, float32, over HTTP from one client. Against
   `transformers serve` as it runs by default and with its continuous batching. Total new tokens a second, of the tokens
   in the answers' texts (transformers' server counts differently), ratio by round.
-- stream: one completion of 128 new tokens after a prompt of 32, from the first token to the last. Ours over HTTP,
-  llama.cpp (llama-cpp-python, in a process of its own, without HTTP) with the F32 file, which is the same precision;
-  beside it F16 and Q8_0, which read fewer bytes.
+- stream: one completion of 128 new tokens after a prompt of 32, from the first token to the last. Ours over HTTP, and
+  our engine in a process without HTTP; llama.cpp (llama-cpp-python, in a process of its own, without HTTP) with the F32
+  file, which is the same precision; beside it F16 and Q8_0, which read fewer bytes.
 - floor: how fast memory alone would let one stream be: the weights' bytes by the bandwidth of reading them, measured
   in the same round with as many threads.
 
@@ -93,9 +93,18 @@ def main() -> None:
         if "stream" in given.parts:
             if given.llama_python is None:
                 raise SystemExit("--llama-python is needed for the part `stream`")
-            children = {
-                kind: stack.enter_context(_llama(given.llama_python, folder, Path(scratch), kind, given.threads))
+            engine = [sys.executable, "-m", "bench.engine_stream", folder]
+            commands = {"engine": engine} | {
+                kind: [
+                    given.llama_python,
+                    Path(__file__).with_name("llama_cpp_stream.py"),
+                    _gguf(folder, scratch, kind),
+                ]
                 for kind in ("f32", "f16", "q8_0")
+            }
+            children = {
+                name: stack.enter_context(_child([*command, given.threads, CONTEXT]))
+                for name, command in commands.items()
             }
             payload["stream"] = measure_stream(ours.url, children, tokenizer, folder, given.rounds)
     print(json.dumps(payload, indent=2))
@@ -155,7 +164,11 @@ async def _chat(client: httpx.AsyncClient, model: str, question: str) -> str:
 def measure_stream(
     url: str, children: dict[str, subprocess.Popen[str]], tokenizer: Tokenizer, folder: Path, rounds: int
 ) -> dict[str, Any]:
-    """Tokens a second of one stream: ours and llama.cpp's, and what memory would allow."""
+    """Tokens a second of one stream: ours, over HTTP and without, and llama.cpp's, and what memory would allow.
+
+    Args:
+        children: `engine`, ours without HTTP, and llama.cpp's by their files' types.
+    """
     tokens = tokenizer.encode(STREAM_TEXT)[:STREAM_PROMPT]
     rates: dict[str, list[float]] = {"ours": [], **{kind: [] for kind in children}}
     floor: list[float] = []
@@ -165,18 +178,20 @@ def measure_stream(
         seconds, texts["ours"] = _our_stream(url, tokens)
         found = {"ours": seconds}
         for kind, child in children.items():
-            found[kind], drawn = _their_stream(child, tokens)
+            found[kind], drawn = _stream_of(child, tokens)
             texts[kind] = tokenizer.decode(drawn)
         if round_number:
             for name, took in found.items():
                 rates[name].append((STREAM_TOKENS - 1) / took)
             floor.append(_bandwidth() / weight_bytes)
-    ours = rates.pop("ours")
+    ours, engine = rates.pop("ours"), rates.pop("engine")
     return {
         "new_tokens": STREAM_TOKENS,
         "ours_tokens_per_second": [round(rate, 1) for rate in ours],
+        "engine_tokens_per_second": [round(rate, 1) for rate in engine],
         "llama_cpp_tokens_per_second": {kind: [round(rate, 1) for rate in values] for kind, values in rates.items()},
         "ours_as_share_of": {kind: round(paired_ratio(ours, values), 2) for kind, values in rates.items()},
+        "engine_as_share_of": {kind: round(paired_ratio(engine, values), 2) for kind, values in rates.items()},
         "memory_would_allow": [round(rate, 1) for rate in floor],
         "ours_as_share_of_memory": round(median(one / most for one, most in zip(ours, floor, strict=True)), 2),
         "characters_equal_to_f32": [_common(texts["ours"], texts["f32"]), len(texts["f32"])],
@@ -209,13 +224,13 @@ def _our_stream(url: str, tokens: Sequence[int]) -> tuple[float, str]:
     return times[-1] - times[0], text
 
 
-def _their_stream(child: subprocess.Popen[str], tokens: Sequence[int]) -> tuple[float, list[int]]:
+def _stream_of(child: subprocess.Popen[str], tokens: Sequence[int]) -> tuple[float, list[int]]:
     if child.stdin is None or child.stdout is None:
-        raise SystemExit("llama.cpp's process has no pipes")
+        raise SystemExit("the process has no pipes")
     print(json.dumps({"tokens": list(tokens), "count": STREAM_TOKENS}), file=child.stdin, flush=True)
     answer = json.loads(child.stdout.readline())
     if len(answer["drawn"]) != STREAM_TOKENS:
-        raise SystemExit("llama.cpp ended early; take another text")
+        raise SystemExit("the answer ended early; take another text")
     return answer["seconds"], answer["drawn"]
 
 
@@ -259,14 +274,19 @@ def _transformers(folder: Path, *options: str) -> Iterator[str]:
         process.wait(30)
 
 
-@contextmanager
-def _llama(python: Path, folder: Path, scratch: Path, kind: str, threads: int) -> Iterator[subprocess.Popen[str]]:
-    file = scratch / f"{kind}.gguf"
+def _gguf(folder: Path, scratch: str, kind: str) -> Path:
+    """The model as a GGUF file of a type."""
+    file = Path(scratch) / f"{kind}.gguf"
     command = [sys.executable, "-m", "pocketlm", "export", str(folder), "--to", "gguf", "--type", kind, str(file)]
     subprocess.run(command, check=True)
-    script = Path(__file__).with_name("llama_cpp_stream.py")
+    return file
+
+
+@contextmanager
+def _child(command: Sequence[object]) -> Iterator[subprocess.Popen[str]]:
+    """A process that answers lines of JSON."""
     child = subprocess.Popen(
-        [str(python), str(script), str(file), str(threads), str(CONTEXT)],
+        [str(part) for part in command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

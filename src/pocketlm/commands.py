@@ -1,4 +1,4 @@
-"""What the commands do, as functions: they join the registry, the engine and the rooms. `cli.py` parses and prints."""
+"""What the commands do, as functions: they join the registry, the engine and the rooms. `cli` parses and prints."""
 
 from __future__ import annotations
 
@@ -309,16 +309,20 @@ def bench_serve(
 def export_model(model: str, to: str, target: Path, number_type: str | None) -> list[str]:
     """Write a model in another format; returns printable lines."""
     from pocketlm.evaluation.models.adapter_export import export_adapter
+    from pocketlm.evaluation.models.exports import NUMBER_TYPES, export_gguf, export_hugging_face
+    from pocketlm.evaluation.models.loading import locate
     from pocketlm.model.formats.gguf_types import FILE_TYPES
-    from pocketlm.stages.export import NUMBER_TYPES, export_gguf, export_hugging_face
+    from pocketlm.reporting.cost import execution_of
 
     form = _one_of("--to", to, ("hf", "gguf", "peft"))
+    default, known = {"hf": ("f32", NUMBER_TYPES), "gguf": ("f16", FILE_TYPES), "peft": ("f32", ["f32"])}[form]
+    numbers = _one_of("--type", number_type or default, tuple(known))
+    location = locate(Path(model))
     if form == "peft":
-        _one_of("--type", number_type or "f32", ("f32",))
-        return export_adapter(Path(model), target)
-    if form == "gguf":
-        return export_gguf(Path(model), target, _one_of("--type", number_type or "f16", tuple(FILE_TYPES)))
-    return export_hugging_face(Path(model), target, _one_of("--type", number_type or "f32", tuple(NUMBER_TYPES)))
+        return export_adapter(location, target)
+    execution = execution_of(location.run) if location.run else {}
+    write = export_gguf if form == "gguf" else export_hugging_face
+    return write(location, target, numbers, execution)
 
 
 def _one_of(option: str, value: str, known: Sequence[Choice]) -> Choice:

@@ -16,13 +16,14 @@ def refuse(*arguments, **named):
 socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
 import datasets, transformers
 from pathlib import Path
-from pocketlm.stages.export import export_hugging_face
+from pocketlm.evaluation.models.exports import export_hugging_face
+from pocketlm.evaluation.models.loading import locate
 from pocketlm.evaluation.command import Order, evaluate
 from tests.evaluation_world import run_folder
 root = Path(ROOT)
 run = run_folder(root)
 evaluate(Order(run, ["heldout_bits_per_byte", "arithmetic_level_1"], limit=2), root / "scores.json")
-export_hugging_face(run, root / "hf")
+export_hugging_face(locate(run), root / "hf")
 """
 
 

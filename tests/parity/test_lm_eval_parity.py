@@ -20,10 +20,11 @@ from pocketlm.evaluation import scoring
 from pocketlm.evaluation.adapter import PocketLM
 from pocketlm.evaluation.benchmarks.tasks import SIX, find_benchmarks
 from pocketlm.evaluation.harness import Evaluation, Suite, open_suite
+from pocketlm.evaluation.models.exports import export_hugging_face
+from pocketlm.evaluation.models.loading import locate
 from pocketlm.evaluation.scores import summarise
 from pocketlm.evaluation.task_data import TaskData, find_files, read_benchmarks, read_task_data
 from pocketlm.model.joined_rows import joined_hidden
-from pocketlm.stages.export import export_hugging_face
 from tests.benchmark_files import write_benchmarks
 from tests.evaluation_world import run_folder, texts, trained, write_data
 
@@ -33,7 +34,7 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("parity")
-    export_hugging_face(run_folder(root), root / "hf")
+    export_hugging_face(locate(run_folder(root)), root / "hf")
     return root / "hf"
 
 

@@ -162,10 +162,11 @@ def test_behaviour_checks_need_no_data(run: Path, tmp_path: Path) -> None:
 def test_a_gguf_file_scores_as_the_folder_that_it_was_made_from(run: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    from pocketlm.stages.export import export_hugging_face
+    from pocketlm.evaluation.models.exports import export_hugging_face
+    from pocketlm.evaluation.models.loading import locate
 
     data = write_benchmarks(tmp_path / "data", ["piqa"])
-    export_hugging_face(run, tmp_path / "exported")
+    export_hugging_face(locate(run), tmp_path / "exported")
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
     vocabulary = trained()[1].definition()["model"]["vocab"]
     tokens = sorted(vocabulary, key=lambda token: vocabulary[token])

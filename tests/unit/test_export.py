@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from pocketlm.errors import GateFailed, InputError
+from pocketlm.evaluation.models.exports import export_hugging_face
+from pocketlm.evaluation.models.loading import locate
 from pocketlm.evaluation.models.model_card import data_licences
 from pocketlm.pipeline.artifact import Artifact, Draft
 from pocketlm.pipeline.stage import Inputs
 from pocketlm.stages.evaluate import EvaluateSettings, evaluate
-from pocketlm.stages.export import ExportSettings, export, export_hugging_face
+from pocketlm.stages.export import ExportSettings, export
 from tests.evaluation_world import context_in, run_folder
 
 FILES = {
@@ -139,7 +141,7 @@ def test_a_model_that_was_not_evaluated_gets_no_scores(run: Path, tmp_path: Path
 
 
 def test_the_command_exports_a_run_with_its_scores(run: Path, tmp_path: Path) -> None:
-    export_hugging_face(run, tmp_path / "out")
+    export_hugging_face(locate(run), tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     card = (tmp_path / "out" / "README.md").read_text()
     assert "## Scores" in card
@@ -149,14 +151,14 @@ def test_the_command_exports_a_run_with_its_scores(run: Path, tmp_path: Path) ->
 
 def test_an_empty_folder_is_filled_and_a_full_one_refused(run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    export_hugging_face(run, tmp_path / "empty")
+    export_hugging_face(locate(run), tmp_path / "empty")
     before = {path.name: path.read_bytes() for path in (tmp_path / "empty").iterdir()}
     with pytest.raises(InputError, match="exists and is not empty"):
-        export_hugging_face(run, tmp_path / "empty")
+        export_hugging_face(locate(run), tmp_path / "empty")
     assert {path.name: path.read_bytes() for path in (tmp_path / "empty").iterdir()} == before
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="exists and is not empty"):
-        export_hugging_face(run, tmp_path / "file")
+        export_hugging_face(locate(run), tmp_path / "file")
 
 
 def test_weights_that_transformers_reads_differently_fail_the_gate(
@@ -171,7 +173,7 @@ def test_weights_that_transformers_reads_differently_fail_the_gate(
 
     monkeypatch.setattr(hugging_face, "to_hugging_face", damaged)
     with pytest.raises(GateFailed, match="does not agree with our model: largest logit difference"):
-        export_hugging_face(run, tmp_path / "out")
+        export_hugging_face(locate(run), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from pocketlm.cli import app
 from pocketlm.data.tokens.tokenizer import TOKENIZER_FILES, Tokenizer
 from pocketlm.errors import GateFailed, InputError
+from pocketlm.evaluation.models.exports import export_gguf, export_hugging_face
 from pocketlm.evaluation.models.gguf_export import StoredKind, stored_lines, write_gguf_file
 from pocketlm.evaluation.models.loading import load, locate
 from pocketlm.evaluation.models.model_card import Provenance
@@ -21,7 +22,6 @@ from pocketlm.evaluation.models.stated_licence import StatedLicence, stated_lice
 from pocketlm.model.formats import gguf_writing
 from pocketlm.model.formats.gguf_file import GGUFFile
 from pocketlm.pipeline.artifact import Artifact
-from pocketlm.stages.export import export_gguf, export_hugging_face
 from tests.chat_templates import DEFAULT_SYSTEM
 from tests.evaluation_world import run_folder, trained
 
@@ -40,7 +40,7 @@ def file_in(folder: Path, file_type: str = "q8_0", **provenance: Any) -> Path:
 
 
 def test_a_run_becomes_a_file_that_says_where_it_is_from(run: Path, tmp_path: Path) -> None:
-    lines = export_gguf(run, tmp_path / "tiny.gguf", "f32")
+    lines = export_gguf(locate(run), tmp_path / "tiny.gguf", "f32")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.Modelfile", "tiny.gguf"]
     metadata = GGUFFile(tmp_path / "tiny.gguf").metadata
     tuned = Artifact.open(run / "artifacts" / "tuned")
@@ -158,7 +158,7 @@ def test_a_gguf_file_becomes_a_hugging_face_folder(
 
     path = file_in(tmp_path, "f16", stated=StatedLicence("apache-2.0"))
     monkeypatch.chdir(tmp_path)
-    export_hugging_face(path, Path("hf"), number_type)
+    export_hugging_face(locate(path), Path("hf"), number_type)
     names = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
     assert {str(weight.dtype) for weight in load_file("hf/model.safetensors").values()} == {
         f"torch.{names[number_type]}"
@@ -183,18 +183,18 @@ def test_a_gguf_file_becomes_a_hugging_face_folder(
 
 def test_a_foreign_folder_keeps_its_template_and_licence(run: Path, tmp_path: Path) -> None:
     """The template stands in tokenizer_config.json, as before transformers wrote a file for it."""
-    export_hugging_face(run, tmp_path / "hf")
+    export_hugging_face(locate(run), tmp_path / "hf")
     source = tmp_path / "hf"
     (source / "chat_template.jinja").unlink()
     settings = json.loads((source / "tokenizer_config.json").read_text()) | {"chat_template": DEFAULT_SYSTEM}
     (source / "tokenizer_config.json").write_text(json.dumps(settings))
     (source / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
     (source / "LICENSE").write_text("Do as you like.\n")
-    export_hugging_face(source, tmp_path / "again")
+    export_hugging_face(locate(source), tmp_path / "again")
     assert (tmp_path / "again" / "chat_template.jinja").read_text() == DEFAULT_SYSTEM
     assert (tmp_path / "again" / "LICENSE").read_text() == "Do as you like.\n"
     assert "license: mit\n" in (tmp_path / "again" / "README.md").read_text()
-    export_gguf(source, tmp_path / "mine.gguf")
+    export_gguf(locate(source), tmp_path / "mine.gguf")
     file = GGUFFile(tmp_path / "mine.gguf")
     assert (file.metadata["general.license"], "general.license.name" in file.metadata) == ("mit", False)
     assert file.metadata["tokenizer.chat_template"] == DEFAULT_SYSTEM
@@ -213,7 +213,7 @@ def test_a_foreign_folder_keeps_its_template_and_licence(run: Path, tmp_path: Pa
     ],
 )
 def test_only_what_is_stated_is_known(run: Path, tmp_path: Path, card: str, expected: StatedLicence) -> None:
-    export_hugging_face(run, tmp_path / "hf")
+    export_hugging_face(locate(run), tmp_path / "hf")
     (tmp_path / "hf" / "LICENSE").unlink()
     (tmp_path / "hf" / "README.md").write_text(card)
     assert stated_licence(locate(tmp_path / "hf")) == expected
@@ -232,7 +232,7 @@ def test_a_number_that_does_not_fit_is_refused(run: Path, tmp_path: Path, monkey
 
     monkeypatch.setattr(ModelLocation, "load", large)
     with pytest.raises(InputError, match="f16 cannot hold"):
-        export_hugging_face(run, tmp_path / "hf", "f16")
+        export_hugging_face(locate(run), tmp_path / "hf", "f16")
     with pytest.raises(InputError, match="too large for F16"):
-        export_gguf(run, tmp_path / "a.gguf", "f16")
+        export_gguf(locate(run), tmp_path / "a.gguf", "f16")
     assert list(tmp_path.iterdir()) == []

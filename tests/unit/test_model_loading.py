@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from pocketlm.errors import CorruptionError, InputError
+from pocketlm.evaluation.models.exports import export_hugging_face
 from pocketlm.evaluation.models.loading import load, locate
 from pocketlm.pipeline.artifact import Draft
-from pocketlm.stages.export import export_hugging_face
 from tests.evaluation_world import run_folder, trained
 
 
@@ -27,7 +27,7 @@ def test_a_run_means_its_final_model(run: Path) -> None:
 
 
 def test_all_forms_load_the_same_model(run: Path, tmp_path: Path) -> None:
-    export_hugging_face(run, tmp_path / "hf")
+    export_hugging_face(locate(run), tmp_path / "hf")
     reference, tokenizer = trained()
     tokens = torch.tensor([tokenizer.encode("The cat went to the river")])
     with torch.inference_mode():

@@ -104,6 +104,7 @@ class FewRowsHead(nn.Module):
 def prepare(model: Transformer, packed_head: nn.Module) -> None:
     """Have a model decode few rows here, its layers only where their matrices are plain ones: adapters are not known.
     Kernels are compiled before this returns: once for a machine, some 15 seconds."""
+    numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
     head = model.head_weight_VD
     head.data = torch.from_numpy(_stacked([head])[0])  # in large pages, as the stacks are: read half as fast again
     matrices = [
@@ -120,7 +121,6 @@ def prepare(model: Transformer, packed_head: nn.Module) -> None:
 
 def _run(function: Callable[..., None], *arguments: Any) -> None:
     """Call a kernel with as many threads as torch has here, which its last argument says."""
-    numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
     threads = torch.get_num_threads()
     used = min(threads, numba.config.NUMBA_NUM_THREADS)
     numba.set_num_threads(used)

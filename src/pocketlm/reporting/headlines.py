@@ -81,10 +81,10 @@ def _headline(
     task, _, metric = name.partition(".")
     label = task if task.endswith(metric) else name
     better = min if metric in LOWER_IS_BETTER else max
-    origin, *_ = [*_named_scores(name, origins, figures_of), ""]
+    origin = _named_score(name, origins, figures_of)
     rivals = [other for other in others if f"{other}.{name}" in figures_of]
     best = better(rivals, key=lambda other: figures_of[f"{other}.{name}"]["value"], default="")
-    control, *_ = [*_named_scores(name, [best], figures_of), ""]
+    control = _named_score(name, [best], figures_of)
     low, high = (score_text(metric, score[end]) for end in ("low", "high"))
     interval = f"{low.removesuffix(' %')} to {high}"
     label = label.replace("_", " ").replace(".", " · ") + (" (lower is better)" if better is min else "")
@@ -92,11 +92,13 @@ def _headline(
     return Headline(label, score_text(metric, score["value"]), interval, score.get("n"), origin, control, sequence)
 
 
-def _named_scores(name: str, models: Sequence[str], figures_of: Mapping[str, Figure]) -> list[str]:
-    """`MODEL, SCORE` of those models that have the score, in order."""
+def _named_score(name: str, models: Sequence[str], figures_of: Mapping[str, Figure]) -> str:
+    """`MODEL, SCORE` of the first of the models that has the score; empty if none has it."""
     metric = name.partition(".")[2]
-    found = [(model, figures_of[f"{model}.{name}"]) for model in models if f"{model}.{name}" in figures_of]
-    return [f"{model}, {score_text(metric, figure['value'])}" for model, figure in found]
+    for model in models:
+        if (figure := figures_of.get(f"{model}.{name}")) is not None:
+            return f"{model}, {score_text(metric, figure['value'])}"
+    return ""
 
 
 def score_text(metric: str, value: float) -> str:

@@ -20,7 +20,6 @@ from pydantic import Field, model_validator
 from pocketlm.errors import InputError
 from pocketlm.pipeline.artifact import Artifact
 from pocketlm.pipeline.context import Context
-from pocketlm.pipeline.figures import paragraph, table
 from pocketlm.pipeline.settings import EXECUTION, Place, Settings
 from pocketlm.pipeline.stage import Inputs, Rederived, stage
 from pocketlm.pipeline.storage import digest_of
@@ -75,13 +74,13 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
     from pocketlm.data.tokens.chat_template_files import template_of
     from pocketlm.data.tokens.tokenizer import tokenizer_config
     from pocketlm.evaluation.models.imported_model import (
-        READ_TABLE,
         padding_block,
+        read_blocks,
         require_fit,
         shape_metrics,
         shortened,
     )
-    from pocketlm.model.formats.gguf import gguf_chat_template, gguf_number_types
+    from pocketlm.model.formats.gguf import gguf_chat_template
     from pocketlm.model.storage import save_model
 
     context.progress(0, 1)
@@ -104,15 +103,9 @@ def import_model(settings: ImportModelSettings, inputs: Inputs, context: Context
     own = template not in (None, CHAT_TEMPLATE)
     (draft.path / "chat_template.jinja").write_text(template or CHAT_TEMPLATE, encoding="utf-8")
     draft.write_json("tokenizer_config.json", {**tokenizer_config(), **(special if own else {})})
-    rows = [{"file": name, **entry} for name, entry in sorted(described.items())]
-    blocks = [table(READ_TABLE, ["file", "bytes", "sha256"], rows)]
-    if gguf:
-        types = ", ".join(f"{count} {kind}" for kind, count in gguf_number_types(files["model.gguf"]).items())
-        blocks.append(paragraph(f"Tensors by type: {types}. They are fp32 now; what rounding took is not given back."))
-    shape = model.settings
-    metrics = shape_metrics(shape, "its own" if own else "ChatML")
-    blocks += padding_block(shape)
-    return draft.commit(metrics, blocks)
+    metrics = shape_metrics(model.settings, "its own" if own else "ChatML")
+    blocks = read_blocks(described, files["model.gguf"] if gguf else None)
+    return draft.commit(metrics, [*blocks, *padding_block(model.settings)])
 
 
 def _read(settings: ImportModelSettings, files: Mapping[str, Path]) -> tuple[Transformer, Tokenizer]:

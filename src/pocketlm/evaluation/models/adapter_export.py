@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pocketlm.errors import InputError
 from pocketlm.evaluation.models.hugging_face import require_new_folder
-from pocketlm.evaluation.models.loading import locate
+from pocketlm.evaluation.models.loading import ModelLocation
 from pocketlm.model.formats.peft import ADAPTER, CONFIG, adapter_files
 from pocketlm.pipeline.storage import temporary_beside
 
@@ -31,18 +31,18 @@ and load both:
 """
 
 
-def export_adapter(model: Path, folder: Path) -> list[str]:
+def export_adapter(model: ModelLocation, folder: Path) -> list[str]:
     """Behind `pocketlm export MODEL --to peft DIR`: write DIR whole or not at all; returns what to print.
 
     Raises:
-        InputError: no such model, it was not trained by an adapter, or `folder` exists and is not empty.
+        InputError: the model was not trained by an adapter, or `folder` exists and is not empty.
     """
     require_new_folder(folder)
-    artifact = locate(model).artifact
+    artifact = model.artifact
     if artifact is None or f"{ADAPTER}/{CONFIG}" not in artifact.manifest["files"]:
         raise InputError(
-            f"{model} has no adapter: it is not the model of a stage that trained one (setting `lora`). Export the "
-            "whole model, or name the artifact of that stage"
+            f"{model.folder} has no adapter: it is not the model of a stage that trained one (setting `lora`). "
+            "Export the whole model, or name the artifact of that stage"
         )
     base = artifact.manifest["inputs"]["model"]
     temporary = temporary_beside(folder.resolve())

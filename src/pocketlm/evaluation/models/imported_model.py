@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from pocketlm.data.tokens.tokenizer import Tokenizer
 from pocketlm.errors import CorruptionError, InputError
 from pocketlm.evaluation.models.loading import locate
 from pocketlm.model.config import ModelSettings
+from pocketlm.model.formats.gguf import gguf_number_types
 from pocketlm.model.formats.hugging_face import weight_files
 from pocketlm.model.storage import load_model
 from pocketlm.model.transformer import Transformer
 from pocketlm.pipeline.artifact import Artifact
-from pocketlm.pipeline.figures import Block, paragraph
+from pocketlm.pipeline.figures import Block, paragraph, table
 from pocketlm.pipeline.outside import SHOWN_DIGITS, changed_outside
 from pocketlm.pipeline.rederivation import compared, stated_blocks
 from pocketlm.pipeline.stage import Rederived
@@ -84,6 +85,17 @@ def shape_metrics(shape: ModelSettings, chat_template: str) -> dict[str, Any]:
 FILES_READ = "needs the files that were read"
 READ_TABLE = "What was read"
 """Title of the table of files with their hashes."""
+
+
+def read_blocks(files: Mapping[str, Mapping[str, Any]], gguf: Path | None) -> list[Block]:
+    """What was read: the files as `described` has them, and the tensor types of a GGUF file."""
+    rows = [{"file": name, **entry} for name, entry in sorted(files.items())]
+    blocks = [table(READ_TABLE, ["file", "bytes", "sha256"], rows)]
+    if gguf is None:
+        return blocks
+    types = ", ".join(f"{count} {kind}" for kind, count in gguf_number_types(gguf).items())
+    text = f"Tensors by type: {types}. They are fp32 now; what rounding took is not given back."
+    return [*blocks, paragraph(text)]
 
 
 def padding_block(shape: ModelSettings) -> list[Block]:
