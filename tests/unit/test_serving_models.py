@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -278,6 +281,28 @@ def test_a_template_is_asked_one_thing_at_a_time() -> None:
         assert tokens.result() == [5]
         assert set(stops.result()) == {words.end_of_text, 3}
     assert template.most == 1
+
+
+THREADS_LEFT = """
+import os, sys, torch
+from pathlib import Path
+from pocketlm.serving.limits import Limits
+from pocketlm.serving.models import open_model
+torch.set_num_threads(2)
+open_model("tiny", Path(sys.argv[1]), Limits(), slots=3)
+before = len(os.listdir("/proc/self/task"))
+torch.ones(1 << 20).sum()  # with two threads: starts a pool where none is
+print(torch.get_num_threads(), len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts the threads of a process of Linux")
+def test_opening_a_model_leaves_no_pool_of_threads_behind(tmp_path: Path) -> None:
+    """A second pool beside the engine's would have OpenMP's threads sleep at each barrier of a step."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    command = [sys.executable, "-c", THREADS_LEFT, str(run_folder(tmp_path))]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["2", "1"], done.stderr
 
 
 def test_a_context_longer_than_the_models_is_refused(model: ServedModel, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from pocketlm.serving.worker import Worker
 
 if TYPE_CHECKING:
     from pocketlm.data.tokens.tokenizer import Tokenizer
+    from pocketlm.model.config import ModelSettings
 
 CACHE_BYTES = 4 << 30
 """Key-value cache that the default number of slots stays within, with the places where prompts are prefilled."""
@@ -81,6 +83,24 @@ class ServedModel:
             return encode_chat(self.tokenizer, messages, add_generation_prompt=True)[0]
 
 
+@contextmanager
+def single_thread() -> Iterator[int]:
+    """Let torch compute in the calling thread alone; gives the number of threads that it had.
+
+    OpenMP keeps a pool of threads for each thread that ever computed with several. Where all pools together have more
+    threads than there are cores, none of them waits actively any more: an engine's steps with their 150 barriers then
+    take half as long again. So the engine's thread is to have the only pool.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
+
+
 def open_model(
     name: str,
     path: Path,
@@ -94,7 +114,7 @@ def open_model(
     Args:
         slots: sequences decoded at the same time; unset: what `CACHE_BYTES` hold, at most `MOST_SLOTS`.
         context: longest prompt plus continuation; unset: the model's.
-        threads: of its computations; unset: torch's default.
+        threads: of its computations; unset: torch's number in this thread.
 
     Raises:
         InputError: there is no model, or it has a shorter context.
@@ -105,22 +125,21 @@ def open_model(
 
     from pocketlm import __version__
     from pocketlm.evaluation.models.loading import locate
-    from pocketlm.generation.live import SHELF, LiveEngine
+    from pocketlm.generation.live import LiveEngine
     from pocketlm.model.packing import pack
 
     location = locate(path)
-    model, tokenizer = location.load()
-    model.requires_grad_(False)
-    shape = model.settings
-    if context is not None and context > shape.context:
-        raise InputError(f"--context {context} is longer than {name}'s context of {shape.context}; give it or less")
-    length = context or shape.context
-    if slots is None:
-        item = model.head_weight_VD.element_size()
-        places = CACHE_BYTES // (2 * shape.layers * shape.kv_heads * shape.head_dim * length * item)
-        slots = max(1, min(MOST_SLOTS, places - min(SHELF, places // 2)))
-    pack(model)
-    engine = LiveEngine(model, slots, length, tokenizer.decode)
+    with single_thread() as before:
+        model, tokenizer = location.load()
+        model.requires_grad_(False)
+        shape = model.settings
+        if context is not None and context > shape.context:
+            raise InputError(f"--context {context} is longer than {name}'s context of {shape.context}; give it or less")
+        length = context or shape.context
+        slots = slots or _default_slots(shape, length, model.head_weight_VD.element_size())
+        pack(model)
+        engine = LiveEngine(model, slots, length, tokenizer.decode)
+    engine_threads = threads or before
     identity = f"{location.digest} {__version__} {torch.__version__}"
     return ServedModel(
         name,
@@ -129,5 +148,13 @@ def open_model(
         shape.vocabulary,
         shape.known_tokens,
         f"fp_{hashlib.sha256(identity.encode()).hexdigest()[:12]}",
-        Worker(name, engine, limits, None if threads is None else lambda: torch.set_num_threads(threads)),
+        Worker(name, engine, limits, lambda: torch.set_num_threads(engine_threads)),
     )
+
+
+def _default_slots(shape: ModelSettings, length: int, item_bytes: int) -> int:
+    """As many as `CACHE_BYTES` hold, with the places where prompts are prefilled."""
+    from pocketlm.generation.live import SHELF
+
+    places = CACHE_BYTES // (2 * shape.layers * shape.kv_heads * shape.head_dim * length * item_bytes)
+    return max(1, min(MOST_SLOTS, places - min(SHELF, places // 2)))

@@ -43,10 +43,13 @@ def serve(
     Raises:
         InputError: no such model, or the port is taken.
     """
+    import torch
+
     with contextlib.closing(bound_socket(settings.host, settings.port)) as listener:
         served = {}
+        threads = settings.threads or max(1, torch.get_num_threads() // len(places))  # engines share the cores
         for name, path in places.items():
-            served[name] = open_model(name, path, settings.limits, settings.slots, settings.context, settings.threads)
+            served[name] = open_model(name, path, settings.limits, settings.slots, settings.context, threads)
             announce(f"{name}: {path}, {served[name].worker.slots} slots, context {served[name].context}")
         if (router := settings.router) is not None:
             place = f"{router.model} at {router.endpoint.url}"
