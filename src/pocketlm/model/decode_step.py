@@ -1,7 +1,7 @@
 """Decode steps of few rows on a CPU, with kernels of our own (`decode_kernels.py`): one call for all layers.
 
 Such a step spends its time on reading weights once; torch's products read them more slowly, packed ones too, and some
-20 small calls a layer add up. With more rows the packed products are faster (`packing.py`, which prepares this).
+20 small calls a layer add up. From 24 to 32 rows on packed products are faster (`packing.py`, which prepares this).
 Results are the plain ones up to rounding, and a row's are the same bits whatever rows are beside it.
 
 Threads are those that torch has in the calling thread. numba's OpenMP layer comes first: in a process with torch it
@@ -26,8 +26,8 @@ from pocketlm.model.cache import CacheRows, KeyValueCache
 from pocketlm.model.decode_kernels import decode, multiply
 from pocketlm.model.transformer import Block, Transformer
 
-MOST_ROWS = 4
-"""Of a step that is taken here."""
+MOST_ROWS = 16
+"""Of a step that is taken here: up to so many the packed products are slower (`bench/decode_step.py`)."""
 
 _CACHE_LINE = 64
 _alone = threading.Lock()
@@ -106,7 +106,7 @@ def prepare(model: Transformer, packed_head: nn.Module) -> None:
     Kernels are compiled before this returns: once for a machine, some 15 seconds."""
     numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
     head = model.head_weight_VD
-    head.data = torch.from_numpy(_stacked([head])[0])  # in large pages, as the stacks are: read half as fast again
+    head.data = torch.from_numpy(_stacked([head])[0])  # a mapped file has small pages, which are read more slowly
     matrices = [
         matrix
         for block in _blocks(model)

@@ -1,7 +1,7 @@
-"""Weights laid out anew for products of few rows on a CPU, which a server's decoding steps spend most of their time on.
+"""Weights laid out anew for products of few rows on a CPU: a server's prompts, and decode steps of many sequences.
 
-torch's plain product reads a weight as it lies, which is slow for 2 to 64 rows; oneDNN takes it in blocks.
-Steps of fewer rows are taken by kernels of our own (`decode_step.py`), which read a second copy of the layers' weights.
+torch's plain product reads a weight as it lies, which is slow for 2 to 64 rows; oneDNN takes it in blocks. Decode steps
+of up to 16 rows are taken by kernels of our own (`decode_step.py`), which read a second copy of the layers' weights.
 Results are those of the plain product up to rounding, for any number of rows. Through operators of torch that its own
 compiler calls (torch 2.11 to 2.13); where they are missing nothing is packed.
 
