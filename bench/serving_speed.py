@@ -73,7 +73,7 @@ def main() -> None:
     before = RESULTS / "serving_speed.json"
     kept = json.loads(before.read_bytes()) if before.exists() else {}
     payload: dict[str, Any] = {part: kept[part] for part in ("streams", "stream") if part in kept}
-    payload |= {"threads": given.threads, "rounds": given.rounds, "precision": "float32"}
+    payload |= {"threads": given.threads, "precision": "float32"}
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch) / "model"
         subprocess.run([sys.executable, "-m", "pocketlm", "export", str(given.gguf), "--to", "hf", folder], check=True)
@@ -125,6 +125,7 @@ def measure_streams(urls: dict[str, tuple[str, str]], tokenizer: Tokenizer, roun
                 rates[name].append(sum(len(tokenizer.encode(text)) for text in answers) / seconds)
     ours = rates["ours"]
     return {
+        "rounds": rounds,
         "streams": len(QUESTIONS),
         "new_tokens_at_most": NEW_TOKENS,
         "tokens_per_second": {name: [round(rate, 1) for rate in values] for name, values in rates.items()},
@@ -186,6 +187,7 @@ def measure_stream(
             floor.append(_bandwidth() / weight_bytes)
     ours, engine = rates.pop("ours"), rates.pop("engine")
     return {
+        "rounds": rounds,
         "new_tokens": STREAM_TOKENS,
         "ours_tokens_per_second": [round(rate, 1) for rate in ours],
         "engine_tokens_per_second": [round(rate, 1) for rate in engine],
