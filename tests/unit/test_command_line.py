@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pocketlm.cli import main
+
 
 def pocketlm(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pocketlm", *arguments]
@@ -65,15 +67,33 @@ def test_stages_import_nothing_heavy() -> None:
         (["generate", "x"], "--prompt"),
     ],
 )
-def test_bad_input_is_exit_2_without_traceback(arguments: list[str], message: str, tmp_path: Path) -> None:
-    result = pocketlm(*arguments, cwd=tmp_path)
-    assert result.returncode == 2, result
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+def test_bad_input_is_exit_2_without_traceback(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["pocketlm", *arguments])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("way", ["by name", "by path", "as a module"])
+def test_a_process_ends_with_exit_2_without_traceback(tmp_path: Path) -> None:
+    result = pocketlm("run", "quickstrat", cwd=tmp_path)
+    assert result.returncode == 2, result
+    assert "did you mean 'quickstart'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+WAYS = ["by path", "as a module"]
+
+
+@pytest.mark.parametrize("way", ["by name", *(pytest.param(way, marks=pytest.mark.long) for way in WAYS)])
 def test_what_to_do_next_can_be_pasted_and_offers_no_chat_without_a_model(way: str, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("A few words.")
     (tmp_path / "recipe.yaml").write_text("name: texts\nseed: 1\nsources: {docs: {path: text.txt}}\n")
