@@ -12,6 +12,7 @@ import jsonschema
 import numpy
 
 from pocketlm.data.tokens.tokenizer import Tokenizer, train_tokenizer
+from pocketlm.errors import InputError
 from pocketlm.generation.grammar import Grammars
 from pocketlm.generation.requests import Constraint
 
@@ -77,6 +78,16 @@ def drawn(
         if constraint.accept(token):
             return Drawn(tokenizer().decode(tokens), tokens, True)
     return Drawn(tokenizer().decode(tokens), tokens, False)
+
+
+def takes(schema: Any, text: str) -> bool:
+    """Whether a schema lets a text be written from beginning to end."""
+    constraint = grammars().json_schema(schema)()
+    try:
+        complete = [constraint.accept(token) for token in tokenizer().encode(text)][-1]
+    except InputError:
+        return False
+    return complete or tokenizer().turn_end in allowed(constraint)
 
 
 def validator(schema: Any) -> jsonschema.Draft202012Validator:

@@ -56,6 +56,12 @@ NUMBERS = st.one_of(
         st.integers(-1000, 1000),
         st.integers(1, 1000),
     ),
+    st.builds(
+        lambda kind, low, more: kind | {"exclusiveMinimum": low / 4, "exclusiveMaximum": (low + more) / 4},
+        st.sampled_from([{}, {"type": "number"}, {"type": ["number", "null"], "multipleOf": 0.125}]),
+        st.integers(-9, 9),
+        st.integers(1, 9),
+    ),
     st.just({"type": ["number", "null"], "maximum": 0}),
 )
 VALUES = st.one_of(

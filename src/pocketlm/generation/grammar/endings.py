@@ -3,8 +3,8 @@
 The way is found by walking, one byte after the other where the grammar leaves a choice. A byte that was not allowed at
 the place before goes first: it is what the place before was needed for ("@" behind the first part of an address). Among
 those, and where there are none, one that closes something does; hints are tried where neither leads on. A comma alone
-does not count as needed, as it mostly leads to more of the same. The way is short, not the shortest, and there are
-grammars in which it leads nowhere.
+does not count as needed, as it mostly leads to more of the same, and where only it or a bracket may come, the bracket
+does. The way is short, not the shortest, and there are grammars in which it leads nowhere.
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ PUNCTUATION = b"!#$%&*/=?\\^_`|~"
 """Follows; then all others."""
 LAST = b" +-{[(<"
 """What can be left out, and what opens something."""
+BRACKETS = b"}])"
 
 MOST_REPEATED = 3
 """Times that a byte is taken before others have their turn, where nothing new was allowed in between."""
+MOST_CLOSED = 100
+"""Times that a bracket is closed before a comma has its turn, where there is nothing else."""
 MOST_FIXED_BYTES = 4_096
 """That a grammar may force in a row: each step looks through what is left of them."""
 FIXED_LOOKS = 256
@@ -48,6 +51,7 @@ class Endings:
         known = [byte for byte in order if byte in tokens.of_byte]
         self._order = numpy.array([tokens.of_byte[byte] for byte in known], numpy.int64)
         self._commas = numpy.array([byte == ord(",") for byte in known])
+        self._between = numpy.array([byte in BRACKETS + b"," for byte in known])
 
     def find(self, matcher: llguidance.LLMatcher, most: int, hints: Sequence[list[int]] = ()) -> list[int] | None:
         """Tokens from here to a place where the text may end; None if none is found within `most` tokens.
@@ -102,7 +106,7 @@ class Endings:
             else:
                 if not (allowed & ~before).any():
                     steps = self._hinted(walker, allowed, hints)
-                steps = steps or [int(self._order[_choice(allowed, before, uses, self._commas)])]
+                steps = steps or [int(self._order[self._choice(allowed, before, uses)])]
             if steps is None or not walker.consume_tokens(steps):
                 return None
             before = allowed
@@ -133,15 +137,15 @@ class Endings:
         word = int(words[place]) & 0xFFFFFFFF
         return [place * 32 + (word & -word).bit_length() - 1]
 
-
-def _choice(allowed: numpy.ndarray, before: numpy.ndarray, uses: numpy.ndarray, commas: numpy.ndarray) -> int:
-    """Place of the token to take; counts its use since something new was last allowed."""
-    new = allowed & ~before
-    if new.any():
-        uses[:] = 0
-        place = int((new if (new & ~commas).any() else allowed).argmax())
-    else:
-        fresh = allowed & (uses < MOST_REPEATED)
-        place = int(fresh.argmax() if fresh.any() else numpy.where(allowed, uses, uses.max() + 1).argmin())
-    uses[place] += 1
-    return place
+    def _choice(self, allowed: numpy.ndarray, before: numpy.ndarray, uses: numpy.ndarray) -> int:
+        """Place of the token to take; counts its use since something new was last allowed."""
+        new = allowed & ~before
+        if new.any():
+            uses[:] = 0
+            place = int((new if (new & ~self._commas).any() else allowed).argmax())
+        else:
+            most = MOST_REPEATED if (allowed & ~self._between).any() else MOST_CLOSED
+            fresh = allowed & (uses < most)
+            place = int(fresh.argmax() if fresh.any() else numpy.where(allowed, uses, uses.max() + 1).argmin())
+        uses[place] += 1
+        return place

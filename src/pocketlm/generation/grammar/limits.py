@@ -3,7 +3,8 @@
 It compiles by recursion, over containers, references and rules alike: chains of some 900 references, or 1,200 rules,
 were too much for a stack of 8 MB. In what order it follows them is its own affair, so what could lie in one chain is
 added up. Its arithmetic on the smallest 64-bit integer recurs without an end. A regular expression takes time that
-grows as the square of its length.
+grows as the square of its length. To look for the multiples of a number it takes as many states as the number is
+large.
 
 Regular expressions that come alone have their limit in `grammars.py`, and the nesting of any one is llguidance's.
 """
@@ -11,8 +12,10 @@ Regular expressions that come alone have their limit in `grammars.py`, and the n
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,6 +26,8 @@ MOST_DEPTH = 100
 MOST_LEVELS = 800
 """Containers inside each other in a schema and in all that it refers to, added up."""
 MOST_PATTERN_CHARACTERS = 4_000
+MOST_MULTIPLE = 10_000
+"""Of `multipleOf`, without the decimal point: from some 20,000 on llguidance gives up in the middle of a number."""
 MOST_RULES = 1_000
 """Of a Lark grammar: rules and brackets, told by `RULE_SIGNS`."""
 RULE_SIGNS = ":(["
@@ -111,6 +116,20 @@ class _Survey:
             self.fault = self.fault or (
                 f"a pattern in it has {longest:,} characters, at most {MOST_PATTERN_CHARACTERS:,} are taken"
             )
+        multiple = schema.get("multipleOf")
+        if _digits(multiple) > MOST_MULTIPLE:
+            self.fault = self.fault or (
+                f"it asks for multiples of {str(multiple)[:40]}, at most {MOST_MULTIPLE:,} is taken, the decimal point "
+                "left out"
+            )
+
+
+def _digits(value: Any) -> int:
+    """A number without its decimal point; 0 for what is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
+        return 0
+    _, digits, exponent = Decimal(str(value)).normalize().as_tuple()
+    return int("".join(map(str, digits))) * 10 ** max(0, int(exponent))
 
 
 def _target(root: Any, reference: str) -> Any:

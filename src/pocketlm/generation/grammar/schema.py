@@ -26,7 +26,14 @@ from typing import Any
 from pocketlm.data.unicode import half_a_pair
 from pocketlm.errors import InputError
 from pocketlm.generation.grammar.limits import MOST_DEPTH, is_deeper
-from pocketlm.generation.grammar.numbers import SMALLEST_STEP, Schema, bounded, inexact_number, with_exact_bounds
+from pocketlm.generation.grammar.numbers import (
+    SMALLEST_STEP,
+    Schema,
+    bounded,
+    inexact_number,
+    with_exact_bounds,
+    with_steps,
+)
 
 MOST_CHARACTERS = 100_000
 """Of a schema as JSON text."""
@@ -58,7 +65,7 @@ FORMATS = (
 
 SCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions")
 SCHEMA_LISTS = ("anyOf", "allOf", "oneOf", "prefixItems", "items")
-SCHEMAS = ("items", "additionalProperties")
+SCHEMAS = ("items", "additionalProperties", "additionalItems")
 COMBINING = {"allOf", "anyOf", "oneOf", "$ref"}
 CONSTRAINING = (
     {"type", "enum", "const", "properties", "required", "additionalProperties", "patternProperties", "minProperties"}
@@ -98,10 +105,11 @@ def schema_texts(schema: object) -> list[str]:
     _check_size(schema)
     given = _rewritten(dict(schema), _checked)
     given = {"x-guidance": WHITESPACE} | {key: value for key, value in given.items() if key != "x-guidance"}
+    exact = _rewritten(given, with_steps)
     if any(map(_combines, _subschemas(given))):
-        return [json.dumps(given)]
+        return [json.dumps(exact)]
     narrowed = _rewritten(given, _narrowed)
-    return [json.dumps(one) for one in ([given] if narrowed == given else [narrowed, given])]
+    return [json.dumps(one) for one in ([exact] if narrowed == exact else [narrowed, exact])]
 
 
 def _check_size(schema: Mapping[str, Any]) -> None:
@@ -128,7 +136,8 @@ def _checked(schema: Schema) -> Schema:
     if (number := inexact_number(fixed)) is not None:
         raise InputError(
             f"the JSON schema has the number {str(number)[:40]} in an enum or const, which cannot be followed exactly: "
-            "it is no double, or has more than 18 digits; write it as a string."
+            "it is no double, has more than 18 digits, or is a fraction of so many that another is read; write it as a "
+            "string."
         )
     least, required = schema.get("minProperties"), schema.get("required")
     named = len(required) if isinstance(required, list) else 0
@@ -166,7 +175,7 @@ def _narrowed(schema: Schema) -> Schema:
     pattern = NARROWED_FORMATS.get(str(schema.get("format")))
     if pattern is not None and "pattern" not in schema:
         added["pattern"] = pattern
-    return schema | added
+    return with_steps(schema | added)
 
 
 def _is_closable(schema: Schema) -> bool:
